@@ -1,0 +1,16 @@
+"""The one error a user sees: a line that says what was wrong, what is allowed and what to do."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """Bad input or a failed resource; the command line prints it as one line and exits with status 2."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that is not in `known`, naming the nearest one that is."""
+    known = sorted(known)
+    nearest = get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else "known: " + ", ".join(known)
+    return UserError(f"unknown {kind} {name!r}; {hint}")

@@ -1,0 +1,40 @@
+"""Intervals and times to a jump, over seeds."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+
+RESAMPLES = 10_000
+
+
+def interval(
+    values: np.ndarray, statistic: Callable[..., np.ndarray] = np.median, level: float = 0.95
+) -> tuple[float, float, float]:
+    """A statistic of `values` and its bootstrap percentile interval: (estimate, low, high)."""
+    values = np.asarray(values, dtype=float)
+    picks = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
+    low, high = np.quantile(statistic(values[picks], axis=1), [(1 - level) / 2, (1 + level) / 2])
+    return float(statistic(values)), float(low), float(high)
+
+
+def share_interval(successes: int, trials: int) -> tuple[float, float, float]:
+    """A share and its 95 % Wilson interval: sound for few trials and for shares of 0 and 1."""
+    z, share = 1.959964, successes / trials
+    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2))
+    return share, float(max(0.0, centre - half)), float(min(1.0, centre + half))
+
+
+def steps_to(rows: pd.DataFrame, threshold: float) -> pd.Series:
+    """The first step at which each seed's accuracy reached `threshold`, infinite where it never did; index: cell, seed."""
+    accuracy = rows[(rows["stage"] == 2) & (rows["metric"] == "accuracy")]
+    reached = accuracy[accuracy["value"] >= threshold].groupby(["cell", "seed"])["step"].min()
+    everyone = pd.MultiIndex.from_frame(accuracy[["cell", "seed"]].drop_duplicates())
+    return reached.reindex(everyone).astype(float).fillna(np.inf)
+
+
+def final(rows: pd.DataFrame, metric: str = "accuracy", stage: int = 2) -> pd.Series:
+    """Each seed's last value of `metric`; index: cell, seed."""
+    rows = rows[(rows["stage"] == stage) & (rows["metric"] == metric)].sort_values("step")
+    return rows.groupby(["cell", "seed"])["value"].last()

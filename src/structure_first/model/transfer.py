@@ -1,0 +1,125 @@
+"""Transfer as a value: what each group of weights becomes between stage one and stage two.
+
+Everything done to weights between the stages is one `Transfer`: keeping a group, starting it afresh, destroying its
+structure while keeping its values, or taking it from another run.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from einops import rearrange, reduce
+from jaxtyping import Float
+from torch import Tensor
+
+from structure_first.errors import UserError, unknown
+from structure_first.model.transformer import Shape, Transformer
+from structure_first.seeding import generator
+
+RULES = {
+    "keep": "as stage one left it",
+    "fresh": "as if there had been no stage one",
+    "mean": "every row the mean of stage one's rows (embeddings, positions)",
+    "resample": "rows drawn from a normal with the mean and covariance of stage one's rows (embeddings, positions)",
+    "permute": "stage one's values in random order within each tensor",
+    "noise(sigma)": "stage one's, plus normal noise of sigma times each tensor's standard deviation",
+    "from(name)": "as another run left it",
+}
+
+
+def group(name: str) -> str:
+    """The transfer group of a parameter, from its name."""
+    if name in ("embedding", "unembedding"):
+        return "embeddings"
+    if name == "position":
+        return "positions"
+    if name.endswith((".scale", ".shift")):
+        return "norms"
+    return "attention" if ".attention." in name else "mlp"
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """One rule of `RULES` per group of weights; the default carries everything but the embeddings (paper: full)."""
+
+    attention: str = "keep"
+    mlp: str = "keep"
+    norms: str = "keep"
+    positions: str = "keep"
+    embeddings: str = "fresh"
+
+    def __post_init__(self):
+        for part, rule in asdict(self).items():
+            if not re.fullmatch(r"keep|fresh|mean|resample|permute|noise\(\d+(\.\d+)?\)|from\(.+\)", rule):
+                raise unknown(f"transfer rule for {part}", rule, RULES)
+            if rule in ("mean", "resample") and part not in ("positions", "embeddings"):
+                raise UserError(f"transfer rule {rule!r} is for embeddings and positions, not for {part}; use keep")
+
+    @classmethod
+    def only(cls, *parts: str, **rules: str) -> "Transfer":
+        """Keep `parts` and start everything else afresh, unless `rules` says otherwise."""
+        for part in parts:
+            if part not in cls.__dataclass_fields__:
+                raise unknown("group of weights", part, cls.__dataclass_fields__)
+        return cls(**{part: "keep" if part in parts else "fresh" for part in cls.__dataclass_fields__} | rules)
+
+
+@torch.no_grad()
+def transfer(
+    trained: Transformer,
+    shape: Shape,
+    rules: Transfer,
+    seeds: Sequence[int],
+    others: Mapping[str, Transformer] | None = None,
+) -> Transformer:
+    """A transformer of `shape` for stage two; replica r starts from replica r of `trained` and from `seeds[r]`.
+
+    Vocabulary and context may differ from stage one's: rows that fit are taken, the rest stay fresh. Raises `UserError` where
+    the layers' shapes differ or `from(name)` names none of `others`.
+    """
+    model = Transformer(shape, seeds).to(trained.position.device)
+    fields = ("layers", "heads", "width")
+    different = [f for f in fields if getattr(shape, f) != getattr(trained.shape, f)]
+    if different or trained.replicas != model.replicas:
+        raise UserError(
+            f"cannot transfer: stage one has {trained.replicas} replicas of {trained.shape}, stage two {model.replicas} "
+            f"of {shape}; replicas, {', '.join(fields)} must agree"
+        )
+    for name, target in model.named_parameters():
+        rule = getattr(rules, group(name))
+        if rule == "fresh":
+            continue
+        source = trained
+        if rule.startswith("from("):
+            other = rule[5:-1]
+            if other not in (others or {}):
+                raise unknown("run to transfer from", other, others or {})
+            source, rule = others[other], "keep"
+        values = source.get_parameter(name if _has(source, name) else "embedding")
+        for replica, seed in enumerate(seeds):
+            random = generator("cpu", seed, "transfer", name)
+            new = _apply(rule, values[replica].cpu(), random, rows=target.shape[1])
+            fits = tuple(slice(min(a, b)) for a, b in zip(new.shape, target.shape[1:], strict=True))
+            target[replica][fits] = new[fits].to(target)
+    return model
+
+
+def _has(model: Transformer, name: str) -> bool:
+    return not (name == "unembedding" and model.unembedding is None)
+
+
+def _apply(rule: str, values: Float[Tensor, "..."], random: torch.Generator, rows: int) -> Float[Tensor, "..."]:
+    if rule == "mean":
+        return reduce(values, "row width -> 1 width", "mean").expand(rows, -1)
+    if rule == "resample":
+        covariance = torch.cov(rearrange(values, "row width -> width row"), correction=0)
+        scale, basis = torch.linalg.eigh(covariance)
+        normal = torch.randn(rows, values.shape[1], generator=random)
+        return values.mean(0) + (normal * scale.clamp(min=0).sqrt()) @ basis.T
+    if rule == "permute":
+        return values.flatten()[torch.randperm(values.numel(), generator=random)].reshape(values.shape)
+    if rule.startswith("noise("):
+        sigma = float(rule[6:-1]) * values.std(correction=0)
+        return values + sigma * torch.randn(values.shape, generator=random)
+    return values

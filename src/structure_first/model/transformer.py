@@ -1,0 +1,197 @@
+"""The GPT-2 transformer, readable in one sitting, with a replica axis: many small models as one batched program.
+
+Every parameter carries a leading `replica` axis, and so does every activation; one replica is the ordinary GPT-2
+(Radford et al. 2019): learnt positions, norms before each sublayer, tanh-approximated GELU, a final norm.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import einsum, rearrange
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from structure_first.errors import UserError
+from structure_first.model.narrow import NarrowAttention
+from structure_first.seeding import generator
+
+# Below this head width the fused attention kernels waste most of each vector register.
+NARROW_HEAD = 16
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The size of a transformer; the defaults are the diagnostics' (reference: Jiang et al. 2026, algorithmic tasks)."""
+
+    vocab: int
+    context: int
+    layers: int = 2
+    heads: int = 4
+    width: int = 16
+    tied: bool = False
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        for name in ("vocab", "context", "layers", "heads", "width"):
+            if getattr(self, name) < 1:
+                raise UserError(f"a transformer's {name} must be 1 or more, not {getattr(self, name)}")
+        if self.width % self.heads:
+            raise UserError(f"width {self.width} is not a multiple of {self.heads} heads; choose one that is")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"dropout must be at least 0 and below 1, not {self.dropout}")
+
+
+class Linear(nn.Module):
+    """An affine map of the last axis, one per replica."""
+
+    def __init__(self, replicas: int, width_in: int, width_out: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(replicas, width_in, width_out))
+        self.bias = nn.Parameter(torch.zeros(replicas, width_out))
+
+    def forward(self, x: Float[Tensor, "replica batch time i"]) -> Float[Tensor, "replica batch time o"]:
+        flat = rearrange(x, "replica batch time i -> replica (batch time) i")
+        out = torch.baddbmm(rearrange(self.bias, "replica o -> replica 1 o"), flat, self.weight)
+        return rearrange(out, "replica (batch time) o -> replica batch time o", batch=x.shape[1])
+
+
+class Norm(nn.Module):
+    """Layer normalisation with a scale and a shift per replica."""
+
+    def __init__(self, replicas: int, width: int):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(replicas, width))
+        self.shift = nn.Parameter(torch.zeros(replicas, width))
+
+    def forward(self, x: Float[Tensor, "replica batch time width"]) -> Float[Tensor, "replica batch time width"]:
+        scale, shift = (rearrange(p, "replica width -> replica 1 1 width") for p in (self.scale, self.shift))
+        return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-5), scale)
+
+
+class Attention(nn.Module):
+    """Causal self-attention; queries are taken from position `start` on, keys and values from all positions."""
+
+    def __init__(self, replicas: int, shape: Shape):
+        super().__init__()
+        self.heads, self.dropout = shape.heads, shape.dropout
+        self.query = Linear(replicas, shape.width, shape.width)
+        self.key_value = Linear(replicas, shape.width, 2 * shape.width)
+        self.out = Linear(replicas, shape.width, shape.width)
+
+    def project(self, x: Float[Tensor, "replica batch time width"], start: int) -> list[Tensor]:
+        """Queries, keys and values, each `[(replica batch) head time d]`; the queries are scaled by d ** -0.5."""
+        parts = [self.query(x[:, :, start:]), *self.key_value(x).chunk(2, dim=-1)]
+        split = "replica batch time (head d) -> (replica batch) head time d"
+        query, key, value = (rearrange(part, split, head=self.heads) for part in parts)
+        return [query * query.shape[-1] ** -0.5, key, value]
+
+    def forward(self, x: Float[Tensor, "replica batch time width"], start: int = 0):
+        query, key, value = self.project(x, start)
+        dropout = self.dropout if self.training else 0.0
+        if query.shape[-1] < NARROW_HEAD and x.device.type == "cpu" and not dropout:
+            major = "batch head time d -> (batch head) d time"
+            mixed = NarrowAttention.apply(*(rearrange(part, major).contiguous() for part in (query, key, value)))
+            mixed = rearrange(mixed, "(batch head) d time -> batch head time d", head=self.heads)
+        else:
+            past = None
+            if start:
+                past = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=x.device).tril(start)
+            mixed = F.scaled_dot_product_attention(query, key, value, past, dropout, past is None, scale=1.0)
+        merge = "(replica batch) head time d -> replica batch time (head d)"
+        return self.out(rearrange(mixed, merge, replica=x.shape[0]))
+
+    def weights(self, x: Float[Tensor, "replica batch time width"]) -> Float[Tensor, "replica batch head query key"]:
+        """The attention pattern: how much each position takes from each one at or before it."""
+        query, key, _ = self.project(x, 0)
+        future = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=x.device).triu(1)
+        scores = einsum(query, key, "batch head query d, batch head key d -> batch head query key")
+        pattern = scores.masked_fill(future, -torch.inf).softmax(-1)
+        return rearrange(pattern, "(replica batch) ... -> replica batch ...", replica=x.shape[0])
+
+
+class MLP(nn.Module):
+    """Two affine maps around a GELU, four times as wide inside."""
+
+    def __init__(self, replicas: int, shape: Shape):
+        super().__init__()
+        self.up = Linear(replicas, shape.width, 4 * shape.width)
+        self.down = Linear(replicas, 4 * shape.width, shape.width)
+
+    def forward(self, x: Float[Tensor, "replica batch time width"]) -> Float[Tensor, "replica batch time width"]:
+        return self.down(F.gelu(self.up(x), approximate="tanh"))
+
+
+class Block(nn.Module):
+    """Attention, then an MLP, each added to the stream it reads."""
+
+    def __init__(self, replicas: int, shape: Shape):
+        super().__init__()
+        self.attention_norm = Norm(replicas, shape.width)
+        self.attention = Attention(replicas, shape)
+        self.mlp_norm = Norm(replicas, shape.width)
+        self.mlp = MLP(replicas, shape)
+        self.drop = nn.Dropout(shape.dropout)
+
+    def forward(self, x: Float[Tensor, "replica batch time width"], start: int = 0):
+        x = x[:, :, start:] + self.drop(self.attention(self.attention_norm(x), start))
+        return x + self.drop(self.mlp(self.mlp_norm(x)))
+
+
+class Transformer(nn.Module):
+    """GPT-2 for `len(seeds)` replicas, replica r initialised from `seeds[r]` alone."""
+
+    def __init__(self, shape: Shape, seeds: Sequence[int] = (0,)):
+        super().__init__()
+        replicas = len(seeds)
+        self.shape, self.seeds = shape, tuple(seeds)
+        self.embedding = nn.Parameter(torch.empty(replicas, shape.vocab, shape.width))
+        self.position = nn.Parameter(torch.empty(replicas, shape.context, shape.width))
+        self.drop = nn.Dropout(shape.dropout)
+        self.blocks = nn.ModuleList(Block(replicas, shape) for _ in range(shape.layers))
+        self.norm = Norm(replicas, shape.width)
+        self.unembedding = None if shape.tied else nn.Parameter(torch.empty(replicas, shape.vocab, shape.width))
+        self.reset()
+
+    @torch.no_grad()
+    def reset(self) -> None:
+        """GPT-2's initialisation: N(0, 0.02), smaller by sqrt(2 layers) where a sublayer writes to the stream."""
+        for replica, seed in enumerate(self.seeds):
+            random = generator("cpu", seed, "init")
+            for name, parameter in self.named_parameters():
+                if name.endswith((".bias", ".shift")):
+                    parameter[replica].zero_()
+                elif name.endswith(".scale"):
+                    parameter[replica].fill_(1.0)
+                else:
+                    writes = name.endswith(("out.weight", "down.weight"))
+                    std = 0.02 / (2 * self.shape.layers) ** 0.5 if writes else 0.02
+                    parameter[replica] = std * torch.randn(parameter.shape[1:], generator=random)
+
+    @property
+    def replicas(self) -> int:
+        return len(self.seeds)
+
+    def embed(self, tokens: Int[Tensor, "replica batch time"]) -> Float[Tensor, "replica batch time width"]:
+        """The stream's first state: token plus position."""
+        time = tokens.shape[-1]
+        if time > self.shape.context:
+            raise UserError(f"{time} tokens do not fit in a context of {self.shape.context}; shorten the sequence")
+        offset = torch.arange(self.replicas, device=tokens.device) * self.shape.vocab
+        table = rearrange(self.embedding, "replica vocab width -> (replica vocab) width")
+        x = F.embedding(tokens + rearrange(offset, "replica -> replica 1 1"), table)
+        return self.drop(x + rearrange(self.position[:, :time], "replica time width -> replica 1 time width"))
+
+    def forward(
+        self, tokens: Int[Tensor, "replica batch time"], start: int = 0
+    ) -> Float[Tensor, "replica batch rest vocab"]:
+        """Logits of the next token at every position from `start` on; the last block computes no other position."""
+        x = self.embed(tokens)
+        for block in self.blocks[:-1]:
+            x = block(x)
+        x = self.norm(self.blocks[-1](x, start))
+        table = self.embedding if self.unembedding is None else self.unembedding
+        flat = rearrange(x, "replica batch time width -> replica (batch time) width")
+        logits = torch.bmm(flat, rearrange(table, "replica vocab width -> replica width vocab"))
+        return rearrange(logits, "replica (batch time) vocab -> replica batch time vocab", batch=tokens.shape[1])

@@ -1,0 +1,194 @@
+"""The one loop: both stages, every experiment, one replica or hundreds."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from pathlib import Path
+from time import monotonic
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, reduce
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm import tqdm
+
+from structure_first.data.batch import Batch, Source
+from structure_first.errors import UserError
+from structure_first.model.transformer import Transformer
+from structure_first.training import checkpoints
+from structure_first.training.stage import Stage
+from structure_first.training.stream import Stream
+
+
+class Scores(NamedTuple):
+    """Sums over the positions of a batch, for each replica."""
+
+    loss: Float[Tensor, " replica"]  # nats, over the positions that bear loss
+    positions: Int[Tensor, " replica"]
+    right: Int[Tensor, " replica"]  # over those whose token the ones before determine
+    graded: Int[Tensor, " replica"]
+
+
+def score(model: Transformer, batch: Batch, source: Source) -> Scores:
+    """Loss and right answers of each replica; no position before the first that bears loss is computed."""
+    logits = model(batch.tokens[..., :-1], start=source.loss_from - 1)
+    targets, mask = batch.tokens[..., source.loss_from :], batch.loss_mask[..., source.loss_from :]
+    flat = rearrange(logits, "replica batch time vocab -> (replica batch time) vocab")
+    loss = F.cross_entropy(flat, targets.flatten(), reduction="none").view(targets.shape)
+    graded = mask if source.determined is None else mask & source.determined(targets)
+    right = (logits.detach().argmax(-1) == targets) & graded
+    parts = (loss * mask, mask.long(), right.long(), graded.long())
+    return Scores(*(reduce(part, "replica batch time -> replica", "sum") for part in parts))
+
+
+@torch.no_grad()
+def evaluate(model: Transformer, batch: Batch, source: Source, share: int = 500) -> dict[str, Tensor]:
+    """Loss (nats a token) and accuracy of each replica, `share` sequences at a time."""
+    model.eval()
+    starts = range(0, batch.tokens.shape[1], share)
+    parts = [score(model, Batch(*(tensor[:, i : i + share] for tensor in batch)), source) for i in starts]
+    model.train()
+    total = Scores(*(torch.stack(column).sum(0) for column in zip(*parts, strict=True)))
+    return {"loss": total.loss / total.positions, "accuracy": total.right / total.graded}
+
+
+def clip(parameters: Iterable[Tensor], limit: float) -> None:
+    """Scale each replica's gradient to a norm of `limit` at most; a replica gone to NaN spoils no other."""
+    gradients = [parameter.grad.flatten(1) for parameter in parameters]
+    norm = torch.stack([torch.linalg.vector_norm(gradient, dim=1) for gradient in gradients]).norm(dim=0)
+    scale = (limit / norm).clamp(max=1.0)[:, None]
+    torch._foreach_mul_(gradients, [scale] * len(gradients))
+
+
+class Run:
+    """The state of one stage: everything a checkpoint holds."""
+
+    def __init__(self, model: Transformer, source: Source, stage: Stage, name: str):
+        self.model, self.source, self.stage = model, source, stage
+        settings = dict(stage=asdict(stage), shape=asdict(model.shape), seeds=model.seeds, name=name)
+        settings |= dict(source=source.name, source_settings=dict(source.settings))
+        self.digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        self.optimizer = torch.optim.AdamW(
+            model.parameters(), lr=stage.rate, weight_decay=stage.weight_decay, fused=True
+        )
+        self.step, self.tokens = 0, 0
+        self.measurements: list[dict] = []
+        self.mastered_at: list[int | None] = [None] * model.replicas
+        self.kept = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+    def update(self, batch: Batch, source: Source) -> None:
+        """One optimizer step of every replica."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.stage.rate_at(self.step)
+        self.optimizer.zero_grad()
+        scores = score(self.model, batch, source)
+        (scores.loss / scores.positions).sum().backward()
+        if self.stage.clip is not None:
+            clip(self.model.parameters(), self.stage.clip)
+        self.optimizer.step()
+        self.step += 1
+        self.tokens += batch.tokens[0].numel()
+
+    def record(self, metrics: dict[str, Tensor]) -> dict[str, str]:
+        """Keep held-out `metrics`, and the weights of replicas that have just mastered the source."""
+        for replica, seed in enumerate(self.model.seeds):
+            if self.mastered_at[replica] is not None:
+                continue
+            for metric, values in metrics.items():
+                row = dict(seed=seed, step=self.step, tokens=self.tokens, metric=metric, value=values[replica].item())
+                self.measurements.append(row)
+            if self.stage.mastery is not None and metrics["accuracy"][replica] >= self.stage.mastery:
+                self.mastered_at[replica] = self.step
+                for name, parameter in self.model.named_parameters():
+                    self.kept[name][replica] = parameter[replica].detach()
+        return {metric: f"{values.mean().item():.3f}" for metric, values in metrics.items()}
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.stage.steps or all(step is not None for step in self.mastered_at)
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Give the replicas that mastered the source the weights they had then."""
+        for name, parameter in self.model.named_parameters():
+            for replica, step in enumerate(self.mastered_at):
+                if step is not None:
+                    parameter[replica] = self.kept[name][replica]
+
+    def save(self, path: Path) -> None:
+        tensors = {f"model.{name}": parameter for name, parameter in self.model.named_parameters()}
+        tensors |= {f"kept.{name}": tensor for name, tensor in self.kept.items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
+        meta = {name: getattr(self, name) for name in ("digest", "step", "tokens", "measurements", "mastered_at")}
+        checkpoints.save(path, tensors, meta)
+
+    @torch.no_grad()
+    def restore(self, path: Path) -> None:
+        """Go on from the checkpoint at `path`; raises `UserError` if it is of another run."""
+        tensors, meta = checkpoints.load(path)
+        if meta["digest"] != self.digest:
+            raise UserError(f"checkpoint {path} belongs to other settings; delete it, or use those it was made with")
+        del meta["digest"]
+        for name, value in meta.items():
+            setattr(self, name, value)
+        for name, parameter in self.model.named_parameters():
+            parameter.copy_(tensors[f"model.{name}"])
+            self.kept[name].copy_(tensors[f"kept.{name}"])
+        state = self.optimizer.state_dict()
+        for key in (key for key in tensors if key.startswith("optimizer.")):
+            _, index, name = key.split(".")
+            state["state"].setdefault(int(index), {})[name] = tensors[key]
+        self.optimizer.load_state_dict(state)
+
+
+def fit(
+    model: Transformer,
+    source: Source,
+    stage: Stage,
+    *,
+    name: str = "stage two",
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 60.0,
+    watch: Callable[[int, Transformer], None] | None = None,
+) -> list[dict]:
+    """Train every replica of `model` on `source`, in place; returns held-out measurements, a dict a seed, step and metric.
+
+    A replica that reaches `stage.mastery` keeps the weights it had then; training ends once all have, or after
+    `stage.steps`. With `checkpoint`, a killed run goes on from its last one and ends with the same weights; the file is
+    left for the caller to delete. `watch(step, model)` is called at every evaluation. Raises `UserError` on a checkpoint
+    of another run.
+    """
+    device = model.position.device
+    run = Run(model, source, stage, name)
+    held_out = Stream(source, stage.held_out, model.seeds, f"{name}, held out", device)(0)
+    if checkpoint and checkpoint.exists():
+        run.restore(checkpoint)
+    stream, saved, started = None, monotonic(), (monotonic(), run.tokens)
+    model.train()
+    with tqdm(total=stage.steps, initial=run.step, desc=name, unit="step", disable=None, leave=False) as bar:
+        while True:
+            if run.step % stage.evaluate_every == 0 or run.step == stage.steps:
+                if not run.measurements or run.measurements[-1]["step"] < run.step:
+                    shown = run.record(evaluate(model, held_out, source))
+                    speed = (run.tokens - started[1]) * model.replicas / max(1e-9, monotonic() - started[0])
+                    bar.set_postfix(shown | {"tokens/s": f"{speed:,.0f}"})
+                    if watch:
+                        watch(run.step, model)
+            if run.finished:
+                break
+            if checkpoint and monotonic() - saved > checkpoint_seconds:
+                run.save(checkpoint)
+                saved = monotonic()
+            length = stage.length_at(run.step, source.settings.get("length"))
+            if stream is None or stream.source.settings.get("length") != length:
+                stream = Stream(source.at(length), stage.batch, model.seeds, name, device)
+            run.update(stream(run.step), stream.source)
+            bar.update()
+    run.finish()
+    if checkpoint:
+        run.save(checkpoint)
+    return run.measurements

@@ -1,0 +1,129 @@
+"""The transformer against Hugging Face's GPT-2, against itself replica by replica, and against plain attention."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from structure_first.errors import UserError
+from structure_first.model import weights
+from structure_first.model.narrow import NarrowAttention
+from structure_first.model.transformer import Shape, Transformer
+
+
+def perturbed(shape: Shape, seeds=(0,)) -> Transformer:
+    """A model whose every weight matters: norms and biases too are off their initial values."""
+    model = Transformer(shape, seeds)
+    random = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=random))
+    return model
+
+
+def tokens_for(model: Transformer, batch: int = 3, time: int | None = None) -> torch.Tensor:
+    random = torch.Generator().manual_seed(1)
+    return torch.randint(model.shape.vocab, (model.replicas, batch, time or model.shape.context), generator=random)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(("heads", "width"), [(4, 16), (2, 64)])  # the narrow attention, and torch's fused one
+def test_logits_and_gradients_equal_hugging_face(tied, heads, width):
+    model = perturbed(Shape(vocab=37, context=19, layers=2, heads=heads, width=width, tied=tied))
+    theirs = weights.to_hf(model)
+    tokens = tokens_for(model)
+    ours, reference = model(tokens)[0], theirs(tokens[0]).logits
+    torch.testing.assert_close(ours, reference, atol=1e-5, rtol=1e-5)
+    ours.square().mean().backward()
+    reference.square().mean().backward()
+    gradients = Transformer(model.shape)
+    with torch.no_grad():
+        for mine, parameter in zip(gradients.parameters(), model.parameters(), strict=True):
+            mine.copy_(parameter.grad)
+    for name, gradient in weights.hf_state(gradients).items():
+        torch.testing.assert_close(gradient, theirs.get_parameter(name).grad, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_hugging_face_comes_in_and_goes_out_unchanged(tied, tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    model = perturbed(Shape(vocab=21, context=9, layers=3, heads=2, width=8, tied=tied), seeds=(0, 1))
+    again = weights.from_hf(weights.to_hf(model, replica=1))
+    for mine, back in zip(model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(mine[1], back[0])
+    weights.export(tmp_path, model, replica=1)
+    tokens = tokens_for(model)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)(tokens[1]).logits
+    torch.testing.assert_close(model(tokens)[1], loaded, atol=1e-5, rtol=1e-5)
+
+
+def test_a_replica_is_the_same_alone_and_among_others():
+    shape = Shape(vocab=11, context=8)
+    together, alone = Transformer(shape, (3, 5)), Transformer(shape, (5,))
+    tokens = tokens_for(together)
+    torch.testing.assert_close(together(tokens)[1:], alone(tokens[1:]), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("width", [16, 64])
+def test_computing_only_the_last_positions_changes_nothing(width):
+    model = perturbed(Shape(vocab=11, context=12, width=width), seeds=(0, 1))
+    tokens = tokens_for(model)
+    for start in (1, 7, 11):
+        torch.testing.assert_close(model(tokens)[:, :, start:], model(tokens, start), atol=1e-5, rtol=1e-5)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(1, 9), st.integers(1, 40), st.integers(1, 8), st.integers(0, 99), st.sampled_from([0.3, 3.0, 40.0]))
+def test_narrow_attention_is_attention(heads, keys, width, seed, scale):
+    """Also for scores far beyond what an exponential holds."""
+    random = torch.Generator().manual_seed(seed)
+    queries = 1 + seed % keys
+    query, key, value = (
+        (scale * torch.randn(heads, width, time, generator=random, dtype=torch.float32)).requires_grad_()
+        for time in (queries, keys, keys)
+    )
+    future = torch.ones(queries, keys, dtype=torch.bool).triu(1 + keys - queries)
+    wide = [x.detach().double().requires_grad_() for x in (query, key, value)]
+    expected = (wide[0].mT @ wide[1]).masked_fill(future, -torch.inf).softmax(-1) @ wide[2].mT
+    found = NarrowAttention.apply(query, key, value).mT
+    tolerance = dict(atol=1e-4 * scale**2, rtol=1e-3)
+    torch.testing.assert_close(found, expected.float(), **tolerance)
+    upstream = torch.randn(expected.shape, generator=random, dtype=torch.float64)
+    grads = torch.autograd.grad(found, (query, key, value), upstream.float())
+    for grad, truth in zip(grads, torch.autograd.grad(expected, wide, upstream), strict=True):
+        torch.testing.assert_close(grad, truth.float(), atol=2e-4 * scale**2, rtol=1e-2)
+
+
+def test_the_attention_pattern_is_causal_and_sums_to_one():
+    model = perturbed(Shape(vocab=11, context=12), seeds=(0, 1))
+    pattern = model.blocks[0].attention.weights(model.embed(tokens_for(model)))
+    assert pattern.shape == (2, 3, 4, 12, 12)
+    assert not pattern.triu(1).any()
+    torch.testing.assert_close(pattern.sum(-1), torch.ones(2, 3, 4, 12))
+
+
+def test_saved_weights_come_back_and_broken_ones_say_so(tmp_path):
+    model = perturbed(Shape(vocab=11, context=12), seeds=(4, 9))
+    paths = [tmp_path / f"{seed}.safetensors" for seed in model.seeds]
+    for replica, path in enumerate(paths):
+        weights.save(path, model, replica)
+    again = weights.load(*paths)
+    assert again.seeds == (4, 9) and again.shape == model.shape
+    for mine, back in zip(model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(mine, back)
+    paths[1].write_bytes(paths[1].read_bytes()[:100])
+    with pytest.raises(UserError, match=r"cannot read weights from .*9\.safetensors"):
+        weights.load(*paths)
+
+
+@pytest.mark.parametrize("wrong", [dict(width=10), dict(layers=0), dict(dropout=1.0), dict(vocab=0)])
+def test_impossible_shapes_say_why(wrong):
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        Shape(**(dict(vocab=11, context=12) | wrong))
+
+
+def test_a_sequence_longer_than_the_context_says_so():
+    model = Transformer(Shape(vocab=11, context=4))
+    with pytest.raises(UserError, match="do not fit in a context of 4"):
+        model(torch.zeros(1, 1, 5, dtype=torch.long))

@@ -1,0 +1,195 @@
+"""The loop: it learns, it stops, and a killed run ends with the weights of one that was never killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+
+from structure_first.data.registry import source
+from structure_first.errors import UserError
+from structure_first.model.transformer import Shape, Transformer
+from structure_first.training import checkpoints
+from structure_first.training.loop import clip, fit
+from structure_first.training.stage import Stage
+from structure_first.training.stream import Stream
+
+COPY = source("identity", length=4, vocab=8)
+SHAPE = Shape(vocab=COPY.vocab, context=COPY.length)
+STAGE = Stage(steps=60, batch=16, warmup=5, held_out=40, evaluate_every=20)
+
+
+def weights(model: Transformer) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in model.parameters()]
+
+
+def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_it_learns_to_copy_and_stops_each_replica_when_it_has():
+    stage = Stage(steps=3000, batch=64, rate=5e-3, warmup=50, schedule="constant", held_out=100, mastery=0.95)
+    model = Transformer(SHAPE, (0, 1))
+    accuracy = [row for row in fit(model, COPY, replace(stage, evaluate_every=50)) if row["metric"] == "accuracy"]
+    for seed in (0, 1):
+        values = [row["value"] for row in accuracy if row["seed"] == seed]
+        assert values[0] < 0.4 and values[-1] >= 0.95 and max(values[:-1]) < 0.95
+    assert max(row["step"] for row in accuracy) < 3000
+
+
+def test_a_replica_trains_the_same_alone_and_among_others():
+    together, alone = Transformer(SHAPE, (0, 1)), Transformer(SHAPE, (1,))
+    fit(together, COPY, STAGE)
+    fit(alone, COPY, STAGE)
+    for a, b in zip(together.parameters(), alone.parameters(), strict=True):
+        torch.testing.assert_close(a[1], b[0], atol=1e-4, rtol=1e-3)
+
+
+def test_a_replica_gone_to_nan_spoils_no_other():
+    healthy, broken = Transformer(SHAPE, (0, 1)), Transformer(SHAPE, (0, 1))
+    with torch.no_grad():
+        broken.position[0, 0, 0] = torch.nan
+    fit(healthy, COPY, STAGE)
+    rows = fit(broken, COPY, STAGE)
+    assert broken.embedding[0].isnan().any()
+    assert any(row["seed"] == 0 and row["metric"] == "loss" and row["value"] != row["value"] for row in rows)
+    for a, b in zip(healthy.parameters(), broken.parameters(), strict=True):
+        torch.testing.assert_close(a[1], b[1], atol=1e-4, rtol=1e-3)
+
+
+def test_the_clip_is_per_replica():
+    large, small = torch.zeros(2, 3, 4, requires_grad=True), torch.zeros(2, 5, requires_grad=True)
+    large.grad, small.grad = torch.ones(2, 3, 4), torch.ones(2, 5)
+    large.grad[1] *= 1e-3
+    small.grad[1] *= 1e-3
+    clip([large, small], 1.0)
+    norms = (large.grad.flatten(1).square().sum(1) + small.grad.square().sum(1)).sqrt()
+    assert norms.tolist() == pytest.approx([1.0, 1e-3 * 17**0.5], rel=1e-4)
+
+
+def test_the_batch_of_a_step_depends_on_seed_and_step_alone():
+    one, other = Stream(COPY, 8, (3, 5), "stage"), Stream(COPY, 8, (5,), "stage")
+    for _ in range(3):
+        one(0)
+    assert torch.equal(one(70).tokens[1], other(70).tokens[0])
+    assert not torch.equal(one(70).tokens[0], one(70).tokens[1])
+    assert not torch.equal(one(70).tokens, one(71).tokens)
+    assert not torch.equal(Stream(COPY, 8, (5,), "held out")(70).tokens, other(70).tokens)
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path):
+    whole, stopped = Transformer(SHAPE, (0, 1)), Transformer(SHAPE, (0, 1))
+    rows = fit(whole, COPY, STAGE)
+
+    class Stop(Exception):
+        pass
+
+    def watch(step, model):
+        if step == 40:
+            raise Stop
+
+    path = tmp_path / "run.safetensors"
+    with pytest.raises(Stop):
+        fit(stopped, COPY, STAGE, checkpoint=path, checkpoint_seconds=0, watch=watch)
+    fresh = Transformer(SHAPE, (0, 1))
+    assert fit(fresh, COPY, STAGE, checkpoint=path) == rows
+    assert same(weights(whole), weights(fresh))
+
+
+CHILD = """
+    import sys, torch
+    torch.set_num_threads(1)
+    from pathlib import Path
+    from structure_first.data.registry import source
+    from structure_first.model import weights
+    from structure_first.model.transformer import Shape, Transformer
+    from structure_first.training.loop import fit
+    from structure_first.training.stage import Stage
+    copy = source("identity", length=4, vocab=8)
+    model = Transformer(Shape(copy.vocab, copy.length), (0, 1))
+    stage = Stage(steps=400, batch=16, warmup=5, held_out=40, evaluate_every=100)
+    folder = Path(sys.argv[1])
+    fit(model, copy, stage, checkpoint=folder / "run.safetensors", checkpoint_seconds=0)
+    weights.save(folder / "end.safetensors", model, 1)
+"""
+
+
+def test_a_run_killed_without_warning_ends_bit_for_bit_as_if_it_had_not_been(tmp_path):
+    def start(folder):
+        folder.mkdir(exist_ok=True)
+        return subprocess.Popen([sys.executable, "-c", textwrap.dedent(CHILD), str(folder)])
+
+    killed = start(tmp_path / "killed")
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "killed" / "run.safetensors").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(killed.pid, signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "end.safetensors").exists()
+    assert start(tmp_path / "killed").wait() == 0
+    assert start(tmp_path / "whole").wait() == 0
+    ends = [(tmp_path / name / "end.safetensors").read_bytes() for name in ("killed", "whole")]
+    assert ends[0] == ends[1]
+
+
+def test_a_broken_or_foreign_checkpoint_is_one_line_and_stays(tmp_path):
+    path = tmp_path / "run.safetensors"
+    model = Transformer(SHAPE, (0,))
+    fit(model, COPY, STAGE, checkpoint=path)
+    with pytest.raises(UserError, match="belongs to other settings"):
+        fit(Transformer(SHAPE, (0,)), COPY, replace(STAGE, rate=1e-2), checkpoint=path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=r"cannot read checkpoint .*run\.safetensors"):
+        fit(Transformer(SHAPE, (0,)), COPY, STAGE, checkpoint=path)
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "run.safetensors"
+    checkpoints.save(path, {"a": torch.ones(3)}, {"step": 1})
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        checkpoints.save(path, {"a": torch.zeros(3)}, {"step": 2})
+    tensors, meta = checkpoints.load(path)
+    assert meta == {"step": 1} and torch.equal(tensors["a"], torch.ones(3))
+    assert [file.name for file in tmp_path.iterdir()] == ["run.safetensors"]
+
+
+def test_the_curriculum_lengthens_the_sequences():
+    stage = Stage(steps=80, batch=4, warmup=0, held_out=4, curriculum=(2, 3))
+    lengths = [stage.length_at(step, 4) for step in range(80)]
+    assert lengths[:20] == [2] * 20 and lengths[20:40] == [3] * 20 and lengths[40:] == [4] * 40
+    rows = fit(Transformer(SHAPE, (0,)), COPY, stage)
+    assert rows[-1]["tokens"] == 4 * (20 * 5 + 20 * 7 + 40 * 9)
+
+
+def test_the_rate_warms_up_and_falls():
+    cosine = Stage(steps=100, warmup=10, rate=1.0, floor=0.1)
+    assert cosine.rate_at(0) == pytest.approx(0.1) and cosine.rate_at(9) == cosine.rate_at(10) == 1.0
+    assert cosine.rate_at(55) == pytest.approx(0.55) and cosine.rate_at(100) == pytest.approx(0.1)
+    linear = Stage(steps=100, warmup=0, rate=1.0, schedule="linear")
+    assert linear.rate_at(25) == pytest.approx(0.75)
+    assert Stage(steps=100, warmup=0, rate=1.0, schedule="constant").rate_at(99) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (dict(schedule="cosin"), "did you mean 'cosine'"),
+        (dict(steps=0), "steps must be 1 or more"),
+        (dict(warmup=20_000), "warmup must lie between"),
+        (dict(rate=-1.0), "rate must be above 0"),
+    ],
+)
+def test_wrong_settings_say_why(wrong, message):
+    with pytest.raises(UserError, match=message):
+        Stage(**wrong)
