@@ -31,7 +31,7 @@ class Entry:
 
 
 def ledger(claims: Path, results: Path) -> list[Entry]:
-    """Every claim of the file `claims`, answered from the stores under `results`; raises `UserError` on a broken one."""
+    """Every claim of the file `claims`, answered from the stores under `results`; raises `UserError` if broken."""
     try:
         listed = yaml.safe_load(Path(claims).read_text())
         return [_answer(claim, Path(results)) for claim in listed]

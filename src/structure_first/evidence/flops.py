@@ -5,7 +5,7 @@ from structure_first.model.transformer import Shape
 
 
 def forward_parts(shape: Shape, time: int, start: int = 0) -> dict[str, int]:
-    """Forward FLOPs of one sequence of `time` tokens, by part; the last block computes positions from `start` on only."""
+    """Forward FLOPs of a sequence of `time` tokens, by part; the last block computes positions from `start` on only."""
     width, full, rest = shape.width, time * (shape.layers - 1), time - start
     queries = full + rest  # positions for which a block's queries, MLP and output are computed
     return {

@@ -27,7 +27,7 @@ def share_interval(successes: int, trials: int) -> tuple[float, float, float]:
 
 
 def steps_to(rows: pd.DataFrame, threshold: float) -> pd.Series:
-    """The first step at which each seed's accuracy reached `threshold`, infinite where it never did; index: cell, seed."""
+    """The first step at which each seed's accuracy reached `threshold`, else infinite; index: cell, seed."""
     accuracy = rows[(rows["stage"] == 2) & (rows["metric"] == "accuracy")]
     reached = accuracy[accuracy["value"] >= threshold].groupby(["cell", "seed"])["step"].min()
     everyone = pd.MultiIndex.from_frame(accuracy[["cell", "seed"]].drop_duplicates())

@@ -1,8 +1,8 @@
 """The store of evidence: rows in Parquet, and beside them the manifest of every run that wrote any.
 
-A folder holds one experiment. `rows.parquet` has one line a measurement; its `run` column is a key of `manifest.json`,
-where the run's configuration, versions, device and wall time stand. Both are replaced whole, the manifest first, so that no
-row is ever without its manifest.
+A folder holds one experiment. `rows.parquet` has one line a measurement; its `run` column is a key of
+`manifest.json`, where the run's configuration, versions, device and wall time stand. Both are replaced whole, the
+manifest first, so that no row is ever without its manifest.
 """
 
 import fcntl

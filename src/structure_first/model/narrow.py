@@ -1,9 +1,9 @@
 """Attention for heads too narrow to fill a vector register, on a CPU.
 
-A head of width 4 spends its time not in arithmetic but in short rows: a product that writes rows of four, a softmax over
-rows of 25. So everything here is feature-major, `[head d time]`, and every product writes rows as long as the sequence; the
-scores are handled a cache-sized share at a time and exponentiated in place, and a row of ones under the values makes
-the product that mixes them return the softmax's sums as well.
+A head of width 4 spends its time not in arithmetic but in short rows: a product that writes rows of four, a softmax
+over rows of 25. So everything here is feature-major, `[head d time]`, and every product writes rows as long as the
+sequence; the scores are handled a cache-sized share at a time and exponentiated in place, and a row of ones under the
+values makes the product that mixes them return the softmax's sums as well.
 """
 
 from collections.abc import Iterator

@@ -75,16 +75,16 @@ def transfer(
 ) -> Transformer:
     """A transformer of `shape` for stage two; replica r starts from replica r of `trained` and from `seeds[r]`.
 
-    Vocabulary and context may differ from stage one's: rows that fit are taken, the rest stay fresh. Raises `UserError` where
-    the layers' shapes differ or `from(name)` names none of `others`.
+    Vocabulary and context may differ from stage one's: rows that fit are taken, the rest stay fresh. Raises
+    `UserError` where the layers' shapes differ or `from(name)` names none of `others`.
     """
     model = Transformer(shape, seeds).to(trained.position.device)
     fields = ("layers", "heads", "width")
     different = [f for f in fields if getattr(shape, f) != getattr(trained.shape, f)]
     if different or trained.replicas != model.replicas:
         raise UserError(
-            f"cannot transfer: stage one has {trained.replicas} replicas of {trained.shape}, stage two {model.replicas} "
-            f"of {shape}; replicas, {', '.join(fields)} must agree"
+            f"cannot transfer: stage one has {trained.replicas} replicas of {trained.shape}, stage two "
+            f"{model.replicas} of {shape}; replicas, {', '.join(fields)} must agree"
         )
     for name, target in model.named_parameters():
         rule = getattr(rules, group(name))

@@ -23,7 +23,7 @@ NARROW_HEAD = 16
 
 @dataclass(frozen=True)
 class Shape:
-    """The size of a transformer; the defaults are the diagnostics' (reference: Jiang et al. 2026, algorithmic tasks)."""
+    """The size of a transformer; the defaults are the diagnostics' (Jiang et al. 2026, algorithmic tasks)."""
 
     vocab: int
     context: int

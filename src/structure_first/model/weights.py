@@ -99,7 +99,7 @@ def hf_state(model: Transformer, replica: int = 0) -> dict[str, Tensor]:
 
 
 def export(folder: Path, model: Transformer, replica: int = 0) -> None:
-    """Write a folder that `AutoModelForCausalLM.from_pretrained` loads; it needs nothing of Hugging Face to be written."""
+    """Write a folder that `AutoModelForCausalLM.from_pretrained` loads, without needing Hugging Face to write it."""
     with replacing(Path(folder) / "model.safetensors") as temporary:
         state = {name: tensor.contiguous() for name, tensor in hf_state(model, replica).items()}
         save_file(state, temporary, metadata={"format": "pt"})

@@ -1,4 +1,4 @@
-"""Checkpoints: safetensors, written beside their place and moved there, so that a kill at any moment leaves a whole one."""
+"""Checkpoints: safetensors, written beside their place and moved there: a kill at any moment leaves a whole one."""
 
 import json
 from pathlib import Path

@@ -107,6 +107,12 @@ class Run:
         return {metric: f"{values.mean().item():.3f}" for metric, values in metrics.items()}
 
     @property
+    def due(self) -> bool:
+        """Whether this step is to be evaluated, and has not been."""
+        last = self.measurements[-1]["step"] if self.measurements else -1
+        return last < self.step and (self.step % self.stage.evaluate_every == 0 or self.step == self.stage.steps)
+
+    @property
     def finished(self) -> bool:
         return self.step >= self.stage.steps or all(step is not None for step in self.mastered_at)
 
@@ -155,12 +161,12 @@ def fit(
     checkpoint_seconds: float = 60.0,
     watch: Callable[[int, Transformer], None] | None = None,
 ) -> list[dict]:
-    """Train every replica of `model` on `source`, in place; returns held-out measurements, a dict a seed, step and metric.
+    """Train every replica of `model` on `source` in place; returns held-out measurements, one a seed, step and metric.
 
     A replica that reaches `stage.mastery` keeps the weights it had then; training ends once all have, or after
-    `stage.steps`. With `checkpoint`, a killed run goes on from its last one and ends with the same weights; the file is
-    left for the caller to delete. `watch(step, model)` is called at every evaluation. Raises `UserError` on a checkpoint
-    of another run.
+    `stage.steps`. With `checkpoint`, a killed run goes on from its last one and ends with the same weights; the file
+    is left for the caller to delete. `watch(step, model)` is called at every evaluation. Raises `UserError` on a
+    checkpoint of another run.
     """
     device = model.position.device
     run = Run(model, source, stage, name)
@@ -171,13 +177,12 @@ def fit(
     model.train()
     with tqdm(total=stage.steps, initial=run.step, desc=name, unit="step", disable=None, leave=False) as bar:
         while True:
-            if run.step % stage.evaluate_every == 0 or run.step == stage.steps:
-                if not run.measurements or run.measurements[-1]["step"] < run.step:
-                    shown = run.record(evaluate(model, held_out, source))
-                    speed = (run.tokens - started[1]) * model.replicas / max(1e-9, monotonic() - started[0])
-                    bar.set_postfix(shown | {"tokens/s": f"{speed:,.0f}"})
-                    if watch:
-                        watch(run.step, model)
+            if run.due:
+                shown = run.record(evaluate(model, held_out, source))
+                speed = (run.tokens - started[1]) * model.replicas / max(1e-9, monotonic() - started[0])
+                bar.set_postfix(shown | {"tokens/s": f"{speed:,.0f}"})
+                if watch:
+                    watch(run.step, model)
             if run.finished:
                 break
             if checkpoint and monotonic() - saved > checkpoint_seconds:

@@ -1,0 +1,111 @@
+"""A book of two pages in the real frame: this repository's configuration and its static files."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from structure_first.book.build import build
+
+FRAME = Path(__file__).parents[2]
+PARAMETERS = 'scale = "laptop"\nout = "../_build/live/laptop"'
+
+INTRO = """# A tiny book
+
+What is known: {cite}`jiang2026procedural`, and $p(x) = \\sum_i \\frac{1}{Z} e^{-x_i}$.
+
+```{include} _generated/claims.md
+```
+
+$$
+\\begin{aligned} a &= b \\\\ c &= \\operatorname{softmax}(QK^\\top) \\end{aligned}
+$$ (key)
+
+Equation {eq}`key`, and [](chapters/01_tiny).
+
+```{bibliography}
+```
+"""
+
+EXERCISE = """## An exercise
+
+```{exercise}
+:label: tiny-exercise
+What is two and two?
+```
+
+```{solution} tiny-exercise
+:class: dropdown
+Four.
+```
+"""
+
+# What `structure_first.js` draws, as JSON in the page.
+FIGURE = {
+    "data": [
+        {"type": "scatter", "x": [1, 2, 3], "y": [3, 1, 2], "name": "seed 0"},
+        {"type": "scatter", "x": [1, 2, 3], "y": [1, 1, 2], "name": "seed 1"},
+    ],
+    "layout": {"title": {"text": "A jump"}, "xaxis": {"title": {"text": "step"}}, "height": 300},
+    "config": {},
+}
+SHOW = f"""from IPython.display import HTML
+HTML('<figure class="sf-figure" role="img" aria-label="a line that falls and rises"><div class="sf-plot"></div>'
+     '<script type="application/json">{json.dumps(FIGURE)}</script><figcaption>A jump.</figcaption></figure>')"""
+COMPUTE = """from pathlib import Path
+folder = Path(out)
+with (folder / "runs.txt").open("a") as runs:
+    runs.write(scale + "\\n")
+print("computed at", scale)"""
+
+
+def notebook(*cells: str, parameters: str | None = PARAMETERS) -> nbformat.NotebookNode:
+    """A notebook of a title, the parameters cell and code cells; a cell that begins with '#' or '$' is Markdown."""
+    new = nbformat.v4
+    tagged = [new.new_code_cell(parameters, metadata={"tags": ["parameters"]})] if parameters else []
+    rest = [new.new_markdown_cell(cell) if cell.startswith("#") else new.new_code_cell(cell) for cell in cells]
+    return new.new_notebook(cells=[new.new_markdown_cell("# Tiny chapter"), *tagged, *rest])
+
+
+class TinyBook:
+    def __init__(self, root: Path):
+        self.root, self.book = root, root / "book"
+        self.html = self.book / "_build" / "html"
+        (self.book / "chapters").mkdir(parents=True)
+        (self.book / "results").mkdir()
+        shutil.copy2(FRAME / "_config.yml", root)
+        shutil.copy2(FRAME / "book" / "references.bib", self.book)
+        shutil.copytree(FRAME / "book" / "_static", self.book / "_static")
+        self.write("intro.md", INTRO)
+        self.toc("01_tiny")
+        self.chapter("01_tiny", COMPUTE, SHOW, EXERCISE)
+
+    def write(self, name: str, text: str) -> None:
+        (self.book / name).write_text(text)
+
+    def toc(self, *stems: str) -> None:
+        listed = "".join(f"  - file: chapters/{stem}\n" for stem in stems)
+        self.write("_toc.yml", f"format: jb-book\nroot: intro\nchapters:\n{listed}")
+
+    def chapter(self, stem: str, *cells: str, **options) -> None:
+        nbformat.write(notebook(*cells, **options), self.book / "chapters" / f"{stem}.ipynb")
+
+    def build(self, scale: str = "smoke", chapter: str | None = None) -> Path:
+        return build(scale, chapter, self.root, fragments=lambda results: {"claims": "A computed claim."})
+
+    def sources(self) -> dict[str, bytes]:
+        files = (path for path in self.root.rglob("*") if path.is_file() and "_build" not in path.parts)
+        return {str(path.relative_to(self.root)): path.read_bytes() for path in files}
+
+
+@pytest.fixture
+def tiny_book(tmp_path: Path) -> TinyBook:
+    return TinyBook(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def new_book(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], TinyBook]:
+    return lambda: TinyBook(tmp_path_factory.mktemp("book"))

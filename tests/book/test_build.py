@@ -1,0 +1,194 @@
+"""The build, on a book of two pages: what it writes, what it leaves alone, and how it fails."""
+
+import fcntl
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from structure_first.book import build as module
+from structure_first.errors import UserError
+
+FRAME = Path(__file__).parents[2]
+
+
+def page(book, name="chapters/01_tiny"):
+    return (book.html / f"{name}.html").read_text()
+
+
+def failure(book, **options) -> str:
+    with pytest.raises(UserError) as caught:
+        book.build(**options)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_the_build_runs_the_chapters_and_leaves_the_sources_alone(tiny_book):
+    before = tiny_book.sources()
+    index = tiny_book.build("smoke")
+    assert index == tiny_book.html / "index.html"
+    assert index.is_file()
+    assert tiny_book.sources() == before
+    text = page(tiny_book)
+    assert "computed at smoke" in text
+    assert "laptop" not in text, "the author's parameters cell is shown beside the one that ran"
+    assert "Solution to" in text
+    assert (tiny_book.book / "_build/live/smoke/runs.txt").read_text() == "smoke\n"
+    intro = page(tiny_book, "intro")
+    assert "A computed claim." in intro
+    assert "<math" in intro
+    assert "\\frac" in intro  # a formula's source goes with it
+    served = [path for path in tiny_book.html.rglob("*") if path.suffix in {".html", ".ipynb", ".js"}]
+    assert not [path for path in served if str(tiny_book.root) in path.read_text()], "pages name this machine's folders"
+    assert "Validation errors" not in (tiny_book.book / "_build/logs/sphinx.log").read_text()
+
+
+def test_plotly_is_shipped_once_and_named_by_each_page(tiny_book):
+    tiny_book.build()
+    assert (tiny_book.html / "_static/plotly.min.js").stat().st_size > 1_000_000
+    assert len(re.findall(r"<script[^>]*plotly\.min\.js", page(tiny_book))) == 1
+    assert len(page(tiny_book)) < 100_000
+
+
+def test_one_chapter_runs_again_alone(tiny_book):
+    tiny_book.toc("01_tiny", "02_other")
+    tiny_book.chapter("02_other", "from pathlib import Path; (Path(out) / 'other.txt').open('a').write('ran ')")
+    live = tiny_book.book / "_build/live"
+    tiny_book.build("smoke")
+    tiny_book.build("smoke", chapter="01")
+    assert (live / "smoke/runs.txt").read_text() == "smoke\n" * 2
+    assert (live / "smoke/other.txt").read_text() == "ran "
+    tiny_book.chapter("02_other", "print('rewritten')")  # an edited notebook never keeps its old run
+    tiny_book.build("smoke", chapter="01_tiny")
+    assert "rewritten" in page(tiny_book, "chapters/02_other")
+    tiny_book.build("laptop", chapter="2")  # nor does one of another scale
+    assert (live / "laptop/runs.txt").read_text() == "laptop\n"
+
+
+def test_a_failing_cell_is_named_and_the_last_book_stays(tiny_book):
+    tiny_book.build()
+    before = page(tiny_book)
+    tiny_book.chapter("01_tiny", "one = 1", "# Some words", "raise ValueError('no such\\nluck')")
+    message = failure(tiny_book)
+    assert message.startswith("book/chapters/01_tiny.ipynb, cell 5: ValueError: no such  (traceback: ")
+    log = tiny_book.book / "_build/logs/01_tiny.log"
+    assert message.endswith(f"{log})")
+    assert "Traceback" in log.read_text() and "\x1b" not in log.read_text()
+    assert page(tiny_book) == before
+
+
+def test_a_cell_before_the_parameters_is_counted_too(tiny_book):
+    notebook = nbformat.read(tiny_book.book / "chapters/01_tiny.ipynb", as_version=4)
+    notebook.cells.insert(0, nbformat.v4.new_code_cell("1 / 0"))
+    nbformat.write(notebook, tiny_book.book / "chapters/01_tiny.ipynb")
+    assert "cell 1: ZeroDivisionError: division by zero" in failure(tiny_book)
+
+
+def test_a_kernel_that_dies_is_named(tiny_book):
+    tiny_book.chapter("01_tiny", "import os; os._exit(1)")
+    assert failure(tiny_book).startswith("book/chapters/01_tiny.ipynb: its kernel died")
+
+
+def test_a_warning_fails_the_build_and_the_last_book_stays(tiny_book):
+    tiny_book.build()
+    before = page(tiny_book, "intro")
+    tiny_book.write("intro.md", "# A tiny book\n\nSee [](nowhere.md) and $\\nosuchcommand{x}$.\n")
+    message = failure(tiny_book)
+    assert "book/intro.md" in message and "WARNING" in message and "sphinx.log" in message
+    assert "nosuchcommand" in (tiny_book.book / "_build/logs/sphinx.log").read_text()
+    assert page(tiny_book, "intro") == before
+
+
+def test_what_would_need_the_network_fails_the_build(tiny_book):
+    script = "from IPython.display import HTML; HTML('<script src=\"https://cdn.example/plotly.js\"></script>')"
+    tiny_book.chapter("01_tiny", script)
+    assert failure(tiny_book).endswith("chapters/01_tiny.html: https://cdn.example/plotly.js")
+
+
+@pytest.mark.parametrize(
+    "html",
+    [
+        '<img src="//host/a.png">',
+        '<link rel="stylesheet" href="http://host/a.css">',
+        '<link rel="preconnect" href="https://fonts.host">',
+        '<img srcset="a.png 1x, https://host/a.png 2x">',
+        "<style>@import 'https://host/a.css';</style>",
+        '<p style="background: url(https://host/a.png)">',
+        '<object data="https://host/a.svg"></object>',
+    ],
+)
+def test_remote_resources_are_found(tmp_path, html):
+    (tmp_path / "page.html").write_text(html)
+    (tmp_path / "local.html").write_text('<a href="https://host/">a link</a><img src="data:,"><script src="a.js">')
+    assert len(module.remote_resources(tmp_path)) == 1
+
+
+def test_a_notebook_without_a_parameters_cell_is_refused_before_anything_runs(tiny_book):
+    tiny_book.toc("01_tiny", "02_other")
+    tiny_book.chapter("02_other", "1", parameters=None)
+    message = failure(tiny_book)
+    assert message.startswith("book/chapters/02_other.ipynb has no cell tagged 'parameters'")
+    assert not (tiny_book.book / "_build").exists()
+
+
+def test_a_first_page_may_be_a_notebook(tiny_book):
+    (tiny_book.book / "intro.md").unlink()
+    text = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# Only words")])
+    nbformat.write(text, tiny_book.book / "intro.ipynb")
+    tiny_book.build(chapter="01")
+    assert "Only words" in page(tiny_book, "intro")
+    text.cells.append(nbformat.v4.new_code_cell("1"))
+    nbformat.write(text, tiny_book.book / "intro.ipynb")
+    assert failure(tiny_book).startswith("book/intro.ipynb has no cell tagged 'parameters'")
+
+
+def test_bad_input_is_one_line(tiny_book):
+    assert failure(tiny_book, scale="smok") == "unknown scale 'smok'; did you mean 'smoke'?"
+    assert failure(tiny_book, chapter="09").startswith("unknown chapter '09'")
+    tiny_book.toc("01_tiny", "07_missing")
+    assert "07_missing" in failure(tiny_book)
+    tiny_book.toc("01_tiny")
+    (tiny_book.book / "chapters/01_tiny.ipynb").write_text('{"cells": [')
+    assert failure(tiny_book).endswith("01_tiny.ipynb is not a Jupyter notebook")
+    (tiny_book.root / "_config.yml").unlink()
+    assert "top of the repository" in failure(tiny_book)
+
+
+def test_a_broken_configuration_is_one_line(tiny_book):
+    config = tiny_book.root / "_config.yml"
+    config.write_text(config.read_text().replace("- myst_nb", "- no_such_extension"))
+    assert "no_such_extension" in failure(tiny_book)
+
+
+def test_two_builds_do_not_mix(tiny_book):
+    (tiny_book.book / "_build").mkdir()
+    with (tiny_book.book / "_build/lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert failure(tiny_book).startswith("another build is running")
+
+
+def test_a_build_killed_between_two_renames_keeps_the_last_book(tiny_book):
+    tiny_book.build()
+    tiny_book.html.rename(tiny_book.html.with_name("html.previous"))
+    tiny_book.chapter("01_tiny", "1 / 0")
+    failure(tiny_book)
+    assert "computed at smoke" in page(tiny_book)
+
+
+def test_the_users_own_kernels_are_left_out(tiny_book, tmp_path_factory, monkeypatch):
+    folder = tmp_path_factory.mktemp("jupyter")
+    (folder / "kernels/python3").mkdir(parents=True)
+    (folder / "kernels/python3/kernel.json").write_text('{"argv": ["false"], "display_name": "x", "language": "x"}')
+    monkeypatch.setenv("JUPYTER_PATH", str(folder))
+    tiny_book.chapter("01_tiny", "import sys; print(sys.prefix)", "import os; os.environ['STRUCTURE_FIRST_BOOK']")
+    tiny_book.build()
+    assert sys.prefix in page(tiny_book)
+
+
+def test_chapters_are_stored_without_outputs():
+    for path in sorted((FRAME / "book/chapters").glob("*.ipynb")):
+        code = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+        assert not any(cell.outputs or cell.execution_count for cell in code), f"clear the outputs of {path.name}"

@@ -1,0 +1,162 @@
+"""Every page of the book in a real browser without a network: figures drawn, nothing fetched, no error, both themes.
+
+The book is a tiny one built for the test or, with STRUCTURE_FIRST_HTML=book/_build/html, one that is already built.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+from selenium.common.exceptions import TimeoutException
+from selenium.webdriver.support.ui import WebDriverWait
+
+from structure_first.book.build import remote_resources
+
+SWITCHES = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--window-size=1280,1000",
+]
+
+# A figure in a closed dropdown or tab has no size: open them all first.
+OPEN = """
+for (const it of document.querySelectorAll("details")) it.open = true;
+for (const it of document.querySelectorAll(".toggle-hidden")) it.classList.remove("toggle-hidden");
+for (const it of document.querySelectorAll(".sd-tab-content")) it.style.display = "block";
+"""
+# Each figure's text alternative, whether something of it is drawn, and how its text stands out from the page.
+FIGURES = """
+const rgb = (colour) => (colour.match(/[\\d.]+/g) || []).map(Number);
+const light = ([r, g, b]) => {
+  const [x, y, z] = [r, g, b].map((c) => c / 255).map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * x + 0.7152 * y + 0.0722 * z;
+};
+function ground(element) {
+  for (let it = element; it; it = it.parentElement) {
+    const [r, g, b, a = 1] = rgb(getComputedStyle(it).backgroundColor);
+    if (a > 0.5) return [r, g, b];
+  }
+  return [255, 255, 255];
+}
+return [...document.querySelectorAll(".sf-figure")].map((figure) => {
+  const sizes = [...figure.querySelectorAll("svg.main-svg, canvas")].map((it) => it.getBoundingClientRect());
+  const words = [...figure.querySelectorAll(".main-svg .xtick text, .gtitle, .legendtext, figcaption")];
+  const back = light(ground(figure));
+  return {
+    name: figure.getAttribute("aria-label"),
+    drawn: sizes.some((it) => it.width > 50 && it.height > 50),
+    contrasts: words.map((it) => {
+      const { color, fill } = getComputedStyle(it);
+      const fore = light(rgb(it.tagName === "text" ? fill : color));
+      return (Math.max(fore, back) + 0.05) / (Math.min(fore, back) + 0.05);
+    }),
+  };
+});
+"""
+
+
+def _missing(what: str) -> None:
+    reason = f"{what} is not installed, so no page can be opened; apt-get install chromium chromium-driver"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def html(new_book) -> Path:
+    given = os.environ.get("STRUCTURE_FIRST_HTML")
+    return Path(given).resolve() if given else new_book().build().parent
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory) -> Iterator[webdriver.Chrome]:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if not chromium or not driver:
+        _missing("Chromium" if not chromium else "ChromeDriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for switch in [*SWITCHES, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
+        options.add_argument(switch)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield browser
+    browser.quit()
+
+
+def _open(browser: webdriver.Chrome, page: Path, theme: str) -> None:
+    """Load the page as a reader does whose system prefers `theme`."""
+    preference = {"features": [{"name": "prefers-color-scheme", "value": theme}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", preference)
+    browser.get(page.as_uri())
+    browser.execute_script(OPEN)
+
+
+def _figures(browser: webdriver.Chrome) -> list[dict]:
+    """The page's figures, as soon as all are drawn or after ten seconds as they are."""
+    WebDriverWait(browser, 10).until(lambda it: it.execute_script("return document.readyState") == "complete")
+    with suppress(TimeoutException):
+        WebDriverWait(browser, 10, 0.1).until(lambda it: all(f["drawn"] for f in it.execute_script(FIGURES)))
+    return browser.execute_script(FIGURES)
+
+
+def _requests(browser: webdriver.Chrome) -> list[str]:
+    events = (json.loads(entry["message"])["message"] for entry in browser.get_log("performance"))
+    return [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+
+
+def test_no_page_loads_from_another_host(html: Path):
+    assert (html / "index.html").is_file(), f"no book in {html}"
+    assert remote_resources(html) == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_pages_draw_without_a_network(html: Path, browser: webdriver.Chrome, theme: str):
+    pages = sorted(path for path in html.rglob("*.html") if "_static" not in path.parts)
+    assert pages, f"no pages in {html}"
+    drawn = 0
+    for page in pages:
+        name = page.relative_to(html)
+        _open(browser, page, theme)
+        figures = _figures(browser)
+        assert [f["name"] for f in figures if not f["drawn"]] == [], f"{name}: figures not drawn in the {theme} theme"
+        assert all(f["name"] for f in figures), f"{name}: a figure without a text alternative"
+        faint = {f["name"]: min(f["contrasts"]) for f in figures if f["contrasts"] and min(f["contrasts"]) < 4.5}
+        assert not faint, f"{name}: figures whose text is hard to read in the {theme} theme: {faint}"
+        errors = [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+        assert not errors, f"{name}: {errors}"
+        remote = [url for url in _requests(browser) if url.startswith(("http", "ws", "ftp"))]
+        assert not remote, f"{name} asked the network for {remote}"
+        drawn += len(figures)
+    assert drawn, "no page has a figure"
+
+
+def test_a_figure_follows_the_theme(html: Path, browser: webdriver.Chrome):
+    page = next(path for path in sorted(html.rglob("*.html")) if "sf-figure" in path.read_text())
+    _open(browser, page, "light")
+    assert all(f["drawn"] for f in _figures(browser))
+    browser.execute_script('document.documentElement.dataset.theme = "dark"')
+    readable = "return (() => {" + FIGURES + "})().every((f) => f.contrasts.every((c) => c >= 4.5))"
+    WebDriverWait(browser, 10, 0.1).until(lambda it: it.execute_script(readable))
+
+
+def test_formulas_are_mathml(html: Path, browser: webdriver.Chrome):
+    page = next((path for path in sorted(html.rglob("*.html")) if "<math" in path.read_text()), None)
+    if page is None:
+        pytest.skip("no formula in this book")
+    _open(browser, page, "light")
+    boxes = browser.execute_script("return [...document.querySelectorAll('math')].map(m => m.getBoundingClientRect())")
+    assert all(box["width"] > 0 and box["height"] > 0 for box in boxes)

@@ -1,0 +1,108 @@
+"""Files of sequences: what is read back is what was drawn, and a failure leaves nothing."""
+
+import resource
+
+import datasets
+import pytest
+import yaml
+
+import structure_first
+from structure_first.data import generate
+from structure_first.data.batch import generator
+from structure_first.data.registry import source
+from structure_first.errors import UserError
+
+
+def read(path, cache):
+    kind = "parquet" if path.suffix == ".parquet" else "json"
+    return datasets.load_dataset(kind, data_files=str(path), cache_dir=str(cache), split="train")
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".json"])
+@pytest.mark.parametrize(
+    ("name", "chosen"), [("set", {"length": 7, "vocab": 50_000}), ("shuffled:dyck", {"length": 20})]
+)
+def test_datasets_reads_back_what_was_drawn(tmp_path, monkeypatch, suffix, name, chosen):
+    monkeypatch.setattr(generate, "CHUNK_TOKENS", 100)
+    made = source(name, **chosen)
+    out = generate.write(made, 991, tmp_path / f"data{suffix}", seed=3)
+    table = read(out, tmp_path / "cache")
+    sequences = -(-991 // made.length)
+    chunk = 100 // made.length
+    drawn = [made.draw(chunk, generator("cpu", 3, "generate", i)) for i in range(-(-sequences // chunk))]
+    assert table.column_names == ["tokens", "loss_mask"]
+    assert list(table["tokens"]) == [row for batch in drawn for row in batch.tokens.tolist()][:sequences]
+    assert list(table["loss_mask"]) == [row for batch in drawn for row in batch.loss_mask.int().tolist()][:sequences]
+
+
+def test_more_tokens_of_a_seed_begin_with_the_same(tmp_path):
+    made = source("eca")
+    few, many, other = (
+        generate.write(made, tokens, tmp_path / f"{tokens}-{seed}.jsonl", seed).read_text()
+        for tokens, seed in [(1000, 0), (9000, 0), (1000, 1)]
+    )
+    assert many.startswith(few) and few != other and few.count("\n") == 8
+
+
+def test_the_card(tmp_path):
+    out = generate.write(source("dyck", k=4, length=32), 1000, tmp_path / "words.parquet", seed=5)
+    card = out.with_suffix(".md").read_text()
+    _, header, text = card.split("---\n")
+    assert yaml.safe_load(header)["configs"] == [{"config_name": "default", "data_files": "words.parquet"}]
+    assert "a closer always closes the bracket opened last" in text and structure_first.__version__ in text
+    for said in ("# dyck", "| k | 4 |", "| length | 32 |", "| seed | 5 |", "| sequences | 32 of 32 tokens |"):
+        assert said in text
+    assert "2601.21725" in text and "2505.22308" in text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["words.md", "words.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("file", "tokens", "seed", "message"),
+    [
+        (
+            "data.csv",
+            10,
+            0,
+            r"cannot tell the format of .*data.csv; its name must end in one of .parquet, .jsonl, .json",
+        ),
+        ("data", 10, 0, "cannot tell the format"),
+        ("data.parquet", 0, 0, "the number of tokens must be from 1 to 1,000,000,000,000, not 0"),
+        ("data.parquet", -7, 0, "the number of tokens must be from 1 to .*, not -7"),
+        ("data.parquet", 10**15, 0, "the number of tokens must be from 1 to"),
+        ("data.parquet", 10, -1, "the seed must be 0 or more, not -1"),
+        ("folder.jsonl", 10, 0, "folder.jsonl: it is a folder"),
+        ("file/data.jsonl", 10, 0, "cannot write .*data.jsonl"),
+        ("/proc/data.parquet", 10, 0, "cannot write /proc/data.parquet"),
+    ],
+)
+def test_what_cannot_be_written(tmp_path, file, tokens, seed, message):
+    (tmp_path / "folder.jsonl").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=message) as raised:
+        generate.write(source("identity"), tokens, tmp_path / file, seed)
+    assert "\n" not in str(raised.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.jsonl"]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_a_full_disk_leaves_what_was_there(tmp_path, suffix):
+    out = tmp_path / f"data{suffix}"
+    out.write_text("before")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(UserError, match=f"cannot write {out}"):
+            generate.write(source("identity"), 500_000, out, seed=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == [out.name] and out.read_text() == "before"
+
+
+def test_an_interrupt_leaves_nothing(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(generate, "describe_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        generate.write(source("identity"), 1000, tmp_path / "data.parquet", seed=0)
+    assert not [*tmp_path.iterdir()]
