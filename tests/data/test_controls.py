@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from structure_first.data.batch import generator
 from structure_first.data.controls import shuffled
 from structure_first.data.registry import PROCEDURAL, source
+from structure_first.seeding import generator
 
 
 @pytest.mark.parametrize("name", [*PROCEDURAL, "haystack"])

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from structure_first.data.batch import generator
 from structure_first.data.registry import DIAGNOSTICS, source
+from structure_first.seeding import generator
 
 seeds = st.integers(0, 2**32)
 

@@ -8,9 +8,9 @@ import yaml
 
 import structure_first
 from structure_first.data import generate
-from structure_first.data.batch import generator
 from structure_first.data.registry import source
 from structure_first.errors import UserError
+from structure_first.seeding import generator
 
 
 def read(path, cache):

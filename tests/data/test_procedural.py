@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from structure_first.data.batch import generator
 from structure_first.data.registry import PROCEDURAL, source
+from structure_first.seeding import generator
 
 vocabs = st.one_of(st.integers(2, 12), st.integers(2, 50_000), st.just(50_000))
 seeds = st.integers(0, 2**32)

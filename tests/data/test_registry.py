@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from structure_first.data.batch import generator
 from structure_first.data.registry import CONTROLS, DIAGNOSTICS, LIMITS, PROCEDURAL, RULES, describe, source
 from structure_first.errors import UserError
+from structure_first.seeding import generator
 
 
 def test_the_names():

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 def save(path: Path, model: Transformer, replica: int = 0) -> None:
     """One replica's weights, with its shape and seed beside them."""
     tensors = {name: parameter[replica].detach().clone() for name, parameter in model.named_parameters()}
-    meta = {"shape": json.dumps(asdict(model.shape)), "seed": str(model.seeds[replica])}
+    meta = {"shape": asdict(model.shape), "seed": model.seeds[replica]}
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata=meta)
+        save_file(tensors, temporary, metadata={"meta": json.dumps(meta)})
 
 
 @torch.no_grad()
@@ -33,9 +33,9 @@ def load(*paths: Path) -> Transformer:
     for path in paths:
         try:
             with safe_open(path, "pt") as file:
-                meta = file.metadata() or {}
-                shapes.append(Shape(**json.loads(meta["shape"])))
-                seeds.append(int(meta["seed"]))
+                meta = json.loads(file.metadata()["meta"])
+                shapes.append(Shape(**meta["shape"]))
+                seeds.append(meta["seed"])
                 replicas.append({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
             model = Transformer(shapes[0], seeds)
             model.load_state_dict({name: torch.stack([each[name] for each in replicas]) for name in replicas[0]})

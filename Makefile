@@ -1,0 +1,40 @@
+# `make book` and `make test` are all that a fresh machine needs: Python 3.11 or newer, make and git.
+PYTHON ?= python3
+SCALE ?= laptop
+CHAPTER ?=
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help book test bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make book [SCALE=smoke|laptop|gpu|paper] [CHAPTER=NN]  run the chapters and build book/_build/html/index.html"
+	@echo "make test                                              run the whole test suite"
+	@echo "make bench                                             print how fast this machine is, as ratios"
+	@echo "make clean                                             remove all that make made: .venv, book/_build, caches"
+	@echo "PYTHON=python3.12 names another Python to make .venv with; SCALE is laptop unless said."
+
+book: $(READY)
+	@$(BIN)/structure-first book --scale "$(SCALE)" $(if $(CHAPTER),--chapter "$(CHAPTER)")
+
+test: $(READY)
+	@$(BIN)/python -m pytest
+
+bench: $(READY)
+	@$(BIN)/python -m structure_first.bench
+
+# torch first and alone: whatever depends on it then takes this release and looks for no other.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+		{ echo "Python 3.11 or newer is needed; name one with make PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv (some minutes the first time)"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check torch -c constraints.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e ".[test]" -c constraints.txt
+	@touch $@
+
+clean:
+	rm -rf .venv book/_build .pytest_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf src/*.egg-info

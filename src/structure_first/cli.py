@@ -1,0 +1,173 @@
+"""The command `structure-first`: every verb, and one line and exit status 2 for whatever a user gets wrong."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+from structure_first import __version__
+from structure_first.errors import UserError, unknown
+
+SCALES = ("smoke", "laptop", "gpu", "paper")
+FREE = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+Scale = Annotated[str, typer.Option(help="smoke, laptop, gpu or paper")]
+
+
+def checked_scale(scale: str) -> str:
+    if scale not in SCALES:
+        raise unknown("scale", scale, SCALES)
+    return scale
+
+
+@app.callback(invoke_without_command=True)
+def top(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Teach a language model structure before you teach it language, and measure what it gains."""
+    if version:
+        typer.echo(f"structure-first {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def sources() -> None:
+    """List every source: what it teaches, and its settings with their defaults."""
+    from structure_first.data.registry import RULES
+
+    for name, rule in RULES.items():
+        settings = " ".join(f"--{setting} {value}" for setting, value in rule.defaults.items() if value is not None)
+        typer.echo(f"{name:18} {rule.teaches}\n{'':18} {settings}")
+
+
+@app.command(context_settings=FREE)
+def generate(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="a source, or shuffled:NAME; `structure-first sources` lists them")],
+    tokens: Annotated[int, typer.Option(help="how many, rounded up to whole sequences")],
+    out: Annotated[Path, typer.Option(help="a .parquet or .jsonl file; its card is written beside it")],
+    seed: Annotated[int, typer.Option(help="fixes every token")] = 0,
+) -> None:
+    """Write a source's sequences to a file; its settings are options: --length 64, --vocab 100, --k 64, ..."""
+    from structure_first.data.generate import write
+    from structure_first.data.registry import source
+
+    written = write(source(name, **settings(context.args)), tokens, out, seed)
+    typer.echo(f"wrote {written}")
+
+
+def settings(arguments: list[str]) -> dict[str, int | float]:
+    """`--length 64 --p=0.5` as {"length": 64, "p": 0.5}; the registry says which names and values are legal."""
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    if len(words) % 2:
+        raise UserError(f"option {words[-1]!r} has no value; write --name value")
+    found = {}
+    for option, value in zip(words[::2], words[1::2], strict=True):
+        if not option.startswith("--"):
+            raise UserError(f"unexpected argument {option!r}; settings are written --name value")
+        try:
+            found[option[2:].replace("-", "_")] = float(value) if "." in value or "e" in value else int(value)
+        except ValueError:
+            raise UserError(f"option {option} takes a number, not {value!r}") from None
+    return found
+
+
+@app.command()
+def run(
+    experiment: Annotated[str, typer.Argument(help="the experiment's name")],
+    scale: Scale = "laptop",
+    seeds: Annotated[int | None, typer.Option(help="how many; the scale's own number if left out")] = None,
+    first_seed: Annotated[int, typer.Option(help="the first of them")] = 0,
+    out: Annotated[Path, typer.Option(help="the folder of results")] = Path("book/results"),
+    cells: Annotated[str | None, typer.Option(help="only these cells, separated by commas")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    workers: Annotated[int | None, typer.Option(help="processes; one a core if left out")] = None,
+) -> None:
+    """Run an experiment's missing cells and seeds; a killed run goes on where it was."""
+    from structure_first.evidence.statistics import final
+    from structure_first.experiments.registry import EXPERIMENTS
+    from structure_first.experiments.runner import run as run_experiment
+
+    if experiment not in EXPERIMENTS:
+        raise unknown("experiment", experiment, EXPERIMENTS)
+    chosen = EXPERIMENTS[experiment]
+    count = chosen.seeds[checked_scale(scale)] if seeds is None else seeds
+    if count < 1 or first_seed < 0:
+        raise UserError(f"--seeds must be 1 or more and --first-seed 0 or more, not {count} and {first_seed}")
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers must be 1 or more, not {workers}")
+    wanted = range(first_seed, first_seed + count)
+    names = None if cells is None else [cell.strip() for cell in cells.split(",")]
+    rows = run_experiment(chosen, scale, wanted, out, device, workers, names)
+    for cell, values in final(rows).groupby("cell"):
+        typer.echo(f"{cell:32} median accuracy {values.median():.3f}   of {len(values)} seeds")
+
+
+@app.command()
+def claims(
+    results: Annotated[Path, typer.Option(help="the folder of results")] = Path("book/results"),
+    ledger: Annotated[Path, typer.Option(help="the list of claims")] = Path("book/claims.yml"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects instead of a table.")] = False,
+) -> None:
+    """Print the ledger: every claim, what was measured, and the verdict computed from it."""
+    from structure_first.evidence import claims as book
+
+    entries = book.ledger(ledger, results)
+    if as_json:
+        typer.echo(json.dumps(book.as_json(entries), indent=2))
+        return
+    for entry in entries:
+        measured = "" if entry.measured is None else f"{entry.measured:+.3f} [{entry.low:+.3f}, {entry.high:+.3f}]"
+        scale = "" if entry.scale is None else f"{entry.scale}, {entry.seeds} seeds"
+        typer.echo(f"{entry.id:13} {entry.verdict:15} {measured:26} {scale:18} {entry.statement}")
+
+
+@app.command()
+def book(
+    scale: Scale = "laptop",
+    chapter: Annotated[str | None, typer.Option(help="the number of the one chapter to execute")] = None,
+) -> None:
+    """Execute the chapters and build the HTML at book/_build/html/index.html."""
+    from structure_first.book.build import build
+
+    typer.echo(f"built {build(checked_scale(scale), chapter)}")
+
+
+def main() -> None:
+    """Run the command line; what a user can mend is one line on standard error and exit status 2."""
+    try:
+        sys.exit(app(standalone_mode=False) or 0)
+    except UserError as error:
+        message = str(error)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.UsageError as error:
+        message = usage(error)
+    except KeyboardInterrupt:
+        print("stopped; run the same command to go on", file=sys.stderr)
+        sys.exit(130)
+    print(f"structure-first: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def usage(error: click.UsageError) -> str:
+    """A usage error in one line, with the nearest verb or option."""
+    if "No such command" in error.message:
+        return str(
+            unknown(
+                "verb",
+                error.message.split("'")[1],
+                [command.name or command.callback.__name__ for command in app.registered_commands],
+            )
+        )
+    if isinstance(error, click.NoSuchOption) and error.ctx:
+        options = [option for parameter in error.ctx.command.params for option in parameter.opts]
+        return str(unknown("option", error.option_name, options))
+    return " ".join(error.format_message().split())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""A recipe: stage one, a transfer, stage two. Everything a cell of an experiment is."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from structure_first.data.batch import Source
+from structure_first.data.registry import source
+from structure_first.model.transfer import Transfer
+from structure_first.training.stage import Stage
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A source by name, and how it is trained on."""
+
+    source: str
+    stage: Stage
+    settings: Mapping[str, int | float] = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())
+        return f"{self.source}({settings})"
+
+    def make(self) -> Source:
+        return source(self.source, **self.settings)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Stage one (or none), what of it is carried over, stage two; the body's size is the same in both."""
+
+    first: Phase | None
+    transfer: Transfer | None
+    second: Phase
+    layers: int = 2
+    heads: int = 4
+    width: int = 16
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A name, what it asks, and its cells at each scale."""
+
+    name: str
+    asks: str
+    cells: Callable[[str], dict[str, Recipe]]
+    seeds: Mapping[str, int]  # how many, at each scale
+
+
+def digest(value: Any) -> str:
+    """Twelve hexadecimal digits that name a configuration."""
+    return hashlib.sha256(json.dumps(plain(value), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def plain(value: Any) -> Any:
+    """A dataclass as JSON would hold it."""
+    return json.loads(json.dumps(asdict(value) if hasattr(value, "__dataclass_fields__") else value))
