@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from structure_first import __version__
@@ -14,7 +13,10 @@ from structure_first.errors import UserError, unknown
 SCALES = ("smoke", "laptop", "gpu", "paper")
 FREE = {"allow_extra_args": True, "ignore_unknown_options": True}
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+MOST_SEEDS, MOST_WORKERS, LAST_SEED = 10_000, 1_000, 2**31 - 1
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+UsageError = typer.BadParameter.__base__  # click's, which some releases of typer carry inside themselves
 
 Scale = Annotated[str, typer.Option(help="smoke, laptop, gpu or paper")]
 
@@ -25,17 +27,25 @@ def checked_scale(scale: str) -> str:
     return scale
 
 
+def check_range(option: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise UserError(f"{option} must be from {low:,} to {high:,}, not {value:,}")
+
+
 @app.callback(invoke_without_command=True)
-def top(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def top(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
     """Teach a language model structure before you teach it language, and measure what it gains."""
     if version:
         typer.echo(f"structure-first {__version__}")
-        raise typer.Exit
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @app.command()
 def sources() -> None:
-    """List every source: what it teaches, and its settings with their defaults."""
+    """List every source with what it teaches and its settings."""
     from structure_first.data.registry import RULES
 
     for name, rule in RULES.items():
@@ -51,11 +61,19 @@ def generate(
     out: Annotated[Path, typer.Option(help="a .parquet or .jsonl file; its card is written beside it")],
     seed: Annotated[int, typer.Option(help="fixes every token")] = 0,
 ) -> None:
-    """Write a source's sequences to a file; its settings are options: --length 64, --vocab 100, --k 64, ..."""
-    from structure_first.data.generate import write
-    from structure_first.data.registry import source
+    """Write a source's sequences to a file.
 
-    written = write(source(name, **settings(context.args)), tokens, out, seed)
+    The source's settings are options too: --length 64, --vocab 100, --k 64, ...
+    """
+    from structure_first.data.generate import write
+    from structure_first.data.registry import rule_of, source
+
+    given, known = settings(context.args), rule_of(name).defaults
+    for setting in given:
+        if setting not in known:
+            options = [*known, *(parameter.name for parameter in context.command.params)]
+            raise unknown(f"option of generate {name}", f"--{setting}", (f"--{option}" for option in options))
+    written = write(source(name, **given), tokens, out, seed)
     typer.echo(f"wrote {written}")
 
 
@@ -86,7 +104,11 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     workers: Annotated[int | None, typer.Option(help="processes; one a core if left out")] = None,
 ) -> None:
-    """Run an experiment's missing cells and seeds; a killed run goes on where it was."""
+    """Run what is missing of an experiment and store its rows.
+
+    A killed run goes on where it was when the same command is given again.
+    """
+    checked_scale(scale)
     from structure_first.evidence.statistics import final
     from structure_first.experiments.registry import EXPERIMENTS
     from structure_first.experiments.runner import run as run_experiment
@@ -94,11 +116,11 @@ def run(
     if experiment not in EXPERIMENTS:
         raise unknown("experiment", experiment, EXPERIMENTS)
     chosen = EXPERIMENTS[experiment]
-    count = chosen.seeds[checked_scale(scale)] if seeds is None else seeds
-    if count < 1 or first_seed < 0:
-        raise UserError(f"--seeds must be 1 or more and --first-seed 0 or more, not {count} and {first_seed}")
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers must be 1 or more, not {workers}")
+    count = chosen.seeds[scale] if seeds is None else seeds
+    check_range("--seeds", count, 1, MOST_SEEDS)
+    check_range("--first-seed", first_seed, 0, LAST_SEED - count)
+    if workers is not None:
+        check_range("--workers", workers, 1, MOST_WORKERS)
     wanted = range(first_seed, first_seed + count)
     names = None if cells is None else [cell.strip() for cell in cells.split(",")]
     rows = run_experiment(chosen, scale, wanted, out, device, workers, names)
@@ -112,7 +134,7 @@ def claims(
     ledger: Annotated[Path, typer.Option(help="the list of claims")] = Path("book/claims.yml"),
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects instead of a table.")] = False,
 ) -> None:
-    """Print the ledger: every claim, what was measured, and the verdict computed from it."""
+    """Print every claim with what was measured and its verdict."""
     from structure_first.evidence import claims as book
 
     entries = book.ledger(ledger, results)
@@ -130,7 +152,10 @@ def book(
     scale: Scale = "laptop",
     chapter: Annotated[str | None, typer.Option(help="the number of the one chapter to execute")] = None,
 ) -> None:
-    """Execute the chapters and build the HTML at book/_build/html/index.html."""
+    """Run the chapters and build the book.
+
+    Its first page is book/_build/html/index.html.
+    """
     from structure_first.book.build import build
 
     typer.echo(f"built {build(checked_scale(scale), chapter)}")
@@ -139,33 +164,25 @@ def book(
 def main() -> None:
     """Run the command line; what a user can mend is one line on standard error and exit status 2."""
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        sys.exit(app(standalone_mode=False, prog_name="structure-first") or 0)
     except UserError as error:
         message = str(error)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except click.UsageError as error:
+    except UsageError as error:
         message = usage(error)
-    except KeyboardInterrupt:
-        print("stopped; run the same command to go on", file=sys.stderr)
+    except (KeyboardInterrupt, typer.Abort):  # an interrupt reaches us as either
+        print("structure-first: stopped; give the same command again to go on", file=sys.stderr)
         sys.exit(130)
     print(f"structure-first: {message}", file=sys.stderr)
     sys.exit(2)
 
 
-def usage(error: click.UsageError) -> str:
+def usage(error: Exception) -> str:
     """A usage error in one line, with the nearest verb or option."""
     if "No such command" in error.message:
-        return str(
-            unknown(
-                "verb",
-                error.message.split("'")[1],
-                [command.name or command.callback.__name__ for command in app.registered_commands],
-            )
-        )
-    if isinstance(error, click.NoSuchOption) and error.ctx:
-        options = [option for parameter in error.ctx.command.params for option in parameter.opts]
-        return str(unknown("option", error.option_name, options))
+        return str(unknown("verb", error.message.split("'")[1], error.ctx.command.commands))
+    if error.message.startswith("No such option"):
+        known = (option for parameter in error.ctx.command.params for option in parameter.opts)
+        return str(unknown("option", error.option_name, known))
     return " ".join(error.format_message().split())
 
 

@@ -17,11 +17,11 @@ def test_shuffling_keeps_tokens_mask_and_pads(name, seed):
     inner = source(name, **({"length": 32} if name != "haystack" else {}))
     outer = shuffled(inner)
     plain, mixed = (each.draw(50, generator("cpu", seed)) for each in (inner, outer))
-    assert (outer.name, outer.vocab, outer.length, outer.loss_from) == (
+    assert (outer.name, outer.vocab, outer.length, outer.window) == (
         f"shuffled:{name}",
         inner.vocab,
         inner.length,
-        inner.loss_from,
+        inner.window,
     )
     assert torch.equal(plain.loss_mask, mixed.loss_mask)
     assert torch.equal(plain.tokens.sort(1).values, mixed.tokens.sort(1).values)

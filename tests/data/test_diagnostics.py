@@ -17,26 +17,34 @@ def rows(name: str, seed: int, count: int = 8, **chosen) -> list[list[int]]:
     tokens, loss_mask = drawn_from.draw(count, generator("cpu", seed))
     assert tokens.shape == (count, drawn_from.length) and tokens.dtype == torch.int64
     assert tokens.min() >= 0 and tokens.max() < drawn_from.vocab
-    assert torch.equal(loss_mask, (torch.arange(drawn_from.length) >= drawn_from.loss_from).expand_as(tokens))
+    first = drawn_from.length - drawn_from.window
+    assert torch.equal(loss_mask, (torch.arange(drawn_from.length) >= first).expand_as(tokens))
     return tokens.tolist()
 
 
 @settings(deadline=None)
 @given(st.integers(1, 30), seeds)
 def test_haystack_answers_its_query(pairs, seed):
-    assert source("haystack", pairs=pairs).vocab == 256
-    assert source("haystack", pairs=pairs).loss_from == 2 * pairs + 1
-    for tokens in rows("haystack", seed, pairs=pairs):
-        *shown, query, answer = tokens
+    drawn_from = source("haystack", pairs=pairs)
+    assert (drawn_from.vocab, drawn_from.length, drawn_from.window) == (256, 2 * pairs + 2, 1)
+    drawn = drawn_from.draw(8, generator("cpu", seed))
+    for tokens, mask in zip(*(tensor.tolist() for tensor in drawn), strict=True):
+        place = mask.index(True)
+        assert sum(mask) == 1 and not any(tokens[place + 1 :])
+        *shown, query, answer = tokens[: place + 1]
         held = dict(zip(shown[::2], shown[1::2], strict=True))
-        assert len(held) == pairs and all(128 <= key < 158 and 1 <= value < 128 for key, value in held.items())
+        assert 1 <= len(held) == len(shown) // 2 <= pairs
+        assert all(128 <= key < 128 + pairs and 1 <= value < 128 for key, value in held.items())
         assert held[query - 30] == answer
 
 
 def test_haystack_uses_every_key_value_and_place_alike():
-    tokens, _ = source("haystack", pairs=3).draw(30_000, generator("cpu", 0))
+    tokens, mask = source("haystack", pairs=3).draw(90_000, generator("cpu", 0))
+    shown = mask.long().argmax(1) // 2
+    tokens = tokens[shown == 3]
     asked = (tokens[:, 0:6:2] == tokens[:, 6:7] - 30).long().argmax(1)
-    for drawn, ids in ((tokens[:, 0:6:2], range(128, 158)), (tokens[:, 1:6:2], range(1, 128)), (asked, range(3))):
+    every = ((tokens[:, 0:6:2], range(128, 131)), (tokens[:, 1:6:2], range(1, 128)), (asked, range(3)))
+    for drawn, ids in (*every, (shown, range(1, 4))):
         counts = torch.bincount(drawn.flatten(), minlength=max(ids) + 1)[min(ids) :].double()
         expected = drawn.numel() / len(ids)
         assert (counts - expected).abs().max() < 6 * expected**0.5
@@ -60,7 +68,7 @@ def test_arithmetic_is_right(name, digits, seed):
         assert all(0 <= digit < 10 for digit in a + b)
         a, b, answer = (int("".join(map(str, each[::order]))) for each in (a, b, [digit - 20 for digit in answer]))
         assert operation(a, b) == answer
-    assert source(name, digits=digits).loss_from == 2 * digits + 2
+    assert source(name, digits=digits).length - source(name, digits=digits).window == 2 * digits + 2
     width = 2 * digits if name == "multiplication" else digits + 1
     assert source(name, digits=digits).length == 2 * digits + 2 + width + 1
 

@@ -28,7 +28,8 @@ def rows(name: str, seed: int, count: int = 4, **chosen) -> list[tuple[list[int]
     assert tokens.shape == loss_mask.shape == (count, drawn_from.length)
     assert tokens.dtype == torch.int64 and loss_mask.dtype == torch.bool
     assert tokens.min() >= 0 and tokens.max() < drawn_from.vocab
-    assert not loss_mask[:, : drawn_from.loss_from].any() and loss_mask[:, drawn_from.loss_from].all()
+    first = drawn_from.length - drawn_from.window
+    assert not loss_mask[:, :first].any() and loss_mask[:, first].all()
     return list(zip(tokens.tolist(), loss_mask.tolist(), strict=True))
 
 

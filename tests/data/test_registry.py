@@ -39,7 +39,7 @@ def test_another_length():
     dyck = source("dyck", length=128, k=16, p=0.4, depth=8)
     assert dyck.at(None) is dyck and dyck.at(128) is dyck
     assert dict(dyck.at(32).settings) == {"length": 32, "k": 16, "p": 0.4, "depth": 8} and dyck.at(32).length == 32
-    assert source("stack").at(20).loss_from == 21
+    assert source("stack").at(20).window == 20
     haystack = source("haystack")
     assert haystack.at(None) is haystack
     with pytest.raises(UserError, match="unknown setting of haystack 'length'"):

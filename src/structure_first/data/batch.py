@@ -22,15 +22,15 @@ class Batch(NamedTuple):
 class Source:
     """A seeded stream of batches with fixed settings; `data.registry.source` makes one by name.
 
-    `draw(count, generator)` returns `[count time]` on the generator's device. `loss_from` is the first position that
-    may bear loss, in every sequence: a model need not compute what no loss reads.
+    `draw(count, generator)` returns `[count time]` on the generator's device. Where a sequence bears loss,
+    it does so within `window` tokens: a model need not compute what no loss reads.
     """
 
     name: str
     settings: Mapping[str, int | float]
     vocab: int  # token ids are 0 .. vocab - 1, separator and pad included
     length: int  # tokens in a sequence, pads included
-    loss_from: int
+    window: int
     teaches: str  # one line
     draw: Callable[[int, torch.Generator], Batch]
     determined: Callable[[Tensor], Tensor] | None = None  # where a target follows from what stands before it; None: all

@@ -21,14 +21,20 @@ PLUS, TIMES, EQUALS, OUTPUT, STOP = 10, 11, 12, 20, 30  # input digits are 0 .. 
 def haystack(count: int, generator: torch.Generator, *, pairs: int = 30) -> Batch:
     """Pairs of a key and a value, then a query for one of the keys, and its value.
 
-    Keys are distinct, values are 1 .. 127. With fewer pairs than 30 the keys are still any of 30, and no id changes.
+    A sequence has 1 .. `pairs` pairs, each as often, and the rest is padded with 0; keys are distinct, of `pairs`
+    ids, values are 1 .. 127. A guess among the values shown is thus right in `mean(1 / n)` of the sequences.
     """
-    keys = rearrange(distinct(count, pairs, KEYS, generator), "pair batch -> batch pair")
-    values = torch.randint(1, KEY, (count, pairs), generator=generator, device=generator.device)
-    asked = torch.randint(pairs, (count, 1), generator=generator, device=generator.device)
-    shown = rearrange([keys + KEY, values], "side batch pair -> batch (pair side)")
-    tokens = torch.cat([shown, keys.gather(1, asked) + QUERY, values.gather(1, asked)], 1)
-    return predicted_from(2 * pairs + 1, tokens)
+    device = generator.device
+    keys = rearrange(distinct(count, pairs, pairs, generator), "pair batch -> batch pair")
+    values = torch.randint(1, KEY, (count, pairs), generator=generator, device=device)
+    shown = torch.randint(1, pairs + 1, (count, 1), generator=generator, device=device)
+    asked = (torch.rand(count, 1, generator=generator, device=device) * shown).long()
+    tokens = rearrange([keys + KEY, values], "side batch pair -> batch (pair side)")
+    tokens = torch.cat([tokens, torch.zeros_like(tokens[:, :2])], 1)
+    place = torch.arange(tokens.shape[1], device=device) - 2 * shown
+    tokens = torch.where(place < 0, tokens, 0)
+    tokens = torch.where(place == 0, keys.gather(1, asked) + QUERY, tokens)
+    return Batch(torch.where(place == 1, values.gather(1, asked), tokens), place == 1)
 
 
 def addition(count: int, generator: torch.Generator, *, digits: int = 5) -> Batch:

@@ -23,6 +23,7 @@ class Rule:
     teaches: str
     vocab: Callable[..., int]
     forbids: Callable[..., str | None] = lambda **_: None  # what is wrong with settings that LIMITS allows one by one
+    window: int | None = None  # how many tokens may bear loss, where they do not reach from the same place to the end
     determined: Callable[..., Tensor] | None = None  # (targets, *, settings): where what stands before tells the target
 
     @property
@@ -92,14 +93,18 @@ PROCEDURAL = {
     "delete": Rule(transforms.delete, "to copy a sequence and leave one token out", marked, single),
     "stack": Rule(memory.stack, "to keep track of a last-in, first-out memory", marked, deeper_than_alphabet),
     "dyck": Rule(
-        languages.dyck, "to nest: find the innermost bracket still open", brackets, odd, lambda x, k, **_: x >= k
+        languages.dyck,
+        "to nest: find the innermost bracket still open",
+        brackets,
+        odd,
+        determined=lambda x, k, **_: x >= k,
     ),
     "dyck_shuffle": Rule(languages.dyck_shuffle, "to keep many dependencies open that cross", brackets, odd),
     "eca": Rule(automata.eca, "to apply a local rule to a whole state", fixed(2), broken_states),
 }
 
 DIAGNOSTICS = {
-    "haystack": Rule(diagnostics.haystack, "context recall: the value of the queried key", fixed(256)),
+    "haystack": Rule(diagnostics.haystack, "context recall: the value of the queried key", fixed(256), window=1),
     "addition": Rule(diagnostics.addition, "addition, carries from the far end", fixed(31)),
     "reversed_addition": Rule(diagnostics.reversed_addition, "addition, carries as they come", fixed(31)),
     "multiplication": Rule(diagnostics.multiplication, "long multiplication", fixed(31)),
@@ -135,7 +140,7 @@ def source(name: str, **settings: int | float | None) -> Source:
         settings=settings,
         vocab=rule.vocab(**settings),
         length=example.tokens.shape[1],
-        loss_from=int(example.loss_mask[0].byte().argmax()),
+        window=rule.window or example.tokens.shape[1] - int(example.loss_mask[0].byte().argmax()),
         teaches=rule.teaches,
         draw=draw,
         determined=rule.determined and partial(rule.determined, **settings),

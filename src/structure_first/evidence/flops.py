@@ -4,9 +4,9 @@ from structure_first.data.batch import Source
 from structure_first.model.transformer import Shape
 
 
-def forward_parts(shape: Shape, time: int, start: int = 0) -> dict[str, int]:
-    """Forward FLOPs of a sequence of `time` tokens, by part; the last block computes positions from `start` on only."""
-    width, full, rest = shape.width, time * (shape.layers - 1), time - start
+def forward_parts(shape: Shape, time: int, window: int | None = None) -> dict[str, int]:
+    """Forward FLOPs of a sequence of `time` tokens, by part; the last block computes a window of them only."""
+    width, full, rest = shape.width, time * (shape.layers - 1), min(window or time, time)
     queries = full + rest  # positions for which a block's queries, MLP and output are computed
     return {
         "attention projections": 2 * width * width * (2 * queries + 2 * time * shape.layers),
@@ -18,4 +18,4 @@ def forward_parts(shape: Shape, time: int, start: int = 0) -> dict[str, int]:
 
 def training(shape: Shape, source: Source) -> int:
     """FLOPs of one training sequence of `source`: forward, and twice that backward."""
-    return 3 * sum(forward_parts(shape, source.length - 1, source.loss_from - 1).values())
+    return 3 * sum(forward_parts(shape, source.length - 1, source.window).values())

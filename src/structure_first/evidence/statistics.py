@@ -11,10 +11,11 @@ RESAMPLES = 10_000
 def interval(
     values: np.ndarray, statistic: Callable[..., np.ndarray] = np.median, level: float = 0.95
 ) -> tuple[float, float, float]:
-    """A statistic of `values` and its bootstrap percentile interval: (estimate, low, high)."""
+    """A statistic of `values`, which may be infinite, and its bootstrap percentile interval: (estimate, low, high)."""
     values = np.asarray(values, dtype=float)
     picks = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
-    low, high = np.quantile(statistic(values[picks], axis=1), [(1 - level) / 2, (1 + level) / 2])
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    low, high = np.quantile(statistic(values[picks], axis=1), ends, method="nearest")  # between infinities lies none
     return float(statistic(values)), float(low), float(high)
 
 
@@ -35,6 +36,6 @@ def steps_to(rows: pd.DataFrame, threshold: float) -> pd.Series:
 
 
 def final(rows: pd.DataFrame, metric: str = "accuracy", stage: int = 2) -> pd.Series:
-    """Each seed's last value of `metric`; index: cell, seed."""
+    """Each seed's last value of `metric`, NaN if it diverged; index: cell, seed."""
     rows = rows[(rows["stage"] == stage) & (rows["metric"] == metric)].sort_values("step")
-    return rows.groupby(["cell", "seed"])["value"].last()
+    return rows.drop_duplicates(["cell", "seed"], keep="last").set_index(["cell", "seed"])["value"].sort_index()

@@ -72,10 +72,9 @@ class Store:
             return pd.DataFrame(columns=list(COLUMNS)).astype(COLUMNS)
         try:
             rows = pd.read_parquet(self._rows)[list(COLUMNS)].astype(COLUMNS)
-        except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-            raise UserError(
-                f"cannot read results {self._rows}: {str(error).splitlines()[0]}; restore or remove it"
-            ) from None
+        except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"cannot read results {self._rows}: {reason}; restore or remove the folder") from None
         if not set(rows["run"]) <= set(manifest["runs"]):
             raise UserError(f"{self._rows} has rows of runs that {self._manifest} does not know; restore both together")
         return rows
@@ -86,13 +85,14 @@ class Store:
             return {"format": FORMAT, "runs": {}}
         try:
             manifest = json.loads(self._manifest.read_text())
-            found = manifest["format"]
+            if manifest["format"] != FORMAT:
+                raise UserError(
+                    f"{self.folder} was written in format {manifest['format']}, this version reads {FORMAT}; "
+                    "name another results folder"
+                )
+            dict(manifest["runs"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(f"cannot read manifest {self._manifest}: {error}; restore or remove the folder") from None
-        if found != FORMAT:
-            raise UserError(
-                f"{self.folder} was written in format {found}, this version reads {FORMAT}; name another --out folder"
-            )
         return manifest
 
     def append(self, rows: pd.DataFrame, run: str, manifest: dict) -> None:

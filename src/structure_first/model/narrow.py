@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import torch
 from einops import pack, rearrange
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 SHARE = 1 << 17  # scores handled at once: half a megabyte, so that they stay in a core's own cache
@@ -20,23 +20,33 @@ SAFE = 60.0  # exp(60) times any context fits a float32; scores that may exceed 
 
 
 class NarrowAttention(torch.autograd.Function):
-    """`softmax(query^T key) value`, causal; the queries are the last of the keys' positions, and scaled already."""
+    """`softmax(query^T key) value` with scaled queries: causal, or where `past` says, one row of it for each query."""
 
     @staticmethod
     def forward(
-        ctx, query: Float[Tensor, "head d query"], key: Float[Tensor, "head d key"], value: Float[Tensor, "head d key"]
-    ) -> Float[Tensor, "head d query"]:
+        ctx,
+        query: Float[Tensor, "batch head d query"],
+        key: Float[Tensor, "batch head d key"],
+        value: Float[Tensor, "batch head d key"],
+        past: Bool[Tensor, "batch 1 query key"] | None = None,
+    ) -> Float[Tensor, "batch head d query"]:
+        ctx.heads = query.shape[1]
+        query, key, value = (rearrange(x, "batch head d time -> (batch head) d time") for x in (query, key, value))
         value, _ = pack([value, torch.ones_like(value[:, :1])], "head * key")
         safe = bool(_norm(query) * _norm(key) <= SAFE)
+        ctx.tiles = [(slice(None), key.shape[-1])] if past is not None else list(_tiles(query.shape[-1]))
         sums, weights = [], []
-        for rows, seen in _tiles(query.shape[-1], key.shape[-1]):
+        for rows, seen in ctx.tiles:
             tile = query[..., rows]
-            future = tile.new_full((tile.shape[-1], seen), -torch.inf).triu(1 + seen - tile.shape[-1])
-            weights.append(tile.new_empty(len(tile), *future.shape))
+            if past is None:
+                future = tile.new_full((tile.shape[-1], seen), -torch.inf).triu(1 + seen - tile.shape[-1])
+            else:
+                future = torch.where(past, 0.0, -torch.inf).expand(-1, ctx.heads, -1, -1).flatten(0, 1)
+            weights.append(tile.new_empty(len(tile), *future.shape[-2:]))
             sums.append(tile.new_empty(len(tile), value.shape[1], tile.shape[-1]))
             for part in _shares(weights[-1]):
-                scores = weights[-1][part]
-                torch.baddbmm(future, rearrange(tile[part], "head d q -> head q d"), key[part, :, :seen], out=scores)
+                scores, bias = weights[-1][part], future if past is None else future[part]
+                torch.baddbmm(bias, rearrange(tile[part], "head d q -> head q d"), key[part, :, :seen], out=scores)
                 if not safe:
                     scores.sub_(scores.amax(-1, keepdim=True))
                 back = rearrange(scores.exp_(), "head q k -> head k q")
@@ -44,15 +54,16 @@ class NarrowAttention(torch.autograd.Function):
         sums = torch.cat(sums, dim=-1)
         mixed, total = sums[:, :-1] / sums[:, -1:], sums[:, -1:]
         ctx.save_for_backward(query, key, value, mixed, total, *weights)
-        return mixed
+        return rearrange(mixed, "(batch head) d query -> batch head d query", head=ctx.heads)
 
     @staticmethod
-    def backward(ctx, grad: Float[Tensor, "head d query"]):
+    def backward(ctx, grad: Float[Tensor, "batch head d query"]):
         query, key, value, mixed, total, *weights = ctx.saved_tensors
-        grad = grad / total  # the weights are not normalised: divide the narrow side, not the wide one
+        # The weights are not normalised: divide the narrow side, not the wide one.
+        grad = rearrange(grad, "batch head d query -> (batch head) d query") / total
         inner, _ = pack([grad, -(grad * mixed).sum(1, keepdim=True)], "head * query")
         for_query, for_key, for_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(key)
-        for (rows, seen), tile in zip(_tiles(query.shape[-1], key.shape[-1]), weights, strict=True):
+        for (rows, seen), tile in zip(ctx.tiles, weights, strict=True):
             for part in _shares(tile):
                 seen_key, weight = key[part, :, :seen], tile[part]
                 for_value[part, :, :seen] += torch.bmm(grad[part, :, rows], weight)
@@ -60,14 +71,14 @@ class NarrowAttention(torch.autograd.Function):
                 back.mul_(weight)
                 for_query[part, :, rows] = torch.bmm(seen_key, rearrange(back, "head q k -> head k q"))
                 for_key[part, :, :seen] += torch.bmm(query[part, :, rows], back)
-        return for_query, for_key, for_value
+        split = "(batch head) d time -> batch head d time"
+        return *(rearrange(x, split, head=ctx.heads) for x in (for_query, for_key, for_value)), None
 
 
-def _tiles(queries: int, keys: int) -> Iterator[tuple[slice, int]]:
+def _tiles(queries: int) -> Iterator[tuple[slice, int]]:
     """Slices of the queries, each with the number of keys its last query sees."""
     count = -(-queries // TILE)
-    edges = [queries * i // count for i in range(count + 1)]
-    return ((slice(a, b), keys - queries + b) for a, b in pairwise(edges))
+    return ((slice(a, b), b) for a, b in pairwise(queries * i // count for i in range(count + 1)))
 
 
 def _shares(scores: Float[Tensor, "head q k"]) -> Iterator[slice]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from einops import einsum, rearrange
+from einops import einsum, rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -19,6 +19,16 @@ from structure_first.seeding import generator
 
 # Below this head width the fused attention kernels waste most of each vector register.
 NARROW_HEAD = 16
+
+
+At = Int[Tensor, "replica batch n"] | None
+
+
+def taken(x: Float[Tensor, "replica batch time width"], at: At) -> Float[Tensor, "replica batch n width"]:
+    """The stream `at` those positions; None is all of them."""
+    if at is None:
+        return x
+    return x.gather(2, repeat(at, "replica batch n -> replica batch n width", width=x.shape[-1]))
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,8 @@ class Shape:
     width: int = 16
     tied: bool = False
     dropout: float = 0.0
+    init: float = 0.02  # standard deviation of fresh weights
+    init_embedding: float = 0.02  # and of fresh embeddings and positions
 
     def __post_init__(self):
         for name in ("vocab", "context", "layers", "heads", "width"):
@@ -71,7 +83,7 @@ class Norm(nn.Module):
 
 
 class Attention(nn.Module):
-    """Causal self-attention; queries are taken from position `start` on, keys and values from all positions."""
+    """Causal self-attention; queries are taken `at` some positions or at all, keys and values at all."""
 
     def __init__(self, replicas: int, shape: Shape):
         super().__init__()
@@ -80,31 +92,33 @@ class Attention(nn.Module):
         self.key_value = Linear(replicas, shape.width, 2 * shape.width)
         self.out = Linear(replicas, shape.width, shape.width)
 
-    def project(self, x: Float[Tensor, "replica batch time width"], start: int) -> list[Tensor]:
+    def project(self, x: Float[Tensor, "replica batch time width"], at: At = None) -> list[Tensor]:
         """Queries, keys and values, each `[(replica batch) head time d]`; the queries are scaled by d ** -0.5."""
-        parts = [self.query(x[:, :, start:]), *self.key_value(x).chunk(2, dim=-1)]
+        parts = [self.query(taken(x, at)), *self.key_value(x).chunk(2, dim=-1)]
         split = "replica batch time (head d) -> (replica batch) head time d"
         query, key, value = (rearrange(part, split, head=self.heads) for part in parts)
         return [query * query.shape[-1] ** -0.5, key, value]
 
-    def forward(self, x: Float[Tensor, "replica batch time width"], start: int = 0):
-        query, key, value = self.project(x, start)
+    def forward(self, x: Float[Tensor, "replica batch time width"], at: At = None) -> Float[Tensor, "..."]:
+        query, key, value = self.project(x, at)
+        past = None
+        if at is not None:
+            past = torch.arange(x.shape[2], device=x.device) <= rearrange(
+                at, "replica batch n -> (replica batch) 1 n 1"
+            )
         dropout = self.dropout if self.training else 0.0
         if query.shape[-1] < NARROW_HEAD and x.device.type == "cpu" and not dropout:
-            major = "batch head time d -> (batch head) d time"
-            mixed = NarrowAttention.apply(*(rearrange(part, major).contiguous() for part in (query, key, value)))
-            mixed = rearrange(mixed, "(batch head) d time -> batch head time d", head=self.heads)
+            major = "batch head time d -> batch head d time"
+            mixed = NarrowAttention.apply(*(rearrange(part, major).contiguous() for part in (query, key, value)), past)
+            mixed = rearrange(mixed, "batch head d time -> batch head time d")
         else:
-            past = None
-            if start:
-                past = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=x.device).tril(start)
             mixed = F.scaled_dot_product_attention(query, key, value, past, dropout, past is None, scale=1.0)
         merge = "(replica batch) head time d -> replica batch time (head d)"
         return self.out(rearrange(mixed, merge, replica=x.shape[0]))
 
     def weights(self, x: Float[Tensor, "replica batch time width"]) -> Float[Tensor, "replica batch head query key"]:
         """The attention pattern: how much each position takes from each one at or before it."""
-        query, key, _ = self.project(x, 0)
+        query, key, _ = self.project(x)
         future = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=x.device).triu(1)
         scores = einsum(query, key, "batch head query d, batch head key d -> batch head query key")
         pattern = scores.masked_fill(future, -torch.inf).softmax(-1)
@@ -134,8 +148,8 @@ class Block(nn.Module):
         self.mlp = MLP(replicas, shape)
         self.drop = nn.Dropout(shape.dropout)
 
-    def forward(self, x: Float[Tensor, "replica batch time width"], start: int = 0):
-        x = x[:, :, start:] + self.drop(self.attention(self.attention_norm(x), start))
+    def forward(self, x: Float[Tensor, "replica batch time width"], at: At = None) -> Float[Tensor, "..."]:
+        x = taken(x, at) + self.drop(self.attention(self.attention_norm(x), at))
         return x + self.drop(self.mlp(self.mlp_norm(x)))
 
 
@@ -156,7 +170,7 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def reset(self) -> None:
-        """GPT-2's initialisation: N(0, 0.02), smaller by sqrt(2 layers) where a sublayer writes to the stream."""
+        """GPT-2's initialisation: normal, narrower by sqrt(2 layers) where a sublayer writes to the stream."""
         for replica, seed in enumerate(self.seeds):
             random = generator("cpu", seed, "init")
             for name, parameter in self.named_parameters():
@@ -165,8 +179,9 @@ class Transformer(nn.Module):
                 elif name.endswith(".scale"):
                     parameter[replica].fill_(1.0)
                 else:
-                    writes = name.endswith(("out.weight", "down.weight"))
-                    std = 0.02 / (2 * self.shape.layers) ** 0.5 if writes else 0.02
+                    std = self.shape.init if name.startswith("blocks.") else self.shape.init_embedding
+                    if name.endswith(("out.weight", "down.weight")):
+                        std /= (2 * self.shape.layers) ** 0.5
                     parameter[replica] = std * torch.randn(parameter.shape[1:], generator=random)
 
     @property
@@ -184,13 +199,13 @@ class Transformer(nn.Module):
         return self.drop(x + rearrange(self.position[:, :time], "replica time width -> replica 1 time width"))
 
     def forward(
-        self, tokens: Int[Tensor, "replica batch time"], start: int = 0
-    ) -> Float[Tensor, "replica batch rest vocab"]:
-        """Logits of the next token at every position from `start` on; the last block computes no other position."""
+        self, tokens: Int[Tensor, "replica batch time"], at: At = None
+    ) -> Float[Tensor, "replica batch n vocab"]:
+        """Logits of the next token at the positions `at`, or at all; the last block computes no other position."""
         x = self.embed(tokens)
         for block in self.blocks[:-1]:
             x = block(x)
-        x = self.norm(self.blocks[-1](x, start))
+        x = self.norm(self.blocks[-1](x, at))
         table = self.embedding if self.unembedding is None else self.unembedding
         flat = rearrange(x, "replica batch time width -> replica (batch time) width")
         logits = torch.bmm(flat, rearrange(table, "replica vocab width -> replica width vocab"))

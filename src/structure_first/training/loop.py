@@ -33,9 +33,13 @@ class Scores(NamedTuple):
 
 
 def score(model: Transformer, batch: Batch, source: Source) -> Scores:
-    """Loss and right answers of each replica; no position before the first that bears loss is computed."""
-    logits = model(batch.tokens[..., :-1], start=source.loss_from - 1)
-    targets, mask = batch.tokens[..., source.loss_from :], batch.loss_mask[..., source.loss_from :]
+    """Loss and right answers of each replica; only the window that bears loss is computed to the end."""
+    inputs, targets, mask, at = batch.tokens[..., :-1], batch.tokens[..., 1:], batch.loss_mask[..., 1:], None
+    if source.window < inputs.shape[-1]:
+        first = mask.byte().argmax(-1, keepdim=True).clamp(max=inputs.shape[-1] - source.window)
+        at = first + torch.arange(source.window, device=first.device)
+        targets, mask = targets.gather(-1, at), mask.gather(-1, at)
+    logits = model(inputs, at)
     flat = rearrange(logits, "replica batch time vocab -> (replica batch time) vocab")
     loss = F.cross_entropy(flat, targets.flatten(), reduction="none").view(targets.shape)
     graded = mask if source.determined is None else mask & source.determined(targets)

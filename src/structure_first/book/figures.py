@@ -1,0 +1,493 @@
+"""The book's figures: functions that return a plotly figure, and `show`, which puts one on a page.
+
+A figure sets no text or background colour, since the page draws it in the colours of its theme; trace colours are of
+middle lightness, so that they stand out from white and from black.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import torch
+from einops import einsum, rearrange
+from jaxtyping import Float, Int
+from plotly.subplots import make_subplots
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from structure_first.data.batch import Batch, Source
+from structure_first.data.registry import describe, source
+from structure_first.seeding import generator
+
+PALETTE = ("#0f7fc4", "#d55e00", "#009e73", "#b968a8", "#a98600", "#7d6fd0", "#d0564f", "#5b9a1e", "#8a8d91")
+GREY = PALETTE[-1]
+# Cells carry white text, so these are a little darker; they go once round the hues.
+WHEEL = ("#1170b8", "#7a5bc8", "#b0459c", "#c9453c", "#b35c00", "#7d7200", "#2f7d3f", "#0e7c86")
+CLEAR = "rgba(0,0,0,0)"
+INK = ((0, "rgba(15,127,196,0)"), (1, "rgba(15,127,196,1)"))  # a colour scale that begins with the page itself
+GLYPHS = "([{<)]}>"
+
+TEMPLATE = go.layout.Template(
+    layout={
+        "colorway": PALETTE,
+        "margin": {"l": 60, "r": 20, "t": 40, "b": 50},
+        "hovermode": "closest",
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "modebar": {"remove": ["zoom", "pan", "select", "lasso", "zoomIn", "zoomOut", "autoScale"]},
+        "xaxis": {"zeroline": False},
+        "yaxis": {"zeroline": False},
+    }
+)
+
+
+def show(fig: go.Figure, alt: str, caption: str) -> None:
+    """Put a figure on the page with a text alternative and a caption; outside a build, the usual plotly display."""
+    if not os.environ.get("STRUCTURE_FIRST_BOOK"):
+        fig.show()
+        return
+    from IPython.display import HTML, display
+
+    drawing = json.loads(fig.to_json()) | {"config": {}}
+    data = json.dumps(drawing, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+    display(
+        HTML(
+            f'<figure class="sf-figure" role="img" aria-label="{escape(alt)}"><div class="sf-plot"></div>\n'
+            f'<script type="application/json">{data}</script>'
+            f"<figcaption>{escape(caption, quote=False)}</figcaption></figure>"
+        )
+    )
+
+
+def plain(height: int, **layout) -> go.Figure:
+    """An empty figure in the book's style."""
+    return go.Figure(layout={"template": TEMPLATE, "height": height, **layout})
+
+
+# Sequences
+
+
+def words(of: Source) -> list[str]:
+    """How each token of a source is written: brackets as brackets, separator and pad as signs."""
+    base = of.name.rpartition(":")[2]
+    if base.startswith("dyck"):
+        k = of.settings["k"]
+        return (
+            [*GLYPHS[:k], *GLYPHS[4 : 4 + k]] if k <= 4 else [f"({i}" for i in range(k)] + [f"{i})" for i in range(k)]
+        )
+    written = [str(token) for token in range(of.vocab)]
+    if marked(of):
+        written[-2:] = ["|", "·"]
+    if base == "stack":
+        written[0] = "pop"
+    return written
+
+
+def marked(of: Source) -> bool:
+    """Whether the last two tokens are a separator and a pad."""
+    return of.vocab == of.settings.get("vocab", of.vocab) + 2
+
+
+def shades(of: Source) -> list[str]:
+    """A colour for each token: evenly round the hues, a closer like its opener, separator and pad grey."""
+    kinds = of.settings["k"] if "k" in of.settings else of.vocab - 2 * marked(of)
+    colours = [WHEEL[token % kinds * len(WHEEL) // kinds] for token in range(of.vocab)]
+    if kinds > len(WHEEL):
+        colours[:kinds] = [between(len(WHEEL) * token / kinds) for token in range(kinds)]
+    if marked(of):
+        colours[-2:] = [GREY, GREY]
+    return colours
+
+
+def between(place: float) -> str:
+    """The colour at a place on the wheel."""
+    here, there = (
+        [int(WHEEL[i % len(WHEEL)][at : at + 2], 16) for at in (1, 3, 5)] for i in (int(place), int(place) + 1)
+    )
+    mixed = (round(a + (b - a) * (place % 1)) for a, b in zip(here, there, strict=True))
+    return "#" + "".join(f"{part:02x}" for part in mixed)
+
+
+def gallery(of: Source, sequences: int = 4, seed: int = 0, statistics_of: int = 20_000) -> go.Figure:
+    """A source at a glance: some sequences as coloured cells, and which positions tell of which.
+
+    Hollow cells are given, filled ones bear loss. The triangle holds the mutual information of each two positions,
+    estimated from `statistics_of` sequences; the strongest tie is darkest, unless all are weak.
+    """
+    batch = of.draw(sequences, generator("cpu", seed))
+    fig = make_subplots(1, 2, column_widths=[0.73, 0.27], horizontal_spacing=0.11)
+    fig.update_layout(template=TEMPLATE, height=230, barmode="overlay", margin={"l": 5, "t": 30, "b": 40, "r": 5})
+    fig.add_traces(cells(of, batch))
+    bits = mutual_information(of.draw(statistics_of, generator("cpu", seed, "statistics")).tokens)
+    earlier = np.where(np.tri(of.length, k=-1, dtype=bool), bits, np.nan)
+    darkest = max(np.nanmax(earlier), bits.diagonal().max() / 10)
+    triangle = go.Heatmap(
+        z=np.sqrt(earlier / darkest).round(3),  # the square root shows weak ties too
+        customdata=earlier.round(3),
+        hovertemplate="position %{x} tells %{customdata} bits of position %{y}<extra></extra>",
+        colorscale=INK,
+        zmin=0,
+        zmax=1,
+        showscale=False,
+    )
+    fig.add_trace(triangle, 1, 2)
+    fig.update_xaxes(showgrid=False, row=1, col=1)
+    fig.update_yaxes(visible=False, range=[sequences - 0.45, -0.55], row=1, col=1)
+    fig.update_xaxes(title="position that tells", showgrid=False, row=1, col=2)
+    fig.update_yaxes(title="of position", autorange="reversed", showgrid=False, row=1, col=2)
+    return fig
+
+
+def cells(of: Source, batch: Batch) -> list[go.Bar | go.Scatter]:
+    """A batch as rows of cells, one trace a role, and what is written in them."""
+    written, colours = words(of), shades(of)
+    tokens = batch.tokens.numpy()
+    roles = np.where(batch.loss_mask.numpy(), "predicted", "given")
+    if marked(of):
+        silent = ~batch.loss_mask.numpy()
+        roles[silent & (tokens == of.vocab - 2)] = "separator"
+        roles[silent & (tokens == of.vocab - 1)] = "pad"
+    traces = []
+    for role in ("given", "separator", "predicted", "pad"):
+        row, column = np.nonzero(roles == role)
+        if not len(row):
+            continue
+        inside = tokens[row, column]
+        edge, text = [colours[token] for token in inside], [written[token] for token in inside]
+        filled = role == "predicted"
+        said = f"bears {'loss' if filled else 'no loss'}"
+        traces += [
+            go.Bar(
+                x=column,
+                y=np.full(len(row), 0.8),
+                base=row - 0.4,
+                width=0.82,
+                name=role,
+                marker={
+                    "color": edge if filled else CLEAR,
+                    "line": {"color": edge, "width": 1.5 if role != "pad" else 0},
+                },
+                customdata=text,
+                hovertemplate=f"position %{{x}}: token %{{customdata}}<br>{role}, {said}<extra></extra>",
+            ),
+            go.Scatter(
+                x=column,
+                y=row,
+                text=text,
+                mode="text",
+                textfont={"size": 11, "color": "#ffffff"} if filled else {"size": 11},
+                hoverinfo="skip",
+                showlegend=False,
+            ),
+        ]
+    return traces
+
+
+def mutual_information(tokens: Int[Tensor, "count time"]) -> Float[np.ndarray, "time time"]:
+    """Bits that each position tells of each other; on the diagonal, what there is to know.
+
+    Independent positions seem to tell something in any finite sample (2 count ln 2 times the estimate has a chi-square
+    distribution); that much is taken off, and what does not stand out from it by three deviations is none.
+    """
+    count = len(tokens)
+    seen = one_hot(tokens).float()
+    alone = seen.mean(0)
+    joint = einsum(seen, seen, "count i a, count j b -> i j a b") / count
+    expected = einsum(alone, alone, "i a, j b -> i j a b")
+    bits = torch.where(joint > 0, joint * torch.log2(joint / expected), 0).sum((2, 3))
+    kinds = (alone > 0).sum(1) - 1
+    freedom = einsum(kinds, kinds, "i, j -> i j")
+    chance, deviation = (each / (2 * count * np.log(2)) for each in (freedom, (2 * freedom).sqrt()))
+    itself = torch.eye(len(kinds)) > 0
+    return torch.where(itself, bits, (bits - chance) * (bits > chance + 3 * deviation)).numpy()
+
+
+def exhibit(name: str, statistics_of: int = 20_000, **settings) -> None:
+    """Show a source's `gallery`, its rule as the caption and with it what its sequences hold."""
+    of = source(name, **settings)
+    tokens, loss_mask = of.draw(statistics_of, generator("cpu", 0, "statistics"))
+    share = tokens[loss_mask].bincount().double() / loss_mask.sum()
+    bits = -(share[share > 0].log2() * share[share > 0]).sum()
+    first = of.draw(1, generator("cpu", 0)).tokens[0]
+    given = ", ".join(f"{setting} {value}" for setting, value in of.settings.items())
+    show(
+        gallery(of, statistics_of=statistics_of),
+        alt=f"Sequences of {name} as rows of cells, the first: {' '.join(words(of)[token] for token in first)}. "
+        "Beside them, a triangle shows how much each position tells of each later one.",
+        caption=f"{name}: {describe(name)} Teaches {of.teaches}. Here with {given}: {of.length} tokens, of which "
+        f"{loss_mask.sum() / statistics_of:.3g} bear loss; for a model that knows only how frequent each token is, "
+        f"each of these costs {bits:.2f} bits.",
+    )
+
+
+def answer_lengths(sources: Iterable[Source], count: int = 20_000) -> go.Figure:
+    """How many tokens bear loss, as a distribution over sequences: one line a source."""
+    fig = plain(320, xaxis_title="tokens in the answer", yaxis_title="share of sequences", yaxis_rangemode="tozero")
+    for dash, of in zip(("solid", "dot", "dash", "dashdot") * 4, sources, strict=False):
+        share = of.draw(count, generator("cpu", 0)).loss_mask.sum(1).bincount() / count
+        lengths = np.flatnonzero(share)
+        fig.add_scatter(
+            x=lengths,
+            y=share[lengths].numpy(),
+            name=of.name,
+            mode="lines+markers",
+            line={"dash": dash},
+            hovertemplate=f"{of.name}: %{{x}} tokens in %{{y:.1%}}<extra></extra>",
+        )
+    return fig
+
+
+# Automata
+
+
+def automaton(rules: Sequence[int] = (30, 90, 110, 184), width: int = 151, steps: int = 75, seed: int = 0) -> go.Figure:
+    """Elementary automata from one random state, time running downwards; a slider over the rules."""
+    fig = plain(480, margin={"l": 50, "r": 10, "t": 10, "b": 90})
+    for rule in rules:
+        bits = source("eca", rule=rule, width=width, length=width * steps).draw(1, generator("cpu", seed)).tokens
+        fig.add_heatmap(
+            z=rearrange(bits, "1 (step cell) -> step cell", cell=width).byte().numpy(),
+            colorscale=INK,
+            showscale=False,
+            visible=rule == rules[0],
+            hovertemplate=f"rule {rule}, step %{{y}}, cell %{{x}}: %{{z}}<extra></extra>",
+        )
+    choices = [
+        {"label": str(rule), "method": "restyle", "args": ["visible", [each == rule for each in rules]]}
+        for rule in rules
+    ]
+    fig.update_layout(sliders=[{"steps": choices, "currentvalue": {"prefix": "rule "}, "pad": {"t": 30}}])
+    fig.update_xaxes(title="cell", showgrid=False)
+    fig.update_yaxes(title="step", autorange="reversed", showgrid=False)
+    return fig
+
+
+# Brackets
+
+
+def depth_path(of: Source, seed: int = 0, count: int = 2_000) -> go.Figure:
+    """A word as a mountain path, up for an opener and down for a closer, before the range that most words keep to."""
+    tokens, k = of.draw(count, generator("cpu", seed)).tokens, of.settings["k"]
+    depth = np.pad(torch.where(tokens < k, 1, -1).cumsum(1).numpy(), ((0, 0), (1, 0)))
+    places = np.arange(of.length + 1)
+    even = places[::2]  # a depth is odd wherever the place is
+    low, middle, high = np.quantile(depth[:, even], [0.1, 0.5, 0.9], axis=0)
+    fig = plain(380, xaxis_title="position", yaxis_title="open brackets")
+    fig.add_scatter(x=even, y=high, mode="lines", line_width=0, hoverinfo="skip", showlegend=False)
+    fig.add_scatter(
+        x=even,
+        y=low,
+        mode="lines",
+        line_width=0,
+        fill="tonexty",
+        fillcolor="rgba(138,141,145,0.25)",
+        name=f"eight in ten of {count:,} words",
+        hoverinfo="skip",
+    )
+    fig.add_scatter(
+        x=even, y=middle, mode="lines", line={"color": GREY, "dash": "dot"}, name="median", hoverinfo="skip"
+    )
+    word, partner, written, colours = tokens[0].tolist(), partners(tokens[0].tolist(), k), words(of), shades(of)
+    hover = [
+        f"position {t}: {written[token]}  {'closed' if token < k else 'opened'} at {partner[t]}"
+        if partner[t] is not None
+        else f"position {t}: {written[token]}  has no partner"
+        for t, token in enumerate(word)
+    ]
+    fig.add_scatter(
+        x=places,
+        y=depth[0],
+        mode="lines+markers",
+        name="one word",
+        line={"color": PALETTE[0], "width": 1.5},
+        marker={"size": 6, "color": [PALETTE[0], *(colours[token] for token in word)]},
+        text=["the beginning", *hover],
+        hovertemplate="%{text}<br>then %{y} open<extra></extra>",
+    )
+    return fig
+
+
+def partners(word: Sequence[int], k: int) -> list[int | None]:
+    """Where the bracket stands that each bracket pairs with: the nearest open one of its type, or none."""
+    found: list[int | None] = [None] * len(word)
+    still_open: dict[int, list[int]] = {}
+    for t, token in enumerate(word):
+        waiting = still_open.setdefault(token % k, [])
+        if token < k:
+            waiting.append(t)
+        elif waiting:
+            found[t] = waiting.pop()
+            found[found[t]] = t
+    return found
+
+
+def match_distances(sources: Iterable[Source], count: int = 500) -> go.Figure:
+    """How far back a closer finds its opener: the share of closers by distance, one line a source.
+
+    A closer before which no opener of its type is open finds none at any distance, so its line ends below one.
+    """
+    fig = plain(
+        360, xaxis={"title": "tokens back, at most", "type": "log"}, yaxis={"title": "closers that found an opener"}
+    )
+    for dash, of in zip(("solid", "dash", "dot", "dashdot") * 4, sources, strict=False):
+        k, distances, closers = of.settings["k"], Counter(), 0
+        for word in of.draw(count, generator("cpu", 0)).tokens.tolist():
+            partner = partners(word, k)
+            closers += sum(token >= k for token in word)
+            distances.update(t - partner[t] for t, token in enumerate(word) if token >= k and partner[t] is not None)
+        back = sorted(distances)
+        fig.add_scatter(
+            x=[*back, of.length],
+            y=np.append(np.cumsum([distances[d] for d in back]), distances.total()) / closers,
+            name=of.name,
+            mode="lines",
+            line={"shape": "hv", "dash": dash},
+            hovertemplate=f"{of.name}: %{{y:.0%}} within %{{x}} tokens<extra></extra>",
+        )
+    fig.update_yaxes(range=[0, 1.03], tickformat=".0%")
+    return fig
+
+
+# Evidence
+
+
+def jump_curves(
+    rows: pd.DataFrame, cells: Sequence[str] | None = None, metric: str = "accuracy", stage: int = 2
+) -> go.Figure:
+    """A metric against the step, a thin line for every seed; `cells` says which and in what order (None: all)."""
+    rows = rows[(rows["metric"] == metric) & (rows["stage"] == stage)].sort_values("step")
+    fig = plain(460, xaxis_title="step", yaxis={"title": metric, "rangemode": "tozero"})
+    for colour, cell in coloured(sorted(rows["cell"].unique()) if cells is None else cells):
+        for first, (seed, curve) in enumerate(rows[rows["cell"] == cell].groupby("seed")):
+            fig.add_scatter(
+                x=curve["step"],
+                y=curve["value"].round(4),
+                mode="lines",
+                line={"width": 1.2, "color": colour},
+                opacity=0.85,
+                name=cell,
+                legendgroup=cell,
+                showlegend=first == 0,
+                hovertemplate=f"{cell}, seed {seed}<br>step %{{x}}: %{{y:.3f}}<extra></extra>",
+            )
+    return fig
+
+
+def share_jumped(times: pd.Series, horizon: int, threshold: float) -> go.Figure:
+    """The share of each cell's seeds that reached `threshold` by each step, up to `horizon`.
+
+    `times` has the index (cell, seed) and is infinite where a seed never did; it counts as one that has not jumped.
+    """
+    fig = plain(400, xaxis_title="step", yaxis_title=f"share of seeds at {threshold:.0%} accuracy")
+    shares = times.le(horizon).groupby("cell").mean().sort_values(ascending=False, kind="stable")
+    for colour, cell in coloured(shares.index):
+        steps = np.sort(times[cell].to_numpy(dtype=float))
+        seeds, jumped = len(steps), steps[steps <= horizon]
+        done = np.arange(len(jumped) + 1)
+        fig.add_scatter(
+            x=[0, *jumped, horizon],
+            y=np.append(done, done[-1]) / seeds,
+            mode="lines",
+            line={"shape": "hv", "color": colour},
+            name=f"{cell} ({seeds} seed{'s' * (seeds != 1)})",
+            text=[f"{n} of {seeds} seeds" for n in (*done, done[-1])],
+            hovertemplate=f"{cell}<br>%{{text}} by step %{{x}}<extra></extra>",
+        )
+    fig.update_yaxes(range=[-0.03, 1.03], tickformat=".0%")
+    fig.update_xaxes(range=[0, horizon])
+    return fig
+
+
+def seed_dots(final: pd.Series, metric: str = "accuracy") -> go.Figure:
+    """The final value of every seed as a dot and the median as a bar, cells from best to worst; index (cell, seed)."""
+    medians = final.groupby("cell").median().sort_values(ascending=False, kind="stable")
+    fig = plain(110 + 30 * len(medians), xaxis_title=metric, showlegend=False)
+    for (colour, cell), row in zip(coloured(medians.index), range(len(medians)), strict=True):
+        values = final[cell]
+        spread = np.linspace(-0.18, 0.18, len(values)) if len(values) > 1 else np.zeros(1)
+        fig.add_scatter(
+            x=values,
+            y=row + spread,
+            mode="markers",
+            marker={"color": colour, "size": 7, "opacity": 0.75},
+            name=cell,
+            text=[f"{cell}, seed {seed}" for seed in values.index],
+            hovertemplate="%{text}: %{x:.3f}<extra></extra>",
+        )
+        fig.add_scatter(
+            x=[medians[cell]] * 2,
+            y=[row - 0.34, row + 0.34],
+            mode="lines",
+            line={"color": colour, "width": 3},
+            name=cell,
+            hovertemplate=f"{cell}: median of {len(values)} seeds %{{x:.3f}}<extra></extra>",
+        )
+    labels = [f"{cell} " for cell in medians.index]
+    fig.update_yaxes(
+        tickvals=list(range(len(labels))), ticktext=labels, range=[len(labels) - 0.5, -0.5], showgrid=False
+    )
+    return fig
+
+
+def coloured(cells: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """Each cell with its colour."""
+    return ((PALETTE[i % len(PALETTE)], cell) for i, cell in enumerate(cells))
+
+
+def attention_map(
+    pattern: Float[np.ndarray, "head query key"], keys: Sequence[str], queries: Sequence[str] | None = None
+) -> go.Figure:
+    """Where each head looks; `keys` and `queries` say which tokens stand there (None: the same).
+
+    A panel a head, or, with one query, one panel with a row a head.
+    """
+    pattern, queries = np.asarray(pattern), list(keys if queries is None else queries)
+    heads = [f"head {head}" for head in range(len(pattern))]
+    said = [[[f"{head}: {query} looks at {key}" for key in keys] for query in queries] for head in heads]
+    if len(queries) == 1:
+        across, down, titles, names = 1, 1, None, heads
+        panels = [(rearrange(pattern, "head 1 key -> head key"), [each for (each,) in said])]
+    else:
+        across, down, titles, names = min(len(heads), 2), -(-len(heads) // 2), heads, queries
+        panels = list(zip(pattern, said, strict=True))
+    side, gap = 40 + 15 * min(len(names), 20), 65  # pixels
+    between_rows = gap / (down * side + (down - 1) * gap)
+    fig = make_subplots(down, across, subplot_titles=titles, horizontal_spacing=0.14, vertical_spacing=between_rows)
+    fig.update_layout(template=TEMPLATE, height=80 + down * (side + gap) - gap, margin={"t": 35, "b": 45})
+    for number, (weights, text) in enumerate(panels):
+        panel = {"row": number // across + 1, "col": number % across + 1}
+        fig.add_heatmap(
+            z=weights.round(4),
+            text=text,
+            hovertemplate="%{text} (position %{x})<br>weight %{z:.3f}<extra></extra>",
+            colorscale=INK,
+            zmin=0,
+            zmax=1,
+            showscale=False,
+            **panel,
+        )
+        fig.update_xaxes(tickvals=list(range(len(keys))), ticktext=list(keys), showgrid=False, **panel)
+        fig.update_yaxes(
+            tickvals=list(range(len(names))), ticktext=list(names), autorange="reversed", showgrid=False, **panel
+        )
+    return fig
+
+
+def flops_bars(parts: Mapping[str, int]) -> go.Figure:
+    """Where the FLOPs go: a bar a part, the largest first, each with its share of the whole."""
+    ordered = sorted(parts.items(), key=lambda part: part[1])
+    whole = sum(parts.values())
+    fig = plain(100 + 36 * len(parts), xaxis={"title": "FLOPs", "exponentformat": "SI"}, margin={"r": 70})
+    return fig.add_bar(
+        x=[flops for _, flops in ordered],
+        y=[f"{part} " for part, _ in ordered],
+        orientation="h",
+        text=[f"{flops / whole:.0%}" for _, flops in ordered],
+        textposition="outside",
+        cliponaxis=False,
+        hovertemplate="%{y}: %{x:,} FLOPs, %{text}<extra></extra>",
+    )

@@ -1,0 +1,39 @@
+"""The pages that are computed: the ledger of claims as it stands in the stored rows."""
+
+from pathlib import Path
+
+import yaml
+
+from structure_first.evidence.claims import Entry, ledger
+
+SIGNS = {"reproduced": "✔", "partly": "◐", "not reproduced": "✘"}
+HEADER = ("claim", "in the paper", "measured here", "verdict")
+
+
+def fragments(results: Path) -> dict[str, str]:
+    """Each generated page by its name, computed from the folder of results; `claims.yml` lies beside that."""
+    claims = Path(results).parent / "claims.yml"
+    entries = ledger(claims, results)
+    queries = {claim["id"]: claim.get("query") for claim in yaml.safe_load(claims.read_text())}
+    lines = [HEADER, ("---",) * len(HEADER)]
+    lines += [(it.statement, it.paper, measured(it, queries[it.id]), verdict(it)) for it in entries]
+    return {"claims": "".join(f"| {' | '.join(map(cell, line))} |\n" for line in lines)}
+
+
+def measured(entry: Entry, query: dict | None) -> str:
+    """The gain, its interval and what it was measured from; nothing where nothing has run."""
+    if entry.measured is None or not query:
+        return ""
+    gain = f"{query['metric']} {entry.measured:+.2f} ({entry.low:+.2f} to {entry.high:+.2f})"
+    compared = ", ".join(f"{treated} over {control}" for treated, control in query["compare"].items())
+    weakest = "the weaker of " if len(query["compare"]) > 1 else ""
+    return f"{gain}: {weakest}{compared}; {entry.seeds} seeds, {entry.scale}"
+
+
+def verdict(entry: Entry) -> str:
+    sign = SIGNS.get(entry.verdict)
+    return f"**{sign} {entry.verdict}**" if sign else entry.verdict
+
+
+def cell(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -1,0 +1,64 @@
+"""Intervals cover what they should, and a seed that never jumped counts as one that never jumped."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from structure_first.evidence.statistics import final, interval, share_interval, steps_to
+
+
+def curves(values: dict[tuple[str, int], list[float]], metric: str = "accuracy", stage: int = 2) -> pd.DataFrame:
+    """Rows of a value every 100 steps for each (cell, seed)."""
+    return pd.DataFrame(
+        dict(cell=cell, seed=seed, stage=stage, metric=metric, step=100 * (i + 1), value=value)
+        for (cell, seed), column in values.items()
+        for i, value in enumerate(column)
+    )
+
+
+@pytest.mark.parametrize("statistic", [np.median, np.mean])
+@pytest.mark.parametrize("draw", ["normal", "exponential"])
+def test_the_interval_covers_about_as_often_as_it_says(statistic, draw):
+    random = np.random.default_rng(1)
+    truth = {"normal": 0.0, "exponential": np.log(2) if statistic is np.median else 1.0}[draw]
+    samples = getattr(random, draw)(size=(200, 12))
+    covered = [low <= truth <= high for _, low, high in (interval(sample, statistic) for sample in samples)]
+    assert 0.86 <= np.mean(covered) <= 0.99  # a bootstrap of twelve is a little too narrow for 0.95
+
+
+def test_the_interval_is_the_same_each_time_and_holds_the_estimate():
+    values = np.array([0.1, 0.9, 0.95, 0.97, 0.99, 1.0])
+    median, low, high = interval(values)
+    assert (median, low, high) == interval(values) and low <= median <= high
+    assert median == pytest.approx(0.96)
+    assert interval([0.5]) == (0.5, 0.5, 0.5)
+
+
+def test_the_interval_of_times_that_may_be_infinite():
+    assert interval([100.0, 200.0, np.inf, np.inf, np.inf])[0] == np.inf
+    _, low, high = interval([100.0, 200.0, 300.0, np.inf, np.inf])
+    assert low == 100 and high == np.inf
+    assert interval([np.inf] * 5) == (np.inf,) * 3
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [(9, 10, 0.5958, 0.9821), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (50, 100, 0.4038, 0.5962)],
+)
+def test_wilsons_interval(successes, trials, low, high):
+    """Against the values that textbooks and R's binom.confint give."""
+    assert share_interval(successes, trials) == pytest.approx((successes / trials, low, high), abs=1e-4)
+
+
+def test_the_time_to_a_jump_is_infinite_without_one():
+    rows = curves({("dyck", 0): [0.2, 0.97, 0.9], ("dyck", 1): [0.2, 0.2, 0.96], ("random init", 0): [0.1, 0.2, 0.2]})
+    rows = pd.concat([rows, curves({("random init", 0): [5.0]}, "loss"), curves({("stage one", 0): [1.0]}, stage=1)])
+    steps = steps_to(rows, 0.95)
+    assert steps.to_dict() == {("dyck", 0): 200, ("dyck", 1): 300, ("random init", 0): np.inf}
+
+
+def test_the_last_value_of_each_seed_counts_even_if_it_diverged():
+    rows = curves({("dyck", 0): [0.2, 0.97, 0.9], ("dyck", 1): [0.2, np.nan]}).sample(frac=1, random_state=0)
+    last = final(rows)
+    assert last["dyck", 0] == 0.9 and np.isnan(last["dyck", 1])
+    assert final(rows, "loss").empty

@@ -1,0 +1,163 @@
+"""The store: what is appended is there, what is broken says so in one line, and no row is without its run."""
+
+import json
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from structure_first.errors import UserError
+from structure_first.evidence import store as module
+from structure_first.evidence.store import COLUMNS, Store, environment
+
+
+def measured(cell="dyck", seeds=(0, 1), value=0.5, scale="smoke", stage=2) -> pd.DataFrame:
+    """Two evaluations of each seed."""
+    return pd.DataFrame(
+        dict(experiment="haystack", scale=scale, cell=cell, stage=stage, seed=seed, value=value, metric="accuracy")
+        | dict(step=step, tokens=10 * step, flops=1000 * step)
+        for seed in seeds
+        for step in (100, 200)
+    )
+
+
+def failure(call, *arguments) -> str:
+    with pytest.raises(UserError) as caught:
+        call(*arguments)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    store = Store(tmp_path / "haystack")
+    store.append(measured(), "run-a", {"configuration": "a"})
+    return store
+
+
+def test_an_empty_folder_has_no_rows(tmp_path):
+    rows = Store(tmp_path / "nowhere").rows()
+    assert rows.empty and list(rows.columns) == list(COLUMNS)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_rows_are_added(store):
+    store.append(measured("random init", seeds=(1,)), "run-b", {"configuration": "b"})
+    store.append(measured(scale="laptop"), "run-c", {"configuration": "c"})
+    rows = Store(store.folder).rows()
+    assert rows.groupby(["scale", "cell"]).size().to_dict() == {
+        ("laptop", "dyck"): 4,
+        ("smoke", "dyck"): 4,
+        ("smoke", "random init"): 2,
+    }
+    assert rows.dtypes.astype(str).loc[["stage", "flops", "value"]].to_list() == ["int64", "int64", "float64"]
+    assert store.manifest()["runs"] == {f"run-{x}": {"configuration": x} for x in "abc"}
+    assert sorted(path.name for path in store.folder.iterdir()) == ["manifest.json", "rows.parquet"]
+
+
+def test_new_rows_of_a_seed_replace_all_its_old_ones(store):
+    store.append(measured(seeds=(1, 2), value=0.9).query("step == 100"), "run-b", {"configuration": "b"})
+    rows = store.rows()
+    assert rows.groupby("seed")["value"].apply(list).to_dict() == {0: [0.5, 0.5], 1: [0.9], 2: [0.9]}
+    assert set(store.manifest()["runs"]) == {"run-a", "run-b"}
+    store.append(measured(seeds=(0,), value=0.7), "run-c", {"configuration": "c"})
+    assert set(store.manifest()["runs"]) == {"run-b", "run-c"}, "a run without rows left its manifest behind"
+
+
+@pytest.mark.parametrize("writes", [0, 1, 2])
+def test_killed_between_two_writes_it_still_has_every_rows_run(store, monkeypatch, writes):
+    """Whole files are replaced one after another; stop before each of them."""
+    replacing, left = module.replacing, [writes]
+
+    def killed_in_time(path):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return replacing(path)
+
+    monkeypatch.setattr(module, "replacing", killed_in_time)
+    with pytest.raises(KeyboardInterrupt):
+        store.append(measured(seeds=(1, 2), value=0.9), "run-b", {"configuration": "b"})
+    monkeypatch.undo()
+    rows = store.rows()
+    assert sorted(rows["seed"].unique()) == ([0, 1] if writes < 2 else [0, 1, 2])
+    store.append(measured(seeds=(1, 2), value=0.9), "run-b", {"configuration": "b"})
+    assert set(store.manifest()["runs"]) == {"run-a", "run-b"} and len(store.rows()) == 6
+
+
+def test_another_format_is_refused_and_left_alone(store):
+    manifest = store.folder / "manifest.json"
+    manifest.write_text(json.dumps({"format": 99}))
+    before = {path: path.read_bytes() for path in store.folder.iterdir()}
+    for call in (store.rows, lambda: store.append(measured(), "run-b", {})):
+        assert "was written in format 99, this version reads 1" in failure(call)
+    assert {path: path.read_bytes() for path in store.folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"not parquet at all", None])
+def test_broken_rows_are_one_line(store, content):
+    path = store.folder / "rows.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    broken = path.read_bytes()
+    assert f"cannot read results {path}" in failure(store.rows)
+    failure(store.append, measured(), "run-b", {})
+    assert path.read_bytes() == broken
+
+
+def test_rows_that_lack_a_column_are_one_line(store):
+    path = store.folder / "rows.parquet"
+    pd.read_parquet(path).drop(columns="flops").to_parquet(path)
+    assert "flops" in failure(store.rows)
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "{", '{"runs": {}}', '{"format": 1}', '{"format": 1, "runs": 3}'])
+def test_a_broken_manifest_is_one_line(store, content):
+    (store.folder / "manifest.json").write_text(content)
+    assert "cannot read manifest" in failure(store.rows)
+
+
+def test_rows_without_their_manifest_are_refused(store):
+    (store.folder / "manifest.json").unlink()
+    assert "has rows of runs that" in failure(store.rows)
+
+
+def test_a_full_disk_leaves_the_rows_as_they_were(store, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    before = store.rows()
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
+    assert "No space left on device" in failure(store.append, measured(value=0.9), "run-b", {"configuration": "b"})
+    assert store.rows().equals(before)
+    assert not list(store.folder.glob(".*.tmp"))
+
+
+HOLD = "import sys; from structure_first.evidence.store import Store\n" + (
+    "with Store(sys.argv[1]).locked(): print('held', flush=True); sys.stdin.read()"
+)
+
+
+def test_a_second_process_is_refused_while_the_first_writes(store):
+    command = [sys.executable, "-c", HOLD, store.folder]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match="another run is writing to"), store.locked():
+            pass
+        first.kill()
+    with store.locked():
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write to"), Store(tmp_path / "file" / "haystack").locked():
+        pass
+
+
+def test_a_manifest_says_what_ran_and_where():
+    found = environment()
+    assert set(found) == {"code", "python", "packages", "device", "written"}
+    assert found["packages"]["torch"] and json.dumps(found)
