@@ -19,6 +19,7 @@ class Phase:
     source: str
     stage: Stage
     settings: Mapping[str, int | float] = field(default_factory=dict)
+    tied: bool = False  # whether the head reads with the embeddings it embeds with
 
     @property
     def label(self) -> str:

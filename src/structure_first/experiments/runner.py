@@ -63,7 +63,7 @@ class Job:
 
     def shape(self) -> Shape:
         made, recipe = self.phase.make(), self.recipe
-        return Shape(made.vocab, made.length - 1, recipe.layers, recipe.heads, recipe.width)
+        return Shape(made.vocab, made.length - 1, recipe.layers, recipe.heads, recipe.width, self.phase.tied)
 
 
 def execute(job: Job, watch: Callable[[int, Transformer], None] | None = None) -> tuple[pd.DataFrame, dict]:
@@ -189,6 +189,7 @@ def _each(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, tuple[pd.Dat
         return
     context = multiprocessing.get_context("spawn")
     threads = max(1, len(os.sched_getaffinity(0)) // workers)
+    tqdm.set_lock(context.RLock())  # one for all processes, so that their bars do not overwrite each other
     setup = dict(initializer=_worker, initargs=(threads, tqdm.get_lock(), os.getpid()))
     with ProcessPoolExecutor(workers, mp_context=context, **setup) as pool:
         futures = {pool.submit(execute, job): job for job in jobs}

@@ -1,0 +1,120 @@
+"""A real experiment of two stages: it runs once, goes on after a kill, and two of them do not mix."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from structure_first.errors import UserError
+from structure_first.evidence.store import Store
+from structure_first.experiments.recipe import Experiment, Phase, Recipe
+from structure_first.experiments.runner import plan, run
+from structure_first.model.transfer import Transfer
+from structure_first.training.stage import Stage
+
+QUICK = Stage(steps=12, batch=8, warmup=2, held_out=16, evaluate_every=4)
+SECOND = Phase("haystack", QUICK, {"pairs": 2})
+COPY = Phase("identity", QUICK, {"length": 3, "vocab": 5}, tied=True)
+
+
+def cells(scale: str) -> dict[str, Recipe]:
+    return {
+        "random init": Recipe(None, None, SECOND),
+        "identity full": Recipe(COPY, Transfer(), SECOND),
+        "identity attention": Recipe(COPY, Transfer.only("attention"), SECOND),
+    }
+
+
+EXPERIMENT = Experiment("tiny", "Does it run?", cells, {"smoke": 3})
+
+
+def test_it_runs_once_and_adds_only_what_is_missing(tmp_path):
+    first = run(EXPERIMENT, "smoke", range(2), tmp_path, workers=2)
+    assert set(first["cell"]) == {*cells("smoke"), *(cell for cell in first["cell"] if cell.startswith("stage one: "))}
+    assert set(first["seed"]) == {0, 1} and set(first["metric"]) == {"accuracy", "loss"}
+    assert sorted(first.loc[first["stage"] == 2, "step"].unique()) == [0, 4, 8, 12]
+    store = Store(tmp_path / "tiny")
+    written = store.manifest()["runs"]
+    assert set(first["run"]) == set(written)
+    assert all({"recipe", "seeds", "seconds", "code", "packages", "device"} <= set(run) for run in written.values())
+    wider = run(EXPERIMENT, "smoke", range(3), tmp_path, workers=2)
+    new = set(wider["run"]) - set(first["run"])
+    assert set(wider.loc[wider["run"].isin(new), "seed"]) == {2}
+    pd.testing.assert_frame_equal(wider[wider["seed"] < 2].reset_index(drop=True), first)
+    assert plan(EXPERIMENT, "smoke", range(3), store, "cpu", 2) == [[], []]
+
+
+def test_one_process_and_two_give_the_same_rows(tmp_path):
+    columns = ["cell", "stage", "seed", "step", "metric", "value"]
+    alone = run(EXPERIMENT, "smoke", range(2), tmp_path / "a", workers=1)[columns]
+    shared = run(EXPERIMENT, "smoke", range(2), tmp_path / "b", workers=2)[columns]
+    pd.testing.assert_frame_equal(alone, shared, atol=1e-4, rtol=1e-3)
+    again = run(EXPERIMENT, "smoke", range(2), tmp_path / "c", workers=2)[columns]
+    pd.testing.assert_frame_equal(shared, again, check_exact=True)
+
+
+def test_changed_settings_are_run_again_in_place_of_the_old(tmp_path):
+    run(EXPERIMENT, "smoke", range(1), tmp_path, workers=1, cells=["random init"])
+    longer = replace(SECOND, stage=replace(QUICK, steps=16))
+    changed = replace(EXPERIMENT, cells=lambda scale: {"random init": Recipe(None, None, longer)})
+    rows = run(changed, "smoke", range(1), tmp_path, workers=1)
+    assert rows["step"].max() == 16 and rows["run"].nunique() == 1
+    assert len(Store(tmp_path / "tiny").manifest()["runs"]) == 1
+
+
+def test_a_mistyped_cell_names_the_nearest(tmp_path):
+    with pytest.raises(UserError, match="did you mean 'identity full'"):
+        run(EXPERIMENT, "smoke", range(1), tmp_path, cells=["identiti full"])
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    with Store(tmp_path / "tiny").locked(), pytest.raises(UserError, match="another run is writing"):
+        run(EXPERIMENT, "smoke", range(1), tmp_path)
+
+
+def test_a_folder_of_another_version_is_refused_and_left_alone(tmp_path):
+    run(EXPERIMENT, "smoke", range(1), tmp_path, workers=1, cells=["random init"])
+    manifest = tmp_path / "tiny" / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format": 99}))
+    before = manifest.read_bytes()
+    with pytest.raises(UserError, match="format 99"):
+        run(EXPERIMENT, "smoke", range(2), tmp_path, workers=1)
+    assert manifest.read_bytes() == before
+
+
+CHILD = """
+    import sys
+    from pathlib import Path
+    from dataclasses import replace
+    from structure_first.experiments.recipe import Experiment, Phase, Recipe
+    from structure_first.experiments.runner import run
+    from structure_first.training.stage import Stage
+    stage = Stage(steps=300, batch=8, warmup=2, held_out=16, evaluate_every=100)
+    cells = {f"cell {rate}": Recipe(None, None, Phase("haystack", replace(stage, rate=rate), {"pairs": 2}))
+             for rate in (1e-3, 2e-3, 3e-3)}
+    run(Experiment("killed", "", lambda scale: cells, {}), "smoke", range(2), Path(sys.argv[1]), workers=1)
+"""
+
+
+def test_a_killed_run_goes_on_and_repeats_no_finished_cell(tmp_path):
+    command = [sys.executable, "-c", textwrap.dedent(CHILD), str(tmp_path)]
+    child = subprocess.Popen(command)
+    rows, deadline = tmp_path / "killed" / "rows.parquet", time.monotonic() + 60
+    while not rows.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    finished = Store(tmp_path / "killed").rows()
+    assert 1 <= finished["cell"].nunique() < 3
+    subprocess.run(command, check=True)
+    after = Store(tmp_path / "killed").rows()
+    assert after["cell"].nunique() == 3 and set(finished["run"]) < set(after["run"])
+    kept = after[after["run"].isin(finished["run"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(kept, finished, check_exact=True)
