@@ -99,3 +99,9 @@ def test_wrong_rules_say_what_is_right(rules, message):
 def test_bodies_that_differ_cannot_be_transferred(trained):
     with pytest.raises(UserError, match="width must agree"):
         transfer(trained, Shape(9, 6, width=32), Transfer(), SEEDS)
+
+
+def test_a_tied_stage_one_gives_both_tables_the_same_rows():
+    tied = Transformer(Shape(vocab=9, context=6, tied=True), SEEDS)
+    new = transfer(tied, Shape(vocab=14, context=6), Transfer(embeddings="resample"), SEEDS)
+    assert torch.equal(new.embedding, new.unembedding) and not torch.equal(new.embedding[0], new.embedding[1])

@@ -44,12 +44,15 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A name, what it asks, and its cells at each scale."""
+    """A name, what it asks, and its cells and seeds at each scale."""
 
     name: str
     asks: str
     cells: Callable[[str], dict[str, Recipe]]
     seeds: Mapping[str, int]  # how many, at each scale
+    first_seed: int = 0  # away from the seeds that a search of settings looked at
+    live: tuple[str, ...] = ()  # the cells that a chapter runs before the reader's eyes
+    live_seeds: int = 3
 
 
 def digest(value: Any) -> str:

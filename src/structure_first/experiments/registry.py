@@ -2,4 +2,4 @@
 
 from structure_first.experiments import haystack
 
-EXPERIMENTS = {experiment.name: experiment for experiment in (haystack.EXPERIMENT,)}
+EXPERIMENTS = {each.name: each for each in (haystack.EXPERIMENT, haystack.SEARCH)}

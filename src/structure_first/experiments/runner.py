@@ -25,7 +25,8 @@ from structure_first.model.transfer import transfer
 from structure_first.model.transformer import Shape, Transformer
 from structure_first.training.devices import device as pick_device
 from structure_first.training.devices import keep_freed_memory
-from structure_first.training.loop import fit
+from structure_first.training.loop import evaluate, fit
+from structure_first.training.stream import Stream
 
 
 @dataclass(frozen=True)
@@ -66,21 +67,41 @@ class Job:
         return Shape(made.vocab, made.length - 1, recipe.layers, recipe.heads, recipe.width, self.phase.tied)
 
 
+def initial_model(job: Job) -> Transformer:
+    """The model as the job's stage finds it: fresh, or transferred from stage one's kept weights."""
+    if job.number == 1 or job.recipe.first is None:
+        return Transformer(job.shape(), job.seeds)
+    trained = weights.load(*(job.stage_one().weights(seed) for seed in job.seeds))
+    return transfer(trained, job.shape(), job.recipe.transfer, job.seeds)
+
+
+def mastery(job: Job) -> list[dict]:
+    """Measurements of how well each seed's stage one was learnt, at step 0 of the stage two that starts from it."""
+    if job.number == 1 or job.recipe.first is None:
+        return []
+    before, made = job.stage_one(), job.recipe.first.make()
+    held_out = Stream(made, job.recipe.first.stage.held_out, job.seeds, "mastery")(0)
+    accuracy = evaluate(weights.load(*(before.weights(seed) for seed in job.seeds)), held_out, made)["accuracy"]
+    common = {"step": 0, "tokens": 0, "metric": "mastery"}
+    return [{"seed": seed, "value": value, **common} for seed, value in zip(job.seeds, accuracy.tolist(), strict=True)]
+
+
+def trained_model(job: Job) -> tuple[Transformer, Transformer]:
+    """The job's model before and after its training, from the weights that were kept."""
+    return initial_model(job), weights.load(*(job.weights(seed) for seed in job.seeds))
+
+
 def execute(job: Job, watch: Callable[[int, Transformer], None] | None = None) -> tuple[pd.DataFrame, dict]:
     """Train one job, from its checkpoint if there is one, and keep its weights: its rows and its manifest."""
     keep_freed_memory()
-    began, where, shape, made = time.monotonic(), pick_device(job.device), job.shape(), job.phase.make()
-    if job.number == 1 or job.recipe.first is None:
-        model = Transformer(shape, job.seeds).to(where)
-    else:
-        trained = weights.load(*(job.stage_one().weights(seed) for seed in job.seeds)).to(where)
-        model = transfer(trained, shape, job.recipe.transfer, job.seeds)
+    began, made = time.monotonic(), job.phase.make()
+    model = initial_model(job).to(pick_device(job.device))
     checkpoint = job.folder / "checkpoints" / f"{job.key}.safetensors"
     rows = fit(model, made, job.phase.stage, name=job.cell, checkpoint=checkpoint, watch=watch)
     for replica, seed in enumerate(job.seeds):
         weights.save(job.weights(seed), model, replica)
-    frame = pd.DataFrame(rows).assign(cell=job.cell, stage=job.number)
-    frame["flops"] = frame["tokens"] // made.length * flops.training(shape, made)
+    frame = pd.DataFrame(mastery(job) + rows).assign(cell=job.cell, stage=job.number)
+    frame["flops"] = frame["tokens"] // made.length * flops.training(model.shape, made)
     manifest = {
         "recipe": plain(job.recipe),
         "stage": job.number,

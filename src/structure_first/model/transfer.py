@@ -96,17 +96,15 @@ def transfer(
             if other not in (others or {}):
                 raise unknown("run to transfer from", other, others or {})
             source, rule = others[other], "keep"
-        values = source.get_parameter(name if _has(source, name) else "embedding")
+        # A tied stage one has one table: a head of its own starts from the rows that the embeddings start from.
+        origin = "embedding" if name == "unembedding" and source.unembedding is None else name
+        values = source.get_parameter(origin)
         for replica, seed in enumerate(seeds):
-            random = generator("cpu", seed, "transfer", name)
+            random = generator("cpu", seed, "transfer", origin)
             new = _apply(rule, values[replica].cpu(), random, rows=target.shape[1])
             fits = tuple(slice(min(a, b)) for a, b in zip(new.shape, target.shape[1:], strict=True))
             target[replica][fits] = new[fits].to(target)
     return model
-
-
-def _has(model: Transformer, name: str) -> bool:
-    return not (name == "unembedding" and model.unembedding is None)
 
 
 def _apply(rule: str, values: Float[Tensor, "..."], random: torch.Generator, rows: int) -> Float[Tensor, "..."]:
