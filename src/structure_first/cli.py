@@ -13,6 +13,7 @@ from structure_first.errors import UserError, unknown
 SCALES = ("smoke", "laptop", "gpu", "paper")
 FREE = {"allow_extra_args": True, "ignore_unknown_options": True}
 
+INTERRUPTED = 130  # typer's exit status after Ctrl-C
 MOST_SEEDS, MOST_WORKERS, LAST_SEED = 10_000, 1_000, 2**31 - 1
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -98,7 +99,7 @@ def run(
     experiment: Annotated[str, typer.Argument(help="the experiment's name")],
     scale: Scale = "laptop",
     seeds: Annotated[int | None, typer.Option(help="how many; the scale's own number if left out")] = None,
-    first_seed: Annotated[int, typer.Option(help="the first of them")] = 0,
+    first_seed: Annotated[int | None, typer.Option(help="the first of them; the experiment's own if left out")] = None,
     out: Annotated[Path, typer.Option(help="the folder of results")] = Path("book/results"),
     cells: Annotated[str | None, typer.Option(help="only these cells, separated by commas")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
@@ -117,6 +118,7 @@ def run(
         raise unknown("experiment", experiment, EXPERIMENTS)
     chosen = EXPERIMENTS[experiment]
     count = chosen.seeds[scale] if seeds is None else seeds
+    first_seed = chosen.first_seed if first_seed is None else first_seed
     check_range("--seeds", count, 1, MOST_SEEDS)
     check_range("--first-seed", first_seed, 0, LAST_SEED - count)
     if workers is not None:
@@ -164,16 +166,16 @@ def book(
 def main() -> None:
     """Run the command line; what a user can mend is one line on standard error and exit status 2."""
     try:
-        sys.exit(app(standalone_mode=False, prog_name="structure-first") or 0)
+        code = app(standalone_mode=False, prog_name="structure-first") or 0
     except UserError as error:
-        message = str(error)
+        code, message = 2, str(error)
     except UsageError as error:
-        message = usage(error)
-    except (KeyboardInterrupt, typer.Abort):  # an interrupt reaches us as either
-        print("structure-first: stopped; give the same command again to go on", file=sys.stderr)
-        sys.exit(130)
-    print(f"structure-first: {message}", file=sys.stderr)
-    sys.exit(2)
+        code, message = 2, usage(error)
+    else:
+        message = "stopped; give the same command again to go on" if code == INTERRUPTED else ""
+    if message:
+        print(f"structure-first: {message}", file=sys.stderr)
+    sys.exit(code)
 
 
 def usage(error: Exception) -> str:

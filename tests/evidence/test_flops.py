@@ -21,20 +21,21 @@ NARROW = dict(vocab=37, context=40, heads=4, width=16)
 REPLICAS, BATCH = 2, 3
 
 
-def counted(shape: Shape, time: int, start: int = 0) -> float:
+def counted(shape: Shape, time: int, window: int | None = None) -> float:
     """What torch counts of a forward pass, for one sequence of one replica."""
     model = Transformer(shape, range(REPLICAS))
     tokens = torch.zeros(REPLICAS, BATCH, time, dtype=torch.long)
+    at = None if window is None else torch.arange(window).expand(REPLICAS, BATCH, window)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        model(tokens, start)
+        model(tokens, at)
     return counter.get_total_flops() / (REPLICAS * BATCH)
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
-@pytest.mark.parametrize(("time", "start"), [(1, 0), (25, 0), (25, 24), (33, 5)])
-def test_a_forward_pass_is_counted_exactly(layers, time, start):
+@pytest.mark.parametrize(("time", "window"), [(1, None), (25, None), (25, 1), (33, 5)])
+def test_a_forward_pass_is_counted_exactly(layers, time, window):
     shape = Shape(**WIDE, layers=layers)
-    assert sum(flops.forward_parts(shape, time, start).values()) == counted(shape, time, start)
+    assert sum(flops.forward_parts(shape, time, window).values()) == counted(shape, time, window)
 
 
 def test_each_part_is_what_its_module_costs():
@@ -49,11 +50,12 @@ def test_each_part_is_what_its_module_costs():
     assert counter.get_total_flops() == parts["attention projections"] + parts["attention scores"]
 
 
-def test_the_narrow_kernel_adds_a_row_of_ones():
-    """One query, so that no tile leaves out a key."""
-    time, shape = 16, Shape(**NARROW, layers=1)
-    ones = 2 * shape.heads * time
-    assert counted(shape, time, time - 1) == sum(flops.forward_parts(shape, time, time - 1).values()) + ones
+@pytest.mark.parametrize("window", [1, 5])
+def test_the_narrow_kernel_adds_a_row_of_ones(window):
+    """In a window of positions each scores every key, so that this is the only difference."""
+    time, shape = 40, Shape(**NARROW, layers=1)
+    ones = 2 * shape.heads * time * window
+    assert counted(shape, time, window) == sum(flops.forward_parts(shape, time, window).values()) + ones
 
 
 def test_the_narrow_kernel_leaves_out_tiles_of_the_future():

@@ -37,7 +37,7 @@ TEMPLATE = go.layout.Template(
         "colorway": PALETTE,
         "margin": {"l": 60, "r": 20, "t": 40, "b": 50},
         "hovermode": "closest",
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "legend": {"orientation": "h", "x": 0, "y": 1.05, "yanchor": "bottom", "tracegroupgap": 0},
         "modebar": {"remove": ["zoom", "pan", "select", "lasso", "zoomIn", "zoomOut", "autoScale"]},
         "xaxis": {"zeroline": False},
         "yaxis": {"zeroline": False},
@@ -72,7 +72,7 @@ def plain(height: int, **layout) -> go.Figure:
 
 
 def words(of: Source) -> list[str]:
-    """How each token of a source is written: brackets as brackets, separator and pad as signs."""
+    """How each token of a source is written: brackets as brackets; separator, pad and pop as signs."""
     base = of.name.rpartition(":")[2]
     if base.startswith("dyck"):
         k = of.settings["k"]
@@ -83,7 +83,7 @@ def words(of: Source) -> list[str]:
     if marked(of):
         written[-2:] = ["|", "·"]
     if base == "stack":
-        written[0] = "pop"
+        written[0] = "↑"
     return written
 
 
@@ -116,17 +116,17 @@ def gallery(of: Source, sequences: int = 4, seed: int = 0, statistics_of: int = 
     """A source at a glance: some sequences as coloured cells, and which positions tell of which.
 
     Hollow cells are given, filled ones bear loss. The triangle holds the mutual information of each two positions,
-    estimated from `statistics_of` sequences; the strongest tie is darkest, unless all are weak.
+    estimated from `statistics_of` sequences; the strongest tie has the full colour, unless all are weak.
     """
     batch = of.draw(sequences, generator("cpu", seed))
-    fig = make_subplots(1, 2, column_widths=[0.73, 0.27], horizontal_spacing=0.11)
-    fig.update_layout(template=TEMPLATE, height=230, barmode="overlay", margin={"l": 5, "t": 30, "b": 40, "r": 5})
+    fig = make_subplots(1, 2, column_widths=[0.73, 0.27], horizontal_spacing=0.05)
+    fig.update_layout(template=TEMPLATE, height=230, barmode="overlay", margin={"l": 5, "t": 30, "b": 40, "r": 50})
     fig.add_traces(cells(of, batch))
     bits = mutual_information(of.draw(statistics_of, generator("cpu", seed, "statistics")).tokens)
     earlier = np.where(np.tri(of.length, k=-1, dtype=bool), bits, np.nan)
-    darkest = max(np.nanmax(earlier), bits.diagonal().max() / 10)
+    full = max(np.nanmax(earlier), bits.diagonal().max() / 10)
     triangle = go.Heatmap(
-        z=np.sqrt(earlier / darkest).round(3),  # the square root shows weak ties too
+        z=np.sqrt(earlier / full).round(3),  # the square root shows weak ties too
         customdata=earlier.round(3),
         hovertemplate="position %{x} tells %{customdata} bits of position %{y}<extra></extra>",
         colorscale=INK,
@@ -138,7 +138,7 @@ def gallery(of: Source, sequences: int = 4, seed: int = 0, statistics_of: int = 
     fig.update_xaxes(showgrid=False, row=1, col=1)
     fig.update_yaxes(visible=False, range=[sequences - 0.45, -0.55], row=1, col=1)
     fig.update_xaxes(title="position that tells", showgrid=False, row=1, col=2)
-    fig.update_yaxes(title="of position", autorange="reversed", showgrid=False, row=1, col=2)
+    fig.update_yaxes(title="of position", side="right", autorange="reversed", showgrid=False, row=1, col=2)
     return fig
 
 
@@ -191,7 +191,7 @@ def mutual_information(tokens: Int[Tensor, "count time"]) -> Float[np.ndarray, "
     """Bits that each position tells of each other; on the diagonal, what there is to know.
 
     Independent positions seem to tell something in any finite sample (2 count ln 2 times the estimate has a chi-square
-    distribution); that much is taken off, and what does not stand out from it by three deviations is none.
+    distribution); that much is taken off, and what does not stand out from it by four deviations is none.
     """
     count = len(tokens)
     seen = one_hot(tokens).float()
@@ -203,7 +203,7 @@ def mutual_information(tokens: Int[Tensor, "count time"]) -> Float[np.ndarray, "
     freedom = einsum(kinds, kinds, "i, j -> i j")
     chance, deviation = (each / (2 * count * np.log(2)) for each in (freedom, (2 * freedom).sqrt()))
     itself = torch.eye(len(kinds)) > 0
-    return torch.where(itself, bits, (bits - chance) * (bits > chance + 3 * deviation)).numpy()
+    return torch.where(itself, bits, (bits - chance) * (bits > chance + 4 * deviation)).numpy()
 
 
 def exhibit(name: str, statistics_of: int = 20_000, **settings) -> None:
@@ -227,7 +227,7 @@ def exhibit(name: str, statistics_of: int = 20_000, **settings) -> None:
 def answer_lengths(sources: Iterable[Source], count: int = 20_000) -> go.Figure:
     """How many tokens bear loss, as a distribution over sequences: one line a source."""
     fig = plain(320, xaxis_title="tokens in the answer", yaxis_title="share of sequences", yaxis_rangemode="tozero")
-    for dash, of in zip(("solid", "dot", "dash", "dashdot") * 4, sources, strict=False):
+    for size, of in zip((11, 6, 4) * 4, sources, strict=False):
         share = of.draw(count, generator("cpu", 0)).loss_mask.sum(1).bincount() / count
         lengths = np.flatnonzero(share)
         fig.add_scatter(
@@ -235,7 +235,7 @@ def answer_lengths(sources: Iterable[Source], count: int = 20_000) -> go.Figure:
             y=share[lengths].numpy(),
             name=of.name,
             mode="lines+markers",
-            line={"dash": dash},
+            marker={"size": size},
             hovertemplate=f"{of.name}: %{{x}} tokens in %{{y:.1%}}<extra></extra>",
         )
     return fig
@@ -246,7 +246,7 @@ def answer_lengths(sources: Iterable[Source], count: int = 20_000) -> go.Figure:
 
 def automaton(rules: Sequence[int] = (30, 90, 110, 184), width: int = 151, steps: int = 75, seed: int = 0) -> go.Figure:
     """Elementary automata from one random state, time running downwards; a slider over the rules."""
-    fig = plain(480, margin={"l": 50, "r": 10, "t": 10, "b": 90})
+    fig = plain(480, margin={"l": 50, "r": 10, "t": 30, "b": 90})
     for rule in rules:
         bits = source("eca", rule=rule, width=width, length=width * steps).draw(1, generator("cpu", seed)).tokens
         fig.add_heatmap(
@@ -269,27 +269,20 @@ def automaton(rules: Sequence[int] = (30, 90, 110, 184), width: int = 151, steps
 # Brackets
 
 
-def depth_path(of: Source, seed: int = 0, count: int = 2_000) -> go.Figure:
-    """A word as a mountain path, up for an opener and down for a closer, before the range that most words keep to."""
-    tokens, k = of.draw(count, generator("cpu", seed)).tokens, of.settings["k"]
+def depth_path(of: Source, seed: int = 0, others: int = 40) -> go.Figure:
+    """A word as a mountain path, up for an opener and down for a closer, before the paths of other words."""
+    tokens, k = of.draw(1 + others, generator("cpu", seed)).tokens, of.settings["k"]
     depth = np.pad(torch.where(tokens < k, 1, -1).cumsum(1).numpy(), ((0, 0), (1, 0)))
     places = np.arange(of.length + 1)
-    even = places[::2]  # a depth is odd wherever the place is
-    low, middle, high = np.quantile(depth[:, even], [0.1, 0.5, 0.9], axis=0)
     fig = plain(380, xaxis_title="position", yaxis_title="open brackets")
-    fig.add_scatter(x=even, y=high, mode="lines", line_width=0, hoverinfo="skip", showlegend=False)
     fig.add_scatter(
-        x=even,
-        y=low,
+        x=np.tile(np.append(places, np.nan), others),  # a gap after each
+        y=np.pad(depth[1:].astype(float), ((0, 0), (0, 1)), constant_values=np.nan).ravel(),
         mode="lines",
-        line_width=0,
-        fill="tonexty",
-        fillcolor="rgba(138,141,145,0.25)",
-        name=f"eight in ten of {count:,} words",
+        line={"color": GREY, "width": 0.7},
+        opacity=0.5,
+        name=f"{others} other words",
         hoverinfo="skip",
-    )
-    fig.add_scatter(
-        x=even, y=middle, mode="lines", line={"color": GREY, "dash": "dot"}, name="median", hoverinfo="skip"
     )
     word, partner, written, colours = tokens[0].tolist(), partners(tokens[0].tolist(), k), words(of), shades(of)
     hover = [
@@ -330,9 +323,9 @@ def match_distances(sources: Iterable[Source], count: int = 500) -> go.Figure:
 
     A closer before which no opener of its type is open finds none at any distance, so its line ends below one.
     """
-    fig = plain(
-        360, xaxis={"title": "tokens back, at most", "type": "log"}, yaxis={"title": "closers that found an opener"}
-    )
+    ticks = [step * 10**power for power in range(5) for step in (1, 2, 5)]
+    fig = plain(360, yaxis_title="closers that found an opener")
+    fig.update_xaxes(title="tokens back, at most", type="log", tickvals=ticks)
     for dash, of in zip(("solid", "dash", "dot", "dashdot") * 4, sources, strict=False):
         k, distances, closers = of.settings["k"], Counter(), 0
         for word in of.draw(count, generator("cpu", 0)).tokens.tolist():
@@ -455,7 +448,7 @@ def attention_map(
         across, down, titles, names = min(len(heads), 2), -(-len(heads) // 2), heads, queries
         panels = list(zip(pattern, said, strict=True))
     side, gap = 40 + 15 * min(len(names), 20), 65  # pixels
-    between_rows = gap / (down * side + (down - 1) * gap)
+    between_rows = gap / (down * side + (down - 1) * gap) if down > 1 else 0
     fig = make_subplots(down, across, subplot_titles=titles, horizontal_spacing=0.14, vertical_spacing=between_rows)
     fig.update_layout(template=TEMPLATE, height=80 + down * (side + gap) - gap, margin={"t": 35, "b": 45})
     for number, (weights, text) in enumerate(panels):

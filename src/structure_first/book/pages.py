@@ -7,7 +7,7 @@ import yaml
 from structure_first.evidence.claims import Entry, ledger
 
 SIGNS = {"reproduced": "✔", "partly": "◐", "not reproduced": "✘"}
-HEADER = ("claim", "in the paper", "measured here", "verdict")
+HEADER = ("claim", "measured here", "verdict")
 
 
 def fragments(results: Path) -> dict[str, str]:
@@ -16,7 +16,7 @@ def fragments(results: Path) -> dict[str, str]:
     entries = ledger(claims, results)
     queries = {claim["id"]: claim.get("query") for claim in yaml.safe_load(claims.read_text())}
     lines = [HEADER, ("---",) * len(HEADER)]
-    lines += [(it.statement, it.paper, measured(it, queries[it.id]), verdict(it)) for it in entries]
+    lines += [(f"{it.statement}.<br>*Paper: {it.paper}.*", measured(it, queries[it.id]), verdict(it)) for it in entries]
     return {"claims": "".join(f"| {' | '.join(map(cell, line))} |\n" for line in lines)}
 
 
@@ -31,8 +31,8 @@ def measured(entry: Entry, query: dict | None) -> str:
 
 
 def verdict(entry: Entry) -> str:
-    sign = SIGNS.get(entry.verdict)
-    return f"**{sign} {entry.verdict}**" if sign else entry.verdict
+    sign, words = SIGNS.get(entry.verdict), entry.verdict.replace(" ", "&nbsp;")
+    return f"**{sign}&nbsp;{words}**" if sign else words
 
 
 def cell(text: str) -> str:

@@ -41,13 +41,13 @@ def second(scale: str, more: int = 0) -> Phase:
     """
     if scale in ("gpu", "paper"):
         return Phase("haystack", Stage(steps=10_000 + more, held_out=4_000), {"pairs": 30})
-    pairs, steps = (12, 3_000) if scale == "laptop" else (3, 40)
+    pairs, steps = (12, 4_000) if scale == "laptop" else (3, 40)
     stage = Stage(
         steps=steps + more,
         batch=256 if scale == "laptop" else 32,
         warmup=min(200, steps // 4),
         schedule="constant",
-        mastery=0.99,
+        mastery=0.98,
         held_out=1_000 if scale == "laptop" else 100,
         evaluate_every=min(250, steps // 4),
     )
