@@ -94,7 +94,10 @@ def looks(before: pd.DataFrame, after: pd.DataFrame) -> go.Figure:
         earlier = before[before["from"] == name]["share"]
         for values, when, opacity in ((earlier, "before", 0.4), (group["share"], "after", 1.0)):
             fig.add_bar(
-                x=heads, y=values, name=f"{name}, {when}", marker={"color": colour, "opacity": opacity},
+                x=heads,
+                y=values,
+                name=f"{name}, {when}",
+                marker={"color": colour, "opacity": opacity},
                 hovertemplate=f"%{{x}}<br>{name}, {when}: %{{y:.3f}}<extra></extra>",
             )
     return fig

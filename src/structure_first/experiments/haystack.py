@@ -1,7 +1,7 @@
 """The haystack jump: does a warm-up on meaning-free sequences teach a tiny transformer to recall from its context?
 
-The settings of scales `gpu` and `paper` are the paper's (Jiang et al. 2026, algorithmic tasks); those of `laptop` are what
-the search in this file found two cores to carry.
+At scales `gpu` and `paper` stage two is the paper's (Jiang et al. 2026, algorithmic tasks); at `laptop` it is what two
+cores carry, and stage one what the search in this file found to work.
 """
 
 from dataclasses import replace
@@ -105,7 +105,8 @@ EXPERIMENT = Experiment(
     cells=cells,
     seeds={"smoke": 2, "laptop": 10, "gpu": 10, "paper": 10},
     first_seed=100,
-    live=("random init", "dyck", "identity attention", "set attention", "shuffled dyck"),
+    live=("random init", "dyck", "set attention"),
+    live_seeds=2,
 )
 SEARCH = Experiment(
     name="haystack_search",

@@ -1,0 +1,129 @@
+"""What chapter two shows of the model, the transfer and the trainer: sources, tables and schedules."""
+
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import torch
+from torch import Tensor, nn
+
+from structure_first.book.figures import coloured, plain
+from structure_first.model import weights
+from structure_first.model.transfer import Transfer, group
+from structure_first.model.transformer import Shape, Transformer
+from structure_first.seeding import generator
+from structure_first.training.stage import Stage
+
+
+def read(*functions: Callable) -> None:
+    """Put the source of functions on the page, as it runs."""
+    from IPython.display import Markdown, display
+
+    code = "\n".join(textwrap.dedent(inspect.getsource(function)) for function in functions)
+    display(Markdown(f"```python\n{code}```"))
+
+
+def parameters(model: Transformer, block: int = 0) -> pd.DataFrame:
+    """Every parameter outside the blocks and in one of them, with its shape and its weights in one replica."""
+    shown = {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if not name.startswith("blocks.") or name.startswith(f"blocks.{block}.")
+    }
+    return pd.DataFrame(
+        {
+            "shape, replica first": [" x ".join(map(str, parameter.shape)) for parameter in shown.values()],
+            "weights of a replica": [parameter[0].numel() for parameter in shown.values()],
+            "group": [group(name) for name in shown],
+        },
+        index=pd.Index(shown, name="parameter"),
+    )
+
+
+def perturbed(shape: Shape) -> Transformer:
+    """A model whose every weight matters: norms and biases too are moved off their initial values."""
+    model, random = Transformer(shape), generator("cpu", 0, "perturbed")
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.2 * torch.randn(parameter.shape, generator=random)
+    return model
+
+
+def parity(shapes: Mapping[str, Shape]) -> pd.DataFrame | str:
+    """How far logits and gradients of each shape are from those of Hugging Face's GPT-2 with the same weights."""
+    try:
+        import transformers  # noqa: F401
+    except ImportError:
+        return "transformers is not installed here, so that there is nothing to compare with: pip install transformers"
+    lines = {name: _differences(perturbed(shape)) for name, shape in shapes.items()}
+    return pd.DataFrame(lines).T.rename_axis("shape").map("{:.1e}".format)
+
+
+def _differences(model: Transformer) -> dict[str, float]:
+    theirs = weights.to_hf(model)
+    tokens = torch.randint(model.shape.vocab, (1, 4, model.shape.context), generator=generator("cpu", 0, "parity"))
+    ours, reference = model(tokens)[0], theirs(tokens[0]).logits
+    for logits in (ours, reference):
+        logits.square().mean().backward()
+    gradients = Transformer(model.shape)
+    with torch.no_grad():
+        for mine, parameter in zip(gradients.parameters(), model.parameters(), strict=True):
+            mine.copy_(parameter.grad)
+    pairs = [(mine, theirs.get_parameter(name).grad) for name, mine in weights.hf_state(gradients).items()]
+    return {
+        "largest logit": ours.abs().max().item(),
+        "largest difference": _furthest(ours, reference),
+        "largest gradient": max(reference.abs().max().item() for _, reference in pairs),
+        "largest difference there": max(_furthest(mine, reference) for mine, reference in pairs),
+    }
+
+
+def _furthest(a: Tensor, b: Tensor) -> float:
+    return (a - b).abs().max().item()
+
+
+def side_by_side(runs: Mapping[str, list[dict]], seed: int) -> pd.DataFrame:
+    """What a seed measured in each of some runs, evaluation by evaluation."""
+    frames = {name: pd.DataFrame(rows).query("seed == @seed") for name, rows in runs.items()}
+    return pd.DataFrame({name: rows.set_index(["metric", "step"])["value"] for name, rows in frames.items()}).round(5)
+
+
+def carried(transfers: Mapping[str, Transfer], shape: Shape) -> pd.DataFrame:
+    """The groups of weights, their sizes, and what each transfer makes of them."""
+    sizes: dict[str, int] = dict.fromkeys(asdict(Transfer()), 0)
+    for name, parameter in Transformer(shape).named_parameters():
+        sizes[group(name)] += parameter.numel()
+    table = pd.DataFrame({"weights": sizes} | {name: asdict(rules) for name, rules in transfers.items()})
+    return table.rename_axis("group")
+
+
+def schedules(stages: Mapping[str, Stage]) -> go.Figure:
+    """The learning rate at every step, a line for each stage."""
+    fig = plain(340, xaxis_title="step", yaxis={"title": "learning rate", "rangemode": "tozero"})
+    for (colour, name), dash in zip(coloured(stages), ("solid", "dash", "dot", "dashdot") * 4, strict=False):
+        stage = stages[name]
+        steps = np.unique(np.linspace(0, stage.steps - 1, 201, dtype=int))
+        fig.add_scatter(
+            x=steps,
+            y=[stage.rate_at(int(step)) for step in steps],
+            mode="lines",
+            name=name,
+            line={"color": colour, "dash": dash},
+            hovertemplate=f"{name}<br>step %{{x}}: %{{y:.2e}}<extra></extra>",
+        )
+    return fig
+
+
+def largest(parts: Mapping[str, int]) -> str:
+    """The largest of some parts and its share, in words."""
+    name = max(parts, key=parts.get)
+    return f"{name}, {parts[name] / sum(parts.values()):.0%}"
+
+
+def furthest(a: nn.Module, b: nn.Module) -> float:
+    """The largest difference between two models' weights."""
+    return max(_furthest(mine, other) for mine, other in zip(a.parameters(), b.parameters(), strict=True))

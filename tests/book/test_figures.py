@@ -1,0 +1,242 @@
+"""Figures: what is put on the page, and that what they draw is all there is in the rows."""
+
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+import torch
+
+from structure_first.book import figures
+from structure_first.data.registry import source
+from structure_first.seeding import generator
+
+SHADES = [figures.between(place) for place in np.linspace(0, 8, 50)]
+BRACKETS = [source(name, length=24, k=3) for name in ("dyck", "dyck_shuffle", "shuffled:dyck")]
+
+
+@pytest.fixture
+def page(monkeypatch) -> list[str]:
+    """What `show` displays during a build."""
+    shown = []
+    monkeypatch.setenv("STRUCTURE_FIRST_BOOK", "1")
+    monkeypatch.setattr("IPython.display.display", lambda it: shown.append(it.data))
+    return shown
+
+
+def rows(**cells: list[list[float]]) -> pd.DataFrame:
+    """Rows of accuracy at steps 0, 10, 20, ...: for each cell a list of seeds."""
+    columns = ["cell", "stage", "seed", "step", "metric", "value"]
+    lines = [
+        (cell.replace("_", " "), 2, seed, 10 * i, "accuracy", value)
+        for cell, seeds in cells.items()
+        for seed, curve in enumerate(seeds)
+        for i, value in enumerate(curve)
+    ]
+    return pd.DataFrame(lines, columns=columns)
+
+
+def times(**cells: list[float]) -> pd.Series:
+    index = [(cell, seed) for cell, values in cells.items() for seed in range(len(values))]
+    values = [value for values in cells.values() for value in values]
+    return pd.Series(values, pd.MultiIndex.from_tuples(index, names=["cell", "seed"]))
+
+
+def test_what_show_puts_on_the_page(page):
+    fig = go.Figure(go.Scatter(x=[1], y=[np.nan], name="</script><b>"))
+    figures.show(fig, 'a "quoted" <alternative>', "1 < 2 & so on")
+    (html,) = page
+    parts = re.fullmatch(
+        r'<figure class="sf-figure" role="img" aria-label="(.*)"><div class="sf-plot"></div>\n'
+        r'<script type="application/json">(.*)</script><figcaption>(.*)</figcaption></figure>',
+        html,
+    )
+    alt, data, caption = parts.groups()
+    assert alt == "a &quot;quoted&quot; &lt;alternative&gt;"
+    assert caption == "1 &lt; 2 &amp; so on"
+    assert "</" not in data
+    drawing = json.loads(data)
+    assert list(drawing) == ["data", "layout", "config"]
+    assert drawing["data"][0]["name"] == "</script><b>"
+    assert drawing["data"][0]["y"] == [None]
+
+
+def test_outside_a_build_plotly_shows_the_figure(monkeypatch):
+    shown = []
+    monkeypatch.delenv("STRUCTURE_FIRST_BOOK", raising=False)
+    monkeypatch.setattr(go.Figure, "show", lambda it: shown.append(it))
+    fig = figures.flops_bars({"MLP": 1})
+    figures.show(fig, "alt", "caption")
+    assert shown == [fig]
+
+
+def luminance(colour: str) -> float:
+    parts = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return float(np.dot((0.2126, 0.7152, 0.0722), linear))
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("colour", [*figures.PALETTE, *SHADES])
+def test_colours_stand_out_from_both_themes(colour):
+    assert contrast(colour, "#ffffff") >= 3
+    assert contrast(colour, "#121212") >= 3
+
+
+@pytest.mark.parametrize("colour", SHADES)
+def test_white_is_readable_on_a_cell(colour):
+    assert contrast(colour, "#ffffff") >= 4.5
+
+
+@pytest.mark.parametrize("name", ["identity", "set", "stack", "shuffled:union", "haystack", "dyck", "eca", "random"])
+def test_every_token_of_a_sequence_is_a_cell_of_its_role(name):
+    of = source(name)
+    batch = of.draw(2, generator("cpu", 0))
+    bars = {bar.name: bar for bar in figures.cells(of, batch) if bar.type == "bar"}
+    assert sum(len(bar.x) for bar in bars.values()) == batch.tokens.numel()
+    assert len(bars["predicted"].x) == batch.loss_mask.sum()
+    if name == "set":
+        assert len(bars["separator"].x) == 2
+        assert len(bars["pad"].x) == (batch.tokens == of.vocab - 1).sum()
+
+
+def test_words():
+    assert figures.words(source("dyck", k=2, length=4)) == ["(", "[", ")", "]"]
+    assert figures.words(source("dyck_shuffle", k=5, length=4))[4:6] == ["(4", "0)"]
+    assert figures.words(source("stack", length=3, vocab=3)) == ["↑", "1", "2", "|", "·"]
+    assert figures.words(source("random", vocab=3)) == ["0", "1", "2"]
+    for of in (*BRACKETS, source("stack"), source("eca"), source("haystack")):
+        assert len(figures.words(of)) == len(figures.shades(of)) == of.vocab
+
+
+def test_mutual_information_of_a_copy_and_of_chance():
+    x = torch.randint(4, (20_000, 2), generator=generator("cpu", 0))
+    bits = figures.mutual_information(torch.cat([x, x[:, :1]], 1))
+    assert bits[2, 0] == pytest.approx(2, abs=0.01)
+    assert bits[2, 1] == bits[1, 0] == 0
+
+
+def test_a_gallery_shows_where_identity_looks():
+    of = source("identity", length=4, vocab=6)
+    triangle = figures.gallery(of, statistics_of=2_000).data[-1]
+    assert np.isnan(triangle.z[:4, 4:]).all()  # no position tells of an earlier one
+    tie = np.nan_to_num(triangle.z) > 0.9
+    assert sorted(zip(*map(np.ndarray.tolist, tie.nonzero()), strict=True)) == [(5, 0), (6, 1), (7, 2), (8, 3)]
+
+
+def test_an_exhibit_says_in_words_what_it_shows(page):
+    figures.exhibit("reverse", 500, length=3, vocab=5)
+    assert re.search(r'aria-label="Sequences of reverse .*: (\d) (\d) (\d) \| \3 \2 \1\.', page[0])
+    assert (
+        "tokens from last to first. Teaches to copy a sequence backwards. Here with length 3, vocab 5: 7 to" in page[0]
+    )
+
+
+def test_partners():
+    assert figures.partners([0, 1, 3, 2], 2) == [3, 2, 1, 0]  # ( [ ] )
+    assert figures.partners([0, 1, 2, 3], 2) == [2, 3, 0, 1]  # ( [ ) ]
+    assert figures.partners([2, 0, 3, 0, 2], 2) == [None, None, None, 4, 3]  # ) ( ] ( )
+
+
+def test_match_distances():
+    lines = figures.match_distances(BRACKETS, count=50).data
+    assert [line.name for line in lines] == ["dyck", "dyck_shuffle", "shuffled:dyck"]
+    assert lines[0].y[-1] == lines[1].y[-1] == 1
+    assert lines[2].y[-1] < 1
+    assert all(x % 2 for x in lines[0].x[:-1])  # between partners lies a whole word
+
+
+def test_a_depth_path_begins_and_ends_on_the_ground():
+    grey, path = figures.depth_path(BRACKETS[0], others=3).data
+    assert path.y[0] == path.y[-1] == 0
+    assert set(np.abs(np.diff(path.y))) == {1}
+    assert np.isnan(grey.y).sum() == 3
+    assert re.match(r"position 0: [(\[{]  closed at \d+", path.text[1])
+
+
+def test_an_automaton_for_each_rule():
+    fig = figures.automaton((90, 110), width=7, steps=4)
+    assert [trace.visible for trace in fig.data] == [True, False]
+    assert fig.layout.sliders[0].steps[1].args == ("visible", (False, True))
+    first = fig.data[0].z
+    assert (first[1] == np.roll(first[0], 1) ^ np.roll(first[0], -1)).all()
+    assert (fig.data[1].z[0] == first[0]).all()
+
+
+def test_answer_lengths_are_shares():
+    for line in figures.answer_lengths([source("set"), source("delete")], count=300).data:
+        assert line.y.sum() == pytest.approx(1)
+    assert line.x.tolist() == [63]
+
+
+def test_every_seed_has_its_curve():
+    fig = figures.jump_curves(rows(dyck=[[0.1, 0.9], [0.1, 0.2], [0.1, 1.0]], random_init=[[0.1, 0.1]]))
+    assert [trace.name for trace in fig.data] == ["dyck"] * 3 + ["random init"]
+    assert [trace.showlegend for trace in fig.data] == [True, False, False, True]
+    assert [trace.y[-1] for trace in fig.data] == [0.9, 0.2, 1.0, 0.1]
+    assert len({trace.line.color for trace in fig.data}) == 2
+    chosen = figures.jump_curves(rows(a=[[0.1]], b=[[0.2]], c=[[0.3]]), cells=["c", "a"])
+    assert [trace.name for trace in chosen.data] == ["c", "a"]
+
+
+def test_seeds_that_never_jumped_count():
+    fig = figures.share_jumped(times(slow=[np.inf, 150, np.inf], fast=[10, 10, 30, np.inf], one=[20]), 100, 0.9)
+    lines = {line.name: line for line in fig.data}
+    assert list(lines) == ["one (1 seed)", "fast (4 seeds)", "slow (3 seeds)"]
+    fast, slow = lines["fast (4 seeds)"], lines["slow (3 seeds)"]
+    assert (fast.x, tuple(fast.y)) == ((0, 10, 10, 30, 100), (0, 0.25, 0.5, 0.75, 0.75))
+    assert (slow.x, tuple(slow.y)) == ((0, 100), (0, 0))  # one jumped, but after the horizon
+    assert fast.text[-1] == "3 of 4 seeds"
+
+
+def test_a_dot_for_every_seed_and_the_best_cell_first():
+    fig = figures.seed_dots(times(low=[0.1, 0.2, 0.9], high=[0.8, 1.0]))
+    dots = [trace for trace in fig.data if trace.mode == "markers"]
+    assert [(trace.name, list(trace.x)) for trace in dots] == [("high", [0.8, 1.0]), ("low", [0.1, 0.2, 0.9])]
+    assert [trace.x[0] for trace in fig.data if trace.mode == "lines"] == [0.9, 0.2]
+    assert fig.layout.yaxis.ticktext == ("high ", "low ")
+
+
+def test_attention_maps():
+    pattern = np.full((3, 2, 2), 0.5)
+    fig = figures.attention_map(pattern, ["a", "b"])
+    assert len(fig.data) == 3
+    assert fig.data[2].text[1][0] == "head 2: b looks at a"
+    assert fig.layout.xaxis3.ticktext == ("a", "b")
+    (one,) = figures.attention_map(pattern[:, -1:], ["a", "b"], ["b"]).data
+    assert one.z.shape == (3, 2)
+    assert one.text[2][1] == "head 2: b looks at b"
+
+
+def test_flops_bars_are_sorted_shares():
+    (bars,) = figures.flops_bars({"head": 1, "MLP": 3}).data
+    assert bars.y == ("head ", "MLP ")  # plotly draws the first at the bottom
+    assert bars.text == ("25%", "75%")
+
+
+@pytest.mark.parametrize(
+    "fig",
+    [
+        figures.gallery(source("set", length=4, vocab=4), statistics_of=100),
+        figures.automaton((30,), width=5, steps=3),
+        figures.depth_path(BRACKETS[0], others=2),
+        figures.match_distances(BRACKETS, count=3),
+        figures.answer_lengths([source("set")], count=10),
+        figures.jump_curves(rows(a=[[0.1]])),
+        figures.share_jumped(times(a=[1.0]), 10, 0.9),
+        figures.seed_dots(times(a=[1.0])),
+        figures.attention_map(np.ones((1, 1, 1)), ["a"]),
+        figures.flops_bars({"a": 1}),
+    ],
+)
+def test_layouts_leave_the_colours_to_the_theme(fig):
+    layout = fig.to_plotly_json()["layout"]
+    assert layout["height"]
+    own = json.dumps(layout | {"template": {"layout": {**figures.TEMPLATE.layout.to_plotly_json(), "colorway": []}}})
+    assert not re.search(r"color|#[0-9a-f]{6}|rgba", own.replace("colorway", ""))
