@@ -61,11 +61,12 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
 def before_and_after(
     experiment: Experiment, scale: str, rows: pd.DataFrame, out: Path
 ) -> tuple[Transformer, Transformer, str]:
-    """One seed's model as stage two found it and as it left it; of the live seeds, the one that ended best."""
+    """One seed's model as stage two found it and as it left it, and its cell: of those with a stage one, the best."""
+    cells = experiment.cells(scale)
     last = final(rows)
-    last = last[last.index.get_level_values("cell").isin(experiment.live)].drop("random init", level="cell")
+    last = last[[cells[cell].first is not None for cell in last.index.get_level_values("cell")]]
     cell, seed = last.idxmax()
-    job = Job(cell, experiment.cells(scale)[cell], 2, (int(seed),), out / experiment.name)
+    job = Job(cell, cells[cell], 2, (int(seed),), out / experiment.name)
     return *trained_model(job), cell
 
 
