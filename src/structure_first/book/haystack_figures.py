@@ -41,21 +41,17 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
     """A line a cell: seeds, how many jumped and when, final accuracy, and how well its stage one was learnt."""
     times, last, learnt = steps_to(rows, JUMPED), final(rows), final(rows, "mastery")
     learnt = learnt.groupby("cell").median()
-    lines = []
-    for cell, seeds in times.groupby("cell"):
+    lines = {}
+    for cell, seeds in sorted(times.groupby("cell"), key=lambda each: -np.isfinite(each[1]).mean()):
         share, low, high = share_interval(int(np.isfinite(seeds).sum()), len(seeds))
-        lines.append(
-            {
-                "cell": cell,
-                "seeds": len(seeds),
-                "jumped": f"{share:.0%} [{low:.0%}, {high:.0%}]",
-                "median step of the jump": "∞" if np.isinf(seeds.median()) else f"{seeds.median():,.0f}",
-                "median accuracy": f"{last[cell].median():.1%}",
-                "stage one learnt": f"{learnt[cell]:.1%}" if cell in learnt else "",
-                "_": -share,
-            }
-        )
-    return pd.DataFrame(lines).sort_values(["_", "cell"]).drop(columns="_").set_index("cell")
+        lines[cell] = {
+            "seeds": len(seeds),
+            "jumped": f"{share:.0%} [{low:.0%}, {high:.0%}]",
+            "median step of the jump": "∞" if np.isinf(seeds.median()) else f"{seeds.median():,.0f}",
+            "median accuracy": f"{last[cell].median():.1%}",
+            "stage one learnt": f"{learnt[cell]:.1%}" if cell in learnt else "",
+        }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("cell")
 
 
 def before_and_after(

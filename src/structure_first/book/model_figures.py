@@ -88,7 +88,7 @@ def _furthest(a: Tensor, b: Tensor) -> float:
 
 def side_by_side(runs: Mapping[str, list[dict]], seed: int) -> pd.DataFrame:
     """What a seed measured in each of some runs, evaluation by evaluation."""
-    frames = {name: pd.DataFrame(rows).query("seed == @seed") for name, rows in runs.items()}
+    frames = {name: pd.DataFrame(row for row in rows if row["seed"] == seed) for name, rows in runs.items()}
     return pd.DataFrame({name: rows.set_index(["metric", "step"])["value"] for name, rows in frames.items()}).round(5)
 
 
