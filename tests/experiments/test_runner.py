@@ -38,7 +38,7 @@ EXPERIMENT = Experiment("tiny", "Does it run?", cells, {"smoke": 3})
 def test_it_runs_once_and_adds_only_what_is_missing(tmp_path):
     first = run(EXPERIMENT, "smoke", range(2), tmp_path, workers=2)
     assert set(first["cell"]) == {*cells("smoke"), *(cell for cell in first["cell"] if cell.startswith("stage one: "))}
-    assert set(first["seed"]) == {0, 1} and set(first["metric"]) == {"accuracy", "loss"}
+    assert set(first["seed"]) == {0, 1} and set(first["metric"]) == {"accuracy", "loss", "mastery"}
     assert sorted(first.loc[first["stage"] == 2, "step"].unique()) == [0, 4, 8, 12]
     store = Store(tmp_path / "tiny")
     written = store.manifest()["runs"]
