@@ -66,13 +66,18 @@ class NarrowAttention(torch.autograd.Function):
         for (rows, seen), tile in zip(ctx.tiles, weights, strict=True):
             for part in _shares(tile):
                 seen_key, weight = key[part, :, :seen], tile[part]
-                for_value[part, :, :seen] += torch.bmm(grad[part, :, rows], weight)
+                for_value[part, :, :seen] += _product(grad[part, :, rows], weight)
                 back = torch.bmm(rearrange(inner[part, :, rows], "head d q -> head q d"), value[part, :, :seen])
                 back.mul_(weight)
                 for_query[part, :, rows] = torch.bmm(seen_key, rearrange(back, "head q k -> head k q"))
-                for_key[part, :, :seen] += torch.bmm(query[part, :, rows], back)
+                for_key[part, :, :seen] += _product(query[part, :, rows], back)
         split = "(batch head) d time -> batch head d time"
         return *(rearrange(x, split, head=ctx.heads) for x in (for_query, for_key, for_value)), None
+
+
+def _product(a: Float[Tensor, "head d q"], b: Float[Tensor, "head q k"]) -> Float[Tensor, "head d k"]:
+    """Their matrix product; over a single query that is a multiplication, at which `bmm` is slow."""
+    return a * b if a.shape[-1] == 1 else torch.bmm(a, b)
 
 
 def _tiles(queries: int) -> Iterator[tuple[slice, int]]:
