@@ -105,8 +105,8 @@ EXPERIMENT = Experiment(
     cells=cells,
     seeds={"smoke": 2, "laptop": 10, "gpu": 10, "paper": 10},
     first_seed=100,
-    live=("random init", "dyck", "set attention"),
-    live_seeds=2,
+    live=("random init", "dyck", "identity attention"),
+    live_seeds=range(200, 202),
 )
 SEARCH = Experiment(
     name="haystack_search",
