@@ -2,6 +2,7 @@
 
 import inspect
 import textwrap
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
@@ -25,6 +26,14 @@ def read(*functions: Callable) -> None:
 
     code = "\n".join(textwrap.dedent(inspect.getsource(function)) for function in functions)
     display(Markdown(f"```python\n{code}```"))
+
+
+def table(frame: pd.DataFrame) -> None:
+    """Put a table on the page, its index as columns like the others and no text cut short."""
+    from IPython.display import HTML, display
+
+    with pd.option_context("display.max_colwidth", None):
+        display(HTML(frame.reset_index().to_html(index=False, justify="left", border=0)))
 
 
 def parameters(model: Transformer, block: int = 0) -> pd.DataFrame:
@@ -53,12 +62,14 @@ def perturbed(shape: Shape) -> Transformer:
     return model
 
 
-def parity(shapes: Mapping[str, Shape]) -> pd.DataFrame | str:
+def parity(shapes: Mapping[str, Shape]) -> pd.DataFrame:
     """How far logits and gradients of each shape are from those of Hugging Face's GPT-2 with the same weights."""
     try:
-        import transformers  # noqa: F401
+        with warnings.catch_warnings(action="ignore"):  # about a progress bar that nobody needs here
+            import transformers  # noqa: F401
     except ImportError:
-        return "transformers is not installed here, so that there is nothing to compare with: pip install transformers"
+        note = "transformers is not installed here, so there is nothing to compare with: pip install transformers"
+        return pd.DataFrame({"note": note}, index=pd.Index(shapes, name="shape"))
     lines = {name: _differences(perturbed(shape)) for name, shape in shapes.items()}
     return pd.DataFrame(lines).T.rename_axis("shape").map("{:.1e}".format)
 
@@ -76,9 +87,9 @@ def _differences(model: Transformer) -> dict[str, float]:
     pairs = [(mine, theirs.get_parameter(name).grad) for name, mine in weights.hf_state(gradients).items()]
     return {
         "largest logit": ours.abs().max().item(),
-        "largest difference": _furthest(ours, reference),
+        "differs by": _furthest(ours, reference),
         "largest gradient": max(reference.abs().max().item() for _, reference in pairs),
-        "largest difference there": max(_furthest(mine, reference) for mine, reference in pairs),
+        "differs by at most": max(_furthest(mine, reference) for mine, reference in pairs),
     }
 
 
@@ -122,6 +133,20 @@ def largest(parts: Mapping[str, int]) -> str:
     """The largest of some parts and its share, in words."""
     name = max(parts, key=parts.get)
     return f"{name}, {parts[name] / sum(parts.values()):.0%}"
+
+
+class PowerCut(Exception):
+    """What `cut_at` raises."""
+
+
+def cut_at(step: int) -> Callable[[int, Transformer], None]:
+    """A `watch` for `fit` that breaks off at a step, as if somebody had pulled the plug."""
+
+    def watch(now: int, model: Transformer) -> None:
+        if now == step:
+            raise PowerCut
+
+    return watch
 
 
 def furthest(a: nn.Module, b: nn.Module) -> float:
