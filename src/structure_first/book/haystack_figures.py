@@ -10,18 +10,18 @@ import plotly.graph_objects as go
 from structure_first.book import figures
 from structure_first.data.batch import Source
 from structure_first.evidence import attention
+from structure_first.evidence.claims import SCALES
 from structure_first.evidence.statistics import final, share_interval, steps_to
 from structure_first.experiments.recipe import Experiment
 from structure_first.experiments.runner import Job, trained_model
 from structure_first.model.transformer import Transformer
 
 JUMPED = 0.9  # far above any guess: nothing was ever seen to stay between the two
-ORDER = ("paper", "gpu", "laptop", "smoke")
 
 
 def largest_scale(rows: pd.DataFrame) -> str:
     """The largest scale that has rows."""
-    return next(scale for scale in ORDER if (rows["scale"] == scale).any())
+    return next(scale for scale in SCALES if (rows["scale"] == scale).any())
 
 
 def guess(task: Source) -> float:
