@@ -50,16 +50,51 @@ def test_a_replica_trains_the_same_alone_and_among_others():
         torch.testing.assert_close(a[1], b[0], atol=1e-4, rtol=1e-3)
 
 
-def test_a_replica_gone_to_nan_spoils_no_other():
+def test_a_replica_gone_to_nan_says_so_and_spoils_no_other():
     healthy, broken = Transformer(SHAPE, (0, 1)), Transformer(SHAPE, (0, 1))
-    with torch.no_grad():
-        broken.position[0, 0, 0] = torch.nan
+
+    def spoil(step, model):
+        if step == 20:
+            with torch.no_grad():
+                model.position[0, 0, 0] = torch.nan
+
     fit(healthy, COPY, STAGE)
-    rows = fit(broken, COPY, STAGE)
-    assert broken.embedding[0].isnan().any()
-    assert any(row["seed"] == 0 and row["metric"] == "loss" and row["value"] != row["value"] for row in rows)
+    rows = fit(broken, COPY, STAGE, watch=spoil)
+    last = [row for row in rows if row["seed"] == 0][-2:]
+    assert {row["metric"] for row in last} == {"loss", "accuracy"}
+    assert all(row["step"] == 40 and row["value"] != row["value"] for row in last)
+    assert max(row["step"] for row in rows if row["seed"] == 1) == STAGE.steps
     for a, b in zip(healthy.parameters(), broken.parameters(), strict=True):
         torch.testing.assert_close(a[1], b[1], atol=1e-4, rtol=1e-3)
+
+
+def test_a_replica_that_leaves_keeps_its_weights_and_a_stopped_run_knows_who_is_left(tmp_path):
+    stage = replace(STAGE, steps=600, rate=5e-3, schedule="constant", mastery=0.7)
+    whole, stopped = Transformer(SHAPE, range(4)), Transformer(SHAPE, range(4))
+    snapshots = {}
+
+    def keep(step, model):
+        snapshots[step] = weights(model)
+
+    rows = fit(whole, COPY, stage, watch=keep)
+    left = {row["seed"]: row["step"] for row in rows}
+    assert len(set(left.values())) > 1, "the seeds should master the source at different times"
+    for seed, step in left.items():
+        assert same([each[seed] for each in snapshots[step]], [each[seed] for each in weights(whole)])
+
+    class Stop(Exception):
+        pass
+
+    def watch(step, model):
+        if step > min(left.values()):
+            raise Stop
+
+    path = tmp_path / "run.safetensors"
+    with pytest.raises(Stop):
+        fit(stopped, COPY, stage, checkpoint=path, checkpoint_seconds=0, watch=watch)
+    fresh = Transformer(SHAPE, range(4))
+    assert fit(fresh, COPY, stage, checkpoint=path) == rows
+    assert same(weights(whole), weights(fresh))
 
 
 def test_the_clip_is_per_replica():

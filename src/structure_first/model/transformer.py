@@ -188,6 +188,14 @@ class Transformer(nn.Module):
     def replicas(self) -> int:
         return len(self.seeds)
 
+    @torch.no_grad()
+    def pick(self, replicas: Sequence[int]) -> "Transformer":
+        """Those replicas alone, copied into a transformer of their own."""
+        part = Transformer(self.shape, [self.seeds[replica] for replica in replicas]).to(self.position)
+        for mine, whole in zip(part.parameters(), self.parameters(), strict=True):
+            mine.copy_(whole[replicas])
+        return part.train(self.training)
+
     def embed(self, tokens: Int[Tensor, "replica batch time"]) -> Float[Tensor, "replica batch time width"]:
         """The stream's first state: token plus position."""
         time = tokens.shape[-1]

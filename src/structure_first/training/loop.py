@@ -56,7 +56,8 @@ def evaluate(model: Transformer, batch: Batch, source: Source, share: int = 500)
     parts = [score(model, Batch(*(tensor[:, i : i + share] for tensor in batch)), source) for i in starts]
     model.train()
     total = Scores(*(torch.stack(column).sum(0) for column in zip(*parts, strict=True)))
-    return {"loss": total.loss / total.positions, "accuracy": total.right / total.graded}
+    loss, accuracy = total.loss / total.positions, total.right / total.graded
+    return {"loss": loss, "accuracy": accuracy.where(loss.isfinite(), torch.nan)}
 
 
 def clip(parameters: Iterable[Tensor], limit: float) -> None:
@@ -68,47 +69,70 @@ def clip(parameters: Iterable[Tensor], limit: float) -> None:
 
 
 class Run:
-    """The state of one stage: everything a checkpoint holds."""
+    """The state of one stage: everything a checkpoint holds.
+
+    A replica that masters its source, or diverges, leaves the program that trains; the others go on, at less cost.
+    """
 
     def __init__(self, model: Transformer, source: Source, stage: Stage, name: str):
         self.model, self.source, self.stage = model, source, stage
         settings = dict(stage=asdict(stage), shape=asdict(model.shape), seeds=model.seeds, name=name)
         settings |= dict(source=source.name, source_settings=dict(source.settings))
         self.digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=stage.rate, weight_decay=stage.weight_decay, fused=True
-        )
         self.step, self.tokens = 0, 0
         self.measurements: list[dict] = []
-        self.mastered_at: list[int | None] = [None] * model.replicas
-        self.kept = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        self.left_at: list[int | None] = [None] * model.replicas
+        self.training = list(range(model.replicas))
+        self.program, self.optimizer = model, self._optimizer(model)
+
+    def _optimizer(self, program: Transformer) -> torch.optim.AdamW:
+        stage = self.stage
+        return torch.optim.AdamW(program.parameters(), lr=stage.rate, weight_decay=stage.weight_decay, fused=True)
 
     def update(self, batch: Batch, source: Source) -> None:
-        """One optimizer step of every replica."""
+        """One optimizer step of every replica that still trains."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.stage.rate_at(self.step)
         self.optimizer.zero_grad()
-        scores = score(self.model, batch, source)
+        scores = score(self.program, batch, source)
         (scores.loss / scores.positions).sum().backward()
         if self.stage.clip is not None:
-            clip(self.model.parameters(), self.stage.clip)
+            clip(self.program.parameters(), self.stage.clip)
         self.optimizer.step()
         self.step += 1
         self.tokens += batch.tokens[0].numel()
 
-    def record(self, metrics: dict[str, Tensor]) -> dict[str, str]:
-        """Keep held-out `metrics`, and the weights of replicas that have just mastered the source."""
-        for replica, seed in enumerate(self.model.seeds):
-            if self.mastered_at[replica] is not None:
-                continue
+    def record(self, metrics: dict[str, Tensor]) -> None:
+        """Keep held-out `metrics` of the replicas that train, and let go of those that are done."""
+        for number, replica in enumerate(self.training):
             for metric, values in metrics.items():
-                row = dict(seed=seed, step=self.step, tokens=self.tokens, metric=metric, value=values[replica].item())
-                self.measurements.append(row)
-            if self.stage.mastery is not None and metrics["accuracy"][replica] >= self.stage.mastery:
-                self.mastered_at[replica] = self.step
-                for name, parameter in self.model.named_parameters():
-                    self.kept[name][replica] = parameter[replica].detach()
-        return {metric: f"{values.mean().item():.3f}" for metric, values in metrics.items()}
+                row = dict(seed=self.model.seeds[replica], step=self.step, tokens=self.tokens)
+                self.measurements.append(row | dict(metric=metric, value=values[number].item()))
+            mastered = self.stage.mastery is not None and metrics["accuracy"][number] >= self.stage.mastery
+            if mastered or not metrics["loss"][number].isfinite():
+                self.left_at[replica] = self.step
+        self.write_back()
+        stay = [number for number, replica in enumerate(self.training) if self.left_at[replica] is None]
+        if 0 < len(stay) < len(self.training):
+            state = {
+                index: {name: tensor[stay] if tensor.ndim else tensor for name, tensor in each.items()}
+                for index, each in self.optimizer.state_dict()["state"].items()
+            }
+            self.train_only([self.training[number] for number in stay], state)
+
+    @torch.no_grad()
+    def write_back(self) -> None:
+        """Give the model the weights of the replicas that train."""
+        if self.program is not self.model:
+            for whole, part in zip(self.model.parameters(), self.program.parameters(), strict=True):
+                whole[self.training] = part
+
+    def train_only(self, replicas: list[int], state: dict[int, dict[str, Tensor]]) -> None:
+        """Go on with these replicas of the model, and their optimizer's `state`."""
+        self.training = replicas
+        self.program = self.model if len(replicas) == self.model.replicas else self.model.pick(replicas)
+        self.optimizer = self._optimizer(self.program)
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
 
     @property
     def due(self) -> bool:
@@ -118,22 +142,14 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return self.step >= self.stage.steps or all(step is not None for step in self.mastered_at)
-
-    @torch.no_grad()
-    def finish(self) -> None:
-        """Give the replicas that mastered the source the weights they had then."""
-        for name, parameter in self.model.named_parameters():
-            for replica, step in enumerate(self.mastered_at):
-                if step is not None:
-                    parameter[replica] = self.kept[name][replica]
+        return self.step >= self.stage.steps or None not in self.left_at
 
     def save(self, path: Path) -> None:
+        self.write_back()
         tensors = {f"model.{name}": parameter for name, parameter in self.model.named_parameters()}
-        tensors |= {f"kept.{name}": tensor for name, tensor in self.kept.items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
-        meta = {name: getattr(self, name) for name in ("digest", "step", "tokens", "measurements", "mastered_at")}
+        meta = {name: getattr(self, name) for name in ("digest", "step", "tokens", "measurements", "left_at")}
         checkpoints.save(path, tensors, meta)
 
     @torch.no_grad()
@@ -142,17 +158,17 @@ class Run:
         tensors, meta = checkpoints.load(path)
         if meta["digest"] != self.digest:
             raise UserError(f"checkpoint {path} belongs to other settings; delete it, or use those it was made with")
-        del meta["digest"]
-        for name, value in meta.items():
-            setattr(self, name, value)
+        self.step, self.tokens, self.measurements = meta["step"], meta["tokens"], meta["measurements"]
+        self.left_at = meta["left_at"]
         for name, parameter in self.model.named_parameters():
             parameter.copy_(tensors[f"model.{name}"])
-            self.kept[name].copy_(tensors[f"kept.{name}"])
-        state = self.optimizer.state_dict()
+        if self.finished:
+            return
+        state: dict[int, dict[str, Tensor]] = {}
         for key in (key for key in tensors if key.startswith("optimizer.")):
             _, index, name = key.split(".")
-            state["state"].setdefault(int(index), {})[name] = tensors[key]
-        self.optimizer.load_state_dict(state)
+            state.setdefault(int(index), {})[name] = tensors[key]
+        self.train_only([replica for replica, step in enumerate(self.left_at) if step is None], state)
 
 
 def fit(
@@ -168,9 +184,9 @@ def fit(
     """Train every replica of `model` on `source` in place; returns held-out measurements, one a seed, step and metric.
 
     A replica that reaches `stage.mastery` keeps the weights it had then; training ends once all have, or after
-    `stage.steps`. With `checkpoint`, a killed run goes on from its last one and ends with the same weights; the file
-    is left for the caller to delete. `watch(step, model)` is called at every evaluation. Raises `UserError` on a
-    checkpoint of another run.
+    `stage.steps`. One whose loss is no longer finite ends there, with that loss as its last measurement. With
+    `checkpoint`, a killed run goes on from its last one and ends with the same weights; the file is left for the caller
+    to delete. `watch(step, model)` is called at every evaluation. Raises `UserError` on a checkpoint of another run.
     """
     device = model.position.device
     run = Run(model, source, stage, name)
@@ -182,9 +198,12 @@ def fit(
     with tqdm(total=stage.steps, initial=run.step, desc=name, unit="step", disable=None, leave=False) as bar:
         while True:
             if run.due:
-                shown = run.record(evaluate(model, held_out, source))
-                speed = (run.tokens - started[1]) * model.replicas / max(1e-9, monotonic() - started[0])
-                bar.set_postfix(shown | {"tokens/s": f"{speed:,.0f}"})
+                metrics = evaluate(run.program, Batch(*(tensor[run.training] for tensor in held_out)), source)
+                speed = (run.tokens - started[1]) * len(run.training) / max(1e-9, monotonic() - started[0])
+                shown = {metric: f"{values.mean().item():.3f}" for metric, values in metrics.items()}
+                bar.set_postfix(shown | {"seeds": len(run.training), "tokens/s": f"{speed:,.0f}"})
+                started = monotonic(), run.tokens
+                run.record(metrics)
                 if watch:
                     watch(run.step, model)
             if run.finished:
@@ -193,11 +212,10 @@ def fit(
                 run.save(checkpoint)
                 saved = monotonic()
             length = stage.length_at(run.step, source.settings.get("length"))
-            if stream is None or stream.source.settings.get("length") != length:
-                stream = Stream(source.at(length), stage.batch, model.seeds, name, device)
+            if stream is None or (stream.source.settings.get("length"), stream.seeds) != (length, run.program.seeds):
+                stream = Stream(source.at(length), stage.batch, run.program.seeds, name, device)
             run.update(stream(run.step), stream.source)
             bar.update()
-    run.finish()
     if checkpoint:
         run.save(checkpoint)
     return run.measurements
