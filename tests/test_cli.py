@@ -265,7 +265,7 @@ def test_measured_claims_stand_in_the_table(command, tmp_path):
             | dict(tokens=1, flops=1, value=value)
             for seed in range(10)
         )
-        Store(tmp_path / "haystack").append(rows, cell, {})
+        Store(tmp_path / "haystack").append(rows.assign(run=cell), {cell: {}})
     query = "{experiment: haystack, metric: accuracy, compare: {dyck: random init}, reproduced_from: 0.44}"
     (tmp_path / "claims.yml").write_text(f"- {{id: haystack, statement: It jumps, paper: 98 %, query: {query}}}")
     options = ["--results", tmp_path, "--ledger", tmp_path / "claims.yml"]

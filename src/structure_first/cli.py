@@ -3,12 +3,15 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from structure_first import __version__
 from structure_first.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from structure_first.experiments.jobs import Job
 
 SCALES = ("smoke", "laptop", "gpu", "paper")
 FREE = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -104,6 +107,9 @@ def run(
     cells: Annotated[str | None, typer.Option(help="only these cells, separated by commas")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     workers: Annotated[int | None, typer.Option(help="processes; one a core if left out")] = None,
+    plan_only: Annotated[
+        bool, typer.Option("--plan", help="Print what is missing and its cost, and run nothing.")
+    ] = False,
 ) -> None:
     """Run what is missing of an experiment and store its rows.
 
@@ -111,7 +117,11 @@ def run(
     """
     checked_scale(scale)
     from structure_first.evidence.statistics import final
+    from structure_first.evidence.store import Store
+    from structure_first.experiments.planning import chosen as only
+    from structure_first.experiments.planning import plan
     from structure_first.experiments.registry import EXPERIMENTS
+    from structure_first.experiments.runner import processes
     from structure_first.experiments.runner import run as run_experiment
 
     if experiment not in EXPERIMENTS:
@@ -125,9 +135,29 @@ def run(
         check_range("--workers", workers, 1, MOST_WORKERS)
     wanted = range(first_seed, first_seed + count)
     names = None if cells is None else [cell.strip() for cell in cells.split(",")]
+    if plan_only:
+        workers = processes(device, workers)
+        store = Store(out / chosen.name)
+        show_plan(plan(only(chosen, scale, names), scale, wanted, store, device, workers).jobs, workers)
+        return
     rows = run_experiment(chosen, scale, wanted, out, device, workers, names)
     for cell, values in final(rows).groupby("cell"):
         typer.echo(f"{cell:32} median accuracy {values.median():.3f}   of {len(values)} seeds")
+
+
+def show_plan(jobs: "list[Job]", workers: int) -> None:
+    """What the jobs cost, a line for each kind of program."""
+    from structure_first.experiments.planning import costs
+
+    if not jobs:
+        typer.echo("nothing is missing")
+        return
+    table = costs(jobs, workers)
+    typer.echo(table.round({"PFLOPs": 3, "MB a model": 1, "hours": 2}).to_string(index=False))
+    typer.echo(
+        f"in all {table['models'].sum():,} models, {table['PFLOPs'].sum():.3g} PFLOPs and at most "
+        f"{table['hours'].sum():.2g} hours on this machine with {workers} processes"
+    )
 
 
 @app.command()

@@ -39,7 +39,7 @@ def results(tmp_path):
         for seed in range(6)
     ]
     rows = pd.DataFrame(lines, columns=[name for name in COLUMNS if name != "run"])
-    Store(tmp_path / "results" / "trial").append(rows, "a run", {})
+    Store(tmp_path / "results" / "trial").append(rows.assign(run="a run"), {"a run": {}})
     return tmp_path / "results"
 
 

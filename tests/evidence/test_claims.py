@@ -34,7 +34,9 @@ class Book:
             for seed, value in enumerate(values)
             for step in (100, 200)
         )
-        Store(self.results / "haystack").append(rows, f"{cell} {scale} {first_seed}", {})
+        Store(self.results / "haystack").append(
+            rows.assign(run=f"{cell} {scale} {first_seed}"), {f"{cell} {scale} {first_seed}": {}}
+        )
 
     @property
     def entry(self):

@@ -22,6 +22,10 @@ def measured(cell="dyck", seeds=(0, 1), value=0.5, scale="smoke", stage=2) -> pd
     )
 
 
+def of_run(run: str, rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, dict]]:
+    return rows.assign(run=run), {run: {"configuration": run[-1]}}
+
+
 def failure(call, *arguments) -> str:
     with pytest.raises(UserError) as caught:
         call(*arguments)
@@ -33,7 +37,7 @@ def failure(call, *arguments) -> str:
 @pytest.fixture
 def store(tmp_path) -> Store:
     store = Store(tmp_path / "haystack")
-    store.append(measured(), "run-a", {"configuration": "a"})
+    store.append(*of_run("run-a", measured()))
     return store
 
 
@@ -44,8 +48,8 @@ def test_an_empty_folder_has_no_rows(tmp_path):
 
 
 def test_rows_are_added(store):
-    store.append(measured("random init", seeds=(1,)), "run-b", {"configuration": "b"})
-    store.append(measured(scale="laptop"), "run-c", {"configuration": "c"})
+    store.append(*of_run("run-b", measured("random init", seeds=(1,))))
+    store.append(*of_run("run-c", measured(scale="laptop")))
     rows = Store(store.folder).rows()
     assert rows.groupby(["scale", "cell"]).size().to_dict() == {
         ("laptop", "dyck"): 4,
@@ -58,11 +62,13 @@ def test_rows_are_added(store):
 
 
 def test_new_rows_of_a_seed_replace_all_its_old_ones(store):
-    store.append(measured(seeds=(1, 2), value=0.9).query("step == 100"), "run-b", {"configuration": "b"})
+    store.append(
+        measured(seeds=(1, 2), value=0.9).query("step == 100").assign(run="run-b"), {"run-b": {"configuration": "b"}}
+    )
     rows = store.rows()
     assert rows.groupby("seed")["value"].apply(list).to_dict() == {0: [0.5, 0.5], 1: [0.9], 2: [0.9]}
     assert set(store.manifest()["runs"]) == {"run-a", "run-b"}
-    store.append(measured(seeds=(0,), value=0.7), "run-c", {"configuration": "c"})
+    store.append(*of_run("run-c", measured(seeds=(0,), value=0.7)))
     assert set(store.manifest()["runs"]) == {"run-b", "run-c"}, "a run without rows left its manifest behind"
 
 
@@ -79,11 +85,11 @@ def test_killed_between_two_writes_it_still_has_every_rows_run(store, monkeypatc
 
     monkeypatch.setattr(module, "replacing", killed_in_time)
     with pytest.raises(KeyboardInterrupt):
-        store.append(measured(seeds=(1, 2), value=0.9), "run-b", {"configuration": "b"})
+        store.append(*of_run("run-b", measured(seeds=(1, 2), value=0.9)))
     monkeypatch.undo()
     rows = store.rows()
     assert sorted(rows["seed"].unique()) == ([0, 1] if writes < 2 else [0, 1, 2])
-    store.append(measured(seeds=(1, 2), value=0.9), "run-b", {"configuration": "b"})
+    store.append(*of_run("run-b", measured(seeds=(1, 2), value=0.9)))
     assert set(store.manifest()["runs"]) == {"run-a", "run-b"} and len(store.rows()) == 6
 
 
@@ -91,7 +97,7 @@ def test_another_format_is_refused_and_left_alone(store):
     manifest = store.folder / "manifest.json"
     manifest.write_text(json.dumps({"format": 99}))
     before = {path: path.read_bytes() for path in store.folder.iterdir()}
-    for call in (store.rows, lambda: store.append(measured(), "run-b", {})):
+    for call in (store.rows, lambda: store.append(*of_run("run-b", measured()))):
         assert "was written in format 99, this version reads 1" in failure(call)
     assert {path: path.read_bytes() for path in store.folder.iterdir()} == before
 
@@ -103,7 +109,7 @@ def test_broken_rows_are_one_line(store, content):
     path.write_bytes(whole[: len(whole) // 2] if content is None else content)
     broken = path.read_bytes()
     assert f"cannot read results {path}" in failure(store.rows)
-    failure(store.append, measured(), "run-b", {})
+    failure(store.append, *of_run("run-b", measured()))
     assert path.read_bytes() == broken
 
 
@@ -130,7 +136,7 @@ def test_a_full_disk_leaves_the_rows_as_they_were(store, monkeypatch):
 
     before = store.rows()
     monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
-    assert "No space left on device" in failure(store.append, measured(value=0.9), "run-b", {"configuration": "b"})
+    assert "No space left on device" in failure(store.append, *of_run("run-b", measured(value=0.9)))
     assert store.rows().equals(before)
     assert not list(store.folder.glob(".*.tmp"))
 

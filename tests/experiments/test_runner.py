@@ -11,11 +11,15 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+import torch
 
 from structure_first.errors import UserError
 from structure_first.evidence.store import Store
+from structure_first.experiments import jobs, planning
+from structure_first.experiments.jobs import Job
+from structure_first.experiments.planning import plan
 from structure_first.experiments.recipe import Experiment, Phase, Recipe
-from structure_first.experiments.runner import plan, run
+from structure_first.experiments.runner import run
 from structure_first.model.transfer import Transfer
 from structure_first.training.stage import Stage
 
@@ -48,7 +52,7 @@ def test_it_runs_once_and_adds_only_what_is_missing(tmp_path):
     new = set(wider["run"]) - set(first["run"])
     assert set(wider.loc[wider["run"].isin(new), "seed"]) == {2}
     pd.testing.assert_frame_equal(wider[wider["seed"] < 2].reset_index(drop=True), first)
-    assert plan(EXPERIMENT, "smoke", range(3), store, "cpu", 2) == [[], []]
+    assert plan(EXPERIMENT, "smoke", range(3), store, "cpu", 2).jobs == []
 
 
 def test_one_process_and_two_give_the_same_rows(tmp_path):
@@ -67,6 +71,65 @@ def test_changed_settings_are_run_again_in_place_of_the_old(tmp_path):
     rows = run(changed, "smoke", range(1), tmp_path, workers=1)
     assert rows["step"].max() == 16 and rows["run"].nunique() == 1
     assert len(Store(tmp_path / "tiny").manifest()["runs"]) == 1
+
+
+def test_cells_with_one_stage_two_train_as_one_program_and_see_the_same_data(tmp_path):
+    found = plan(EXPERIMENT, "smoke", range(2), Store(tmp_path / "tiny"), "cpu", 1).jobs
+    assert [(job.stage, len(job.replicas)) for job in found] == [(1, 2), (2, 6)]
+    rows = run(EXPERIMENT, "smoke", range(2), tmp_path, workers=1)
+    alone = run(EXPERIMENT, "smoke", range(2), tmp_path / "alone", workers=1, cells=["identity attention"])
+    columns = ["stage", "seed", "step", "metric", "value"]
+    together = rows[rows["cell"].isin(alone["cell"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(together[columns], alone[columns], atol=1e-4, rtol=1e-3)
+    seen = Store(tmp_path / "tiny").manifest()["runs"]
+    assert all(seen[run]["seeds"] == [0, 1] for run in rows["run"])
+
+
+def test_a_program_that_ends_in_part_goes_on_with_the_same_programs(tmp_path):
+    store = Store(tmp_path / "tiny")
+    whole = plan(EXPERIMENT, "smoke", range(4), store, "cpu", 2).jobs
+    run(EXPERIMENT, "smoke", range(4), tmp_path, workers=1, cells=["random init"])
+    left = plan(EXPERIMENT, "smoke", range(4), store, "cpu", 2).jobs
+    kept = [tuple(each for each in job.replicas if each.cell != "random init") for job in whole]
+    assert [job.replicas for job in left] == [replicas for replicas in kept if replicas]
+
+
+def test_too_little_memory_splits_the_program_and_says_so(tmp_path, monkeypatch, capfd):
+    fit = jobs.fit
+
+    def small(model, *rest, **settings):
+        if model.replicas > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return fit(model, *rest, **settings)
+
+    monkeypatch.setattr(jobs, "fit", small)
+    rows = run(EXPERIMENT, "smoke", range(3), tmp_path, workers=1)
+    assert "3 replicas need more memory than there is; training them as two programs" in capfd.readouterr().err
+    assert len(rows.query("metric == 'mastery'")) == 6
+    monkeypatch.setattr(jobs, "fit", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError("")))
+    with pytest.raises(UserError, match="one model alone needs more memory"):
+        run(EXPERIMENT, "smoke", range(1), tmp_path / "other", workers=1)
+
+
+def test_a_plan_knows_the_free_memory_and_counts_what_a_model_takes(tmp_path, monkeypatch, capfd):
+    job = Job.of("random init", cells("smoke")["random init"], range(4), tmp_path)
+    each = planning.bytes_of(job)
+    wider = Job.of(
+        "", replace(job.replicas[0].recipe, second=replace(SECOND, stage=replace(QUICK, batch=80))), (0,), tmp_path
+    )
+    assert 4 * each < planning.bytes_of(wider) < 11 * each
+    monkeypatch.setattr(planning, "free_memory", lambda where: int(2.1 * each / planning.SPARE))
+    found = plan(EXPERIMENT, "smoke", range(4), Store(tmp_path / "tiny"), "cpu", 1)
+    assert found.split and max(len(job.replicas) for job in found.jobs if job.stage == 2) == 2
+    run(EXPERIMENT, "smoke", range(4), tmp_path, workers=1, cells=["random init"])
+    assert "too little free memory for whole programs; 2 are parts" in capfd.readouterr().err
+
+
+def test_the_costs_add_up(tmp_path):
+    found = plan(EXPERIMENT, "smoke", range(3), Store(tmp_path / "tiny"), "cpu", 1).jobs
+    table = planning.costs(found, workers=1)
+    assert table["models"].tolist() == [3, 9] and table["cells"].tolist() == [1, 3]
+    assert (table[["PFLOPs", "MB a model", "hours"]] > 0).all(axis=None)
 
 
 def test_a_mistyped_cell_names_the_nearest(tmp_path):

@@ -8,7 +8,7 @@ manifest first, so that no row is ever without its manifest.
 import fcntl
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -95,11 +95,13 @@ class Store:
             raise UserError(f"cannot read manifest {self._manifest}: {error}; restore or remove the folder") from None
         return manifest
 
-    def append(self, rows: pd.DataFrame, run: str, manifest: dict) -> None:
-        """Add a run's rows in place of older ones of the same scale, cell, stage and seed."""
+    def append(self, rows: pd.DataFrame, runs: Mapping[str, dict]) -> None:
+        """Add the rows of `runs`, each run with its manifest, in place of older rows of the same scale, cell, stage and
+        seed.
+        """
         merged = self.manifest()
-        merged["runs"][run] = manifest
-        rows = rows.assign(run=run)[list(COLUMNS)].astype(COLUMNS)
+        merged["runs"] |= runs
+        rows = rows[list(COLUMNS)].astype(COLUMNS)
         old = self.rows()
         replaced = pd.MultiIndex.from_frame(old[KEY]).isin(pd.MultiIndex.from_frame(rows[KEY]))
         rows = pd.concat([old[~replaced], rows], ignore_index=True)

@@ -32,11 +32,11 @@ class Phase:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Stage one (or none), what of it is carried over, stage two; the body's size is the same in both."""
+    """Stage one (or none), what of it is carried over, stage two (or none); the body's size is the same in both."""
 
     first: Phase | None
     transfer: Transfer | None
-    second: Phase
+    second: Phase | None
     layers: int = 2
     heads: int = 4
     width: int = 16

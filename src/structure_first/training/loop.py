@@ -106,7 +106,7 @@ class Run:
         """Keep held-out `metrics` of the replicas that train, and let go of those that are done."""
         for number, replica in enumerate(self.training):
             for metric, values in metrics.items():
-                row = dict(seed=self.model.seeds[replica], step=self.step, tokens=self.tokens)
+                row = dict(replica=replica, seed=self.model.seeds[replica], step=self.step, tokens=self.tokens)
                 self.measurements.append(row | dict(metric=metric, value=values[number].item()))
             mastered = self.stage.mastery is not None and metrics["accuracy"][number] >= self.stage.mastery
             if mastered or not metrics["loss"][number].isfinite():
@@ -176,12 +176,15 @@ def fit(
     source: Source,
     stage: Stage,
     *,
-    name: str = "stage two",
+    name: str = "stage 2",
+    label: str | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 60.0,
     watch: Callable[[int, Transformer], None] | None = None,
 ) -> list[dict]:
-    """Train every replica of `model` on `source` in place; returns held-out measurements, one a seed, step and metric.
+    """Train every replica of `model` on `source` in place; returns held-out measurements, a row each.
+
+    Every batch follows from a replica's seed and the stage's `name`; `label` is what the progress bar says instead.
 
     A replica that reaches `stage.mastery` keeps the weights it had then; training ends once all have, or after
     `stage.steps`. One whose loss is no longer finite ends there, with that loss as its last measurement. With
@@ -195,7 +198,7 @@ def fit(
         run.restore(checkpoint)
     stream, saved, started = None, monotonic(), (monotonic(), run.tokens)
     model.train()
-    with tqdm(total=stage.steps, initial=run.step, desc=name, unit="step", disable=None, leave=False) as bar:
+    with tqdm(total=stage.steps, initial=run.step, desc=label or name, unit="step", disable=None, leave=False) as bar:
         while True:
             if run.due:
                 metrics = evaluate(run.program, Batch(*(tensor[run.training] for tensor in held_out)), source)

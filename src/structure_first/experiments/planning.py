@@ -1,0 +1,160 @@
+"""What is missing of an experiment, as programs; and what they will cost before the first of them starts."""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+
+import pandas as pd
+import torch
+
+from structure_first.errors import unknown
+from structure_first.evidence import flops
+from structure_first.evidence.store import Store
+from structure_first.experiments.jobs import Job, Replica, weights_of
+from structure_first.experiments.recipe import Experiment
+from structure_first.model.transformer import Transformer
+from structure_first.training.devices import device as pick_device
+from structure_first.training.loop import Run, score
+from structure_first.training.stream import Stream
+
+CACHED_TOKENS = 1 << 16  # a CPU gains from more replicas up to about so many tokens a step, and then no more
+SPARE = 0.6  # of the free memory that a plan counts on: the rest is for what it does not count
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The programs that are missing, stage ones first, and how many had to be split for want of memory."""
+
+    jobs: list[Job]
+    split: int = 0
+
+
+def chosen(experiment: Experiment, scale: str, cells: Sequence[str] | None) -> Experiment:
+    """The experiment with these cells alone; raises `UserError` on a name that it does not have."""
+    if cells is None:
+        return experiment
+    known = experiment.cells(scale)
+    for cell in cells:
+        if cell not in known:
+            raise unknown("cell", cell, known)
+    return replace(experiment, cells=lambda scale: {cell: known[cell] for cell in cells})
+
+
+def replicas(experiment: Experiment, scale: str, seeds: Sequence[int]) -> list[Replica]:
+    """Every model of the experiment, cell by cell."""
+    return [Replica(cell, recipe, seed) for cell, recipe in experiment.cells(scale).items() for seed in seeds]
+
+
+def plan(
+    experiment: Experiment, scale: str, seeds: Sequence[int], store: Store, device: str = "auto", workers: int = 1
+) -> Plan:
+    """What is missing. Where a program ends and the next begins does not depend on what is already there, so that a
+    run that goes on finds its checkpoints.
+    """
+    rows, runs = store.rows(), store.manifest()["runs"]
+    rows = rows[rows["scale"] == scale]
+    done = {
+        (cell, runs[run]["configuration"], seed)
+        for cell, seed, run in rows[["cell", "seed", "run"]].drop_duplicates().itertuples(index=False)
+    }
+    second = replicas(experiment, scale, seeds)
+    first = {replica.before.key: replica.before for replica in second if replica.before}
+    missing = {each.key for each in second if each.key not in done}
+    needed = {each.before.key for each in second if each.key in missing and each.before}
+    missing |= {key for key in needed if key not in done or not weights_of(first[key], store.folder).exists()}
+    jobs, split = [], 0
+    for group in (*_programs(first.values()), *_programs(second)):
+        whole = Job(tuple(group), store.folder, device)
+        wanted, fits = _sizes(whole, workers)
+        size = min(wanted, fits)
+        for start in range(0, len(group), size):
+            if left := tuple(each for each in group[start : start + size] if each.key in missing):
+                jobs.append(replace(whole, replicas=left))
+                split += fits < wanted
+    return Plan(jobs, split)
+
+
+def _programs(found: Iterable[Replica]) -> list[list[Replica]]:
+    groups: dict[str, list[Replica]] = {}
+    for replica in found:
+        groups.setdefault(replica.program, []).append(replica)
+    return list(groups.values())
+
+
+def _sizes(job: Job, workers: int) -> tuple[int, int]:
+    """How many of the job's replicas should train as one program, and how many the free memory allows."""
+    where, made = pick_device(job.device), job.phase.make()
+    share = -(-len(job.replicas) // workers)  # as many processes finish together
+    cached = max(1, CACHED_TOKENS // (job.phase.stage.batch * made.length))
+    wanted = share if where.type == "cuda" else min(share, cached)
+    return wanted, max(1, int(free_memory(where) * SPARE / workers) // bytes_of(job))
+
+
+def free_memory(where: torch.device) -> int:
+    """Bytes that are free on the device."""
+    if where.type == "cuda":
+        return torch.cuda.mem_get_info(where)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def bytes_of(job: Job) -> int:
+    """Memory that one replica of the job takes while it trains: four copies of its weights (gradients and AdamW's two
+    moments among them), what one step saves for its backward pass, counted, and as much again for what comes and goes.
+    """
+    made, kept = job.phase.make(), {}
+    model = Transformer(job.shape, [0])
+    small = Stream(made, min(8, job.phase.stage.batch), [0], "plan")
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        score(model, small(0), made)
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    saved = sum(tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in own)
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    return 4 * weights + 2 * saved * job.phase.stage.batch // small.batch
+
+
+def seconds_a_step(job: Job, steps: int = 3) -> float:
+    """How long one update of the whole program takes on this machine: some are made, from fresh weights."""
+    made, where = job.phase.make(), pick_device(job.device)
+    run = Run(Transformer(job.shape, job.seeds).to(where), made, job.phase.stage, "plan")
+    stream = Stream(made, job.phase.stage.batch, job.seeds, "plan", where)
+    stream.block = 1
+    for step in range(steps + 1):
+        if step == 1:
+            began = perf_counter()
+        run.update(stream(step), made)
+    if where.type == "cuda":
+        torch.cuda.synchronize()
+    return (perf_counter() - began) / steps
+
+
+def costs(jobs: Sequence[Job], workers: int) -> pd.DataFrame:
+    """A line for each kind of program: models, updates, FLOPs, bytes a replica, and at most how many hours.
+
+    One program of each kind is timed for some updates. Seeds that master their source early make it less.
+    """
+    kinds: dict[str, list[Job]] = {}
+    for job in jobs:
+        kinds.setdefault(job.replicas[0].program, []).append(job)
+    lines = []
+    for found in kinds.values():
+        job, made = found[0], found[0].phase.make()
+        models = sum(len(each.replicas) for each in found)
+        updates = sum(each.steps for each in found)
+        line = {"stage": job.stage, "source": job.phase.label, "models": models, "programs": len(found)}
+        line["cells"] = len({replica.cell for each in found for replica in each.replicas})
+        line["PFLOPs"] = updates * job.phase.stage.batch * flops.training(job.shape, made) / 1e15
+        line["MB a model"] = bytes_of(job) / 1e6
+        line["hours"] = seconds_a_step(job) / len(job.replicas) * updates / workers / 3600
+        lines.append(line)
+    return pd.DataFrame(lines)
