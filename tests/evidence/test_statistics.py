@@ -1,10 +1,12 @@
 """Intervals cover what they should, and a seed that never jumped counts as one that never jumped."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from structure_first.evidence.statistics import final, interval, share_interval, steps_to
+from structure_first.evidence.statistics import adjusted, final, interval, share_interval, steps_to
 
 
 def curves(values: dict[tuple[str, int], list[float]], metric: str = "accuracy", stage: int = 2) -> pd.DataFrame:
@@ -62,3 +64,26 @@ def test_the_last_value_of_each_seed_counts_even_if_it_diverged():
     last = final(rows)
     assert last["dyck", 0] == 0.9 and np.isnan(last["dyck", 1])
     assert final(rows, "loss").empty
+
+
+def test_the_correction_keeps_chance_from_winning_anywhere_and_lets_a_real_gain_through():
+    random = np.random.default_rng(0)
+    tables = [random.normal(size=(50, 8)) for _ in range(200)]
+    wrong = np.mean([adjusted(table).min() <= 0.05 for table in tables])
+    assert wrong <= 0.09, "with nothing there, about one table in twenty may have a winner"
+    tables[0][7] += 4
+    found = adjusted(tables[0])
+    assert found.argmin() == 7 and found[7] == 2 / 2**8
+    assert np.array_equal(adjusted(-tables[0]), found), "it is two-sided"
+
+
+def test_one_comparison_of_few_seeds_is_counted_by_hand():
+    gains = np.array([[0.5, 0.2, 0.3, -0.1]])
+
+    def error(values):
+        return values.std() / 3**0.5
+
+    patterns = [np.array(signs) * gains[0] for signs in product((-1, 1), repeat=4)]
+    statistics = [abs(values.mean()) / (error(values) + error(gains[0])) for values in patterns]
+    observed = abs(gains[0].mean()) / (2 * error(gains[0]))
+    assert adjusted(gains)[0] == np.mean([each >= observed - 1e-12 for each in statistics])

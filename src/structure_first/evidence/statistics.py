@@ -1,9 +1,11 @@
-"""Intervals and times to a jump, over seeds."""
+"""Intervals, times to a jump and corrected comparisons, over seeds."""
 
 from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
+from einops import einsum
+from jaxtyping import Float
 
 RESAMPLES = 10_000
 
@@ -39,3 +41,24 @@ def final(rows: pd.DataFrame, metric: str = "accuracy", stage: int = 2) -> pd.Se
     """Each seed's last value of `metric`, NaN if it diverged; index: cell, seed."""
     rows = rows[(rows["stage"] == stage) & (rows["metric"] == metric)].sort_values("step")
     return rows.drop_duplicates(["cell", "seed"], keep="last").set_index(["cell", "seed"])["value"].sort_index()
+
+
+def adjusted(gains: Float[np.ndarray, "comparison seed"], most: int = 1 << 12) -> Float[np.ndarray, " comparison"]:
+    """Two-sided p-values of paired gains, corrected for so many comparisons (Westfall and Young 1993, single step).
+
+    Were there no effect, a seed's gains could as well have the other sign, all at once: so what chance does to the
+    *largest* statistic follows from all sign patterns of the seeds, or from `most` random ones. The statistic is the
+    mean over its standard error plus the median standard error, lest a few seeds that happen to agree count as proof.
+    """
+    comparisons, seeds = gains.shape
+    if 2**seeds <= most:
+        signs = 1 - 2 * (np.arange(2**seeds)[:, None] >> np.arange(seeds) & 1)
+    else:
+        signs = np.random.default_rng(0).choice([-1, 1], size=(most, seeds))
+        signs[0] = 1  # what was observed is one of the patterns
+    means = einsum(signs, gains, "pattern seed, comparison seed -> pattern comparison") / seeds
+    square = (gains**2).mean(1) - means**2  # a gain's square has no sign
+    errors = np.sqrt(np.maximum(square, 0) / max(1, seeds - 1))
+    statistics = np.abs(means) / (errors + np.median(errors[0]) + 1e-12)
+    largest = statistics.max(1, keepdims=True)
+    return (largest >= statistics[0] - 1e-12).mean(0)

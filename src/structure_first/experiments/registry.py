@@ -1,5 +1,5 @@
 """Every experiment by name. A new one is a file beside this one and a line here."""
 
-from structure_first.experiments import haystack
+from structure_first.experiments import haystack, skills
 
-EXPERIMENTS = {each.name: each for each in (haystack.EXPERIMENT, haystack.SEARCH)}
+EXPERIMENTS = {each.name: each for each in (haystack.EXPERIMENT, haystack.SEARCH, skills.EXPERIMENT)}

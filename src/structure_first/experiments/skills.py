@@ -1,0 +1,138 @@
+"""What each structure teaches: every procedural source x every diagnostic x what is carried over, with controls.
+
+A cell is named `diagnostic / source / transfer`. At scales `gpu` and `paper` the sizes are the paper's (Jiang et al.
+2026, algorithmic tasks); at `laptop` they are such that random initialisation solves no diagnostic in the steps it
+has, and two cores need a night for all of it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from structure_first.experiments.recipe import Experiment, Phase, Recipe
+from structure_first.model.transfer import Transfer
+from structure_first.training.stage import Stage
+
+TRANSFERS = {
+    "full": Transfer(embeddings="resample"),
+    "full, mean rows": Transfer(embeddings="mean"),  # the paper's rule for the diagnostics
+    "attention": Transfer.only("attention"),
+    "mlp": Transfer.only("mlp"),
+}
+PERMUTED = Transfer(attention="permute", mlp="permute", norms="permute", positions="permute", embeddings="resample")
+BRACKETS = (8, 16, 64)  # types, of each language
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large everything is at a scale."""
+
+    read: int  # tokens that a transform reads, or operations of a stack
+    word: int  # brackets of a word
+    automaton: Mapping[str, int]
+    first: Stage
+    second: Stage
+    tasks: Mapping[str, Mapping[str, int]]
+    controlled: tuple[str, ...]  # the sources that are shuffled, and whose weights are permuted
+
+
+LAPTOP = Size(
+    read=12,
+    word=32,
+    automaton={"length": 40, "width": 8},
+    first=Stage(steps=4_000, batch=64, rate=3e-3, warmup=200, mastery=0.98, held_out=200, evaluate_every=250),
+    second=Stage(
+        steps=2_000, batch=64, warmup=200, schedule="constant", mastery=0.98, held_out=500, evaluate_every=200
+    ),
+    tasks={
+        "haystack": {"pairs": 8},
+        "addition": {"digits": 3},
+        "reversed_addition": {"digits": 5},
+        "multiplication": {"digits": 2},
+        "sorting": {"length": 10, "vocab": 50},
+    },
+    controlled=("dyck 64", "set"),
+)
+SMOKE = replace(
+    LAPTOP,
+    read=4,
+    word=8,
+    automaton={"length": 8, "width": 4},
+    first=replace(LAPTOP.first, steps=20, batch=16, warmup=5, held_out=50, evaluate_every=10),
+    second=replace(LAPTOP.second, steps=20, batch=16, warmup=5, held_out=50, evaluate_every=5),
+    tasks={
+        "haystack": {"pairs": 2},
+        "addition": {"digits": 1},
+        "reversed_addition": {"digits": 1},
+        "multiplication": {"digits": 1},
+        "sorting": {"length": 3, "vocab": 10},
+    },
+)
+PAPER = Size(
+    read=64,
+    word=128,
+    automaton={"length": 128, "width": 16},
+    first=replace(LAPTOP.first, steps=20_000, held_out=1_000, evaluate_every=1_000),
+    second=Stage(held_out=4_000, evaluate_every=500),
+    tasks={name: {} for name in LAPTOP.tasks},
+    controlled=("identity", "reverse", "sort", "set", "union", "delete", "stack", "dyck 64", "dyck_shuffle 64", "eca"),
+)
+SIZES = {"smoke": SMOKE, "laptop": LAPTOP, "gpu": PAPER, "paper": PAPER}
+
+
+def sources(scale: str) -> dict[str, Phase]:
+    """Stage one of every source, by the name that the cells have for it."""
+    size = SIZES[scale]
+    found = {}
+    for name in ("identity", "reverse", "sort", "set", "union", "delete", "stack"):
+        found[name] = Phase(name, size.first, {"length": size.read, "vocab": 100}, tied=True)
+    for name in ("dyck", "dyck_shuffle"):
+        for k in BRACKETS:
+            found[f"{name} {k}"] = Phase(name, size.first, {"k": k, "length": size.word}, tied=True)
+    found["eca"] = Phase("eca", size.first, size.automaton, tied=True)
+    return found
+
+
+def diagnostics(scale: str) -> dict[str, Phase]:
+    """Stage two of every diagnostic."""
+    size = SIZES[scale]
+    found = {name: Phase(name, size.second, settings) for name, settings in size.tasks.items()}
+    if scale in ("gpu", "paper"):
+        found["multiplication"] = replace(found["multiplication"], stage=replace(size.second, batch=64))
+    return found
+
+
+def cells(scale: str) -> dict[str, Recipe]:
+    size, firsts, found = SIZES[scale], sources(scale), {}
+    unlearnt = replace(size.first, mastery=None)  # there is nothing to master
+    noise = Phase("random", unlearnt, {"length": size.word, "vocab": 128}, tied=True)
+    for task, second in diagnostics(scale).items():
+        large = scale in ("gpu", "paper") and task == "multiplication"
+        body = dict(layers=4, heads=8, width=512) if large else {}
+        longer = replace(second, stage=replace(second.stage, steps=second.stage.steps + size.first.steps))
+        found[f"{task} / random init"] = Recipe(None, None, second, **body)
+        found[f"{task} / longer training"] = Recipe(None, None, longer, **body)
+        found[f"{task} / random tokens / full"] = Recipe(noise, TRANSFERS["full"], second, **body)
+        for name, first in firsts.items():
+            for transfer, rules in TRANSFERS.items():
+                found[f"{task} / {name} / {transfer}"] = Recipe(first, rules, second, **body)
+        for name in size.controlled:
+            shuffled = replace(firsts[name], source=f"shuffled:{firsts[name].source}", stage=unlearnt)
+            found[f"{task} / shuffled {name} / full"] = Recipe(shuffled, TRANSFERS["full"], second, **body)
+            found[f"{task} / {name} / permuted"] = Recipe(firsts[name], PERMUTED, second, **body)
+    return found
+
+
+EXPERIMENT = Experiment(
+    name="skills",
+    asks="What does each kind of structure teach?",
+    cells=cells,
+    seeds={"smoke": 1, "laptop": 10, "gpu": 10, "paper": 10},
+    first_seed=300,
+    live=(
+        "reversed_addition / random init",
+        "reversed_addition / stack / full",
+        "reversed_addition / stack / attention",
+        "reversed_addition / eca / full",
+    ),
+    live_seeds=range(400, 404),
+)
