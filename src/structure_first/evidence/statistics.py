@@ -50,7 +50,7 @@ def adjusted(gains: Float[np.ndarray, "comparison seed"], most: int = 1 << 12) -
     *largest* statistic follows from all sign patterns of the seeds, or from `most` random ones. The statistic is the
     mean over its standard error plus the median standard error, lest a few seeds that happen to agree count as proof.
     """
-    comparisons, seeds = gains.shape
+    seeds = gains.shape[1]
     if 2**seeds <= most:
         signs = 1 - 2 * (np.arange(2**seeds)[:, None] >> np.arange(seeds) & 1)
     else:

@@ -14,7 +14,7 @@ from structure_first.training.stage import Stage
 
 TRANSFERS = {
     "full": Transfer(embeddings="resample"),
-    "full, mean rows": Transfer(embeddings="mean"),  # the paper's rule for the diagnostics
+    "mean rows": Transfer(embeddings="mean"),  # the paper's rule for the diagnostics
     "attention": Transfer.only("attention"),
     "mlp": Transfer.only("mlp"),
 }

@@ -1,0 +1,223 @@
+"""Chapter 04's figures and tables: the grid of sources, diagnostics and transfers, beside its controls."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from structure_first.book import figures
+from structure_first.evidence.statistics import adjusted, final, interval, steps_to
+from structure_first.experiments import skills
+
+LEARNT = 0.9  # a stage one below this accuracy is marked: what it did not learn it cannot hand on
+SOLVED = 0.9
+CERTAIN = 0.05
+HARM_TO_GAIN = ((0, "rgba(213,94,0,1)"), (0.5, "rgba(140,140,140,0)"), (1, "rgba(15,127,196,1)"))
+
+# Jiang et al. 2026, algorithmic tasks: accuracy at the paper's sizes.
+PAPER = {
+    "haystack / random init": 0.113,
+    "haystack / dyck 16 / mean rows": 0.98,
+    "haystack / identity / mean rows": 0.188,
+    "haystack / identity / attention": 0.990,
+    "haystack / set / mean rows": 0.189,
+    "haystack / set / attention": 0.889,
+    "reversed_addition / random init": 0.764,
+    "reversed_addition / stack / mean rows": 0.349,
+    "reversed_addition / set / mean rows": 0.446,
+}
+
+
+def grid(rows: pd.DataFrame) -> pd.DataFrame:
+    """A line for each model of the grid: accuracy, its gain over random init with the same seed, steps to 90 %
+    (infinite if never), how well its stage one was learnt (NaN without one), and what its cell's name says.
+    """
+    last = final(rows)
+    found = pd.DataFrame({"accuracy": last, "steps": steps_to(rows, SOLVED), "learnt": final(rows, "mastery")})
+    found = found.loc[last.index].reset_index()
+    names = found["cell"].str.split(" / ", expand=True).reindex(columns=range(3))
+    found["task"], found["source"], found["transfer"] = names[0], names[1], names[2].fillna("full")
+    base = found[found["source"] == "random init"].set_index(["task", "seed"])["accuracy"]
+    found["gain"] = found["accuracy"] - base.reindex(pd.MultiIndex.from_frame(found[["task", "seed"]])).to_numpy()
+    return found
+
+
+def summary(found: pd.DataFrame) -> pd.DataFrame:
+    """A line a cell: medians over its seeds, the gain's 95 % bootstrap interval, and its p-value corrected for all
+    cells.
+    """
+    compared = found[(found["source"] != "random init") & found["gain"].notna()]
+    by_seed = compared.pivot(index="cell", columns="seed", values="gain").dropna(axis="columns")
+    p = pd.Series(adjusted(by_seed.to_numpy()), by_seed.index) if by_seed.size else pd.Series(dtype=float)
+    cells = found.groupby("cell", sort=False)
+    table = cells[["task", "source", "transfer"]].first()
+    table[["accuracy", "gain", "steps", "learnt"]] = cells[["accuracy", "gain", "steps", "learnt"]].median()
+    ends = {cell: interval(seeds.dropna().to_numpy()) for cell, seeds in compared.groupby("cell")["gain"]}
+    ends = pd.DataFrame.from_dict(ends, orient="index", columns=["gain", "low", "high"])
+    table[["low", "high"]] = ends[["low", "high"]].reindex(table.index)
+    table["p"], table["solved"] = p.reindex(table.index), cells["accuracy"].agg(lambda each: (each >= SOLVED).mean())
+    table["seeds"] = cells["seed"].count()
+    return table
+
+
+def heat_map(found: pd.DataFrame, sources: Sequence[str], transfers: Sequence[str]) -> go.Figure:
+    """Median gain over random init: sources down, diagnostics across, a button for each transfer."""
+    table, tasks = summary(found), [task for task in skills.diagnostics("laptop") if (found["task"] == task).any()]
+    seeds = found.groupby("cell").apply(_seeds, include_groups=False)
+    lines = table.reset_index().set_index(["transfer", "source", "task"])
+    fig = figures.plain(110 + 27 * len(sources), margin={"l": 150, "r": 20, "t": 80, "b": 30})
+    for transfer in transfers:
+        gain, text, hover = [], [], []
+        for source in sources:
+            keys = [(transfer, source, task) for task in tasks]
+            known = [lines.loc[key] if key in lines.index else None for key in keys]
+            gain.append([np.nan if line is None else round(line["gain"], 4) for line in known])
+            text.append(["" if line is None else _written(line) for line in known])
+            hover.append(["not run" if line is None else _told(line, seeds[line["cell"]]) for line in known])
+        fig.add_heatmap(
+            z=gain,
+            x=[task.replace("_", " ") for task in tasks],
+            y=list(sources),
+            text=text,
+            customdata=hover,
+            texttemplate="%{text}",
+            hovertemplate="%{customdata}<extra></extra>",
+            colorscale=HARM_TO_GAIN,
+            zmin=-0.6,
+            zmax=0.6,
+            xgap=2,
+            ygap=2,
+            visible=transfer == transfers[0],
+            colorbar={"title": "gain", "tickformat": "+.0%", "thickness": 12},
+        )
+    if len(transfers) > 1:
+        buttons = [
+            {"label": each, "method": "restyle", "args": ["visible", [each == other for other in transfers]]}
+            for each in transfers
+        ]
+        fig.update_layout(updatemenus=[_menu(buttons)])
+    fig.update_xaxes(side="top", showgrid=False)
+    fig.update_yaxes(autorange="reversed", showgrid=False)
+    return fig
+
+
+def _menu(buttons: list[dict]) -> dict:
+    return {"type": "buttons", "direction": "right", "x": 0, "y": 1.1, "xanchor": "left", "yanchor": "bottom"} | {
+        "buttons": buttons,
+        "pad": {"b": 14},
+        "bgcolor": figures.CLEAR,
+    }
+
+
+def _written(line: pd.Series) -> str:
+    """A cell's median accuracy: bold where the gain stands the correction, a ring where stage one was not learnt."""
+    number = f"{line['accuracy']:.0%}" + ("°" if line["learnt"] < LEARNT else "")
+    return f"<b>{number}</b>" if line["p"] <= CERTAIN else number
+
+
+def _told(line: pd.Series, seeds: str) -> str:
+    learnt = "" if np.isnan(line["learnt"]) else f"<br>stage one learnt to {line['learnt']:.0%}"
+    p = "" if np.isnan(line["p"]) else f", corrected p {line['p']:.3f}"
+    gain = f"gain {line['gain']:+.1%} ({line['low']:+.1%} to {line['high']:+.1%}){p}"
+    return f"{line['cell']}<br>median {line['accuracy']:.1%}, {gain}{learnt}<br>{seeds}"
+
+
+def _seeds(cell: pd.DataFrame) -> str:
+    return "<br>".join(f"seed {seed}: {value:.1%}" for seed, value in zip(cell["seed"], cell["accuracy"], strict=True))
+
+
+def ranking(found: pd.DataFrame, sources: Sequence[str], transfers: Sequence[str]) -> go.Figure:
+    """Per diagnostic (buttons) the sources from best to worst: median accuracy of every transfer with its interval."""
+    table = summary(found)
+    tasks = [task for task in skills.diagnostics("laptop") if (table["task"] == task).any()]
+    fig = figures.plain(140 + 30 * len(sources), margin={"l": 150, "t": 120}, xaxis={"tickformat": ".0%"})
+    fig.update_layout(legend={"y": 1.01})
+    buttons, per_task = [], len(transfers) + 1
+    for number, task in enumerate(tasks):
+        here = table[(table["task"] == task) & table["source"].isin(sources) & table["transfer"].isin(transfers)]
+        order = here.groupby("source")["accuracy"].max().sort_values().index.to_list()
+        base = table.loc[f"{task} / random init", "accuracy"]
+        for place, transfer in enumerate(transfers):
+            lines = here[here["transfer"] == transfer].set_index("source").reindex(order)
+            fig.add_scatter(
+                x=lines["accuracy"].round(4),
+                y=[position + 0.18 * (place - (len(transfers) - 1) / 2) for position in range(len(order))],
+                error_x={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": (lines["high"] - lines["gain"]).round(4),
+                    "arrayminus": (lines["gain"] - lines["low"]).round(4),
+                    "thickness": 1.2,
+                    "width": 0,
+                },
+                mode="markers",
+                name=transfer,
+                marker={
+                    "size": 9,
+                    "color": figures.PALETTE[place],
+                    "symbol": ["circle-open" if learnt < LEARNT else "circle" for learnt in lines["learnt"]],
+                },
+                text=[f"{source}, {transfer}" for source in order],
+                hovertemplate="%{text}: %{x:.1%}<extra></extra>",
+                visible=number == 0,
+            )
+        fig.add_scatter(
+            x=[base, base],
+            y=[-0.5, len(order) - 0.5],
+            mode="lines",
+            line={"dash": "dot", "color": figures.GREY},
+            name="random init",
+            visible=number == 0,
+            hovertemplate="random init: %{x:.1%}<extra></extra>",
+        )
+        shown = [number * per_task <= trace < (number + 1) * per_task for trace in range(per_task * len(tasks))]
+        ticks = {"tickvals": list(range(len(order))), "ticktext": [f"{source} " for source in order]}
+        title = task.replace("_", " ")
+        axes = {f"yaxis.{name}": value for name, value in ticks.items()} | {"xaxis.title.text": f"accuracy, {title}"}
+        buttons.append({"label": title, "method": "update", "args": [{"visible": shown}, axes]})
+        if number == 0:
+            fig.update_yaxes(**ticks)
+            fig.update_xaxes(title=f"accuracy, {title}")
+    fig.update_yaxes(showgrid=False, range=[-0.6, len(sources) - 0.4])
+    fig.update_layout(updatemenus=[_menu(buttons)])
+    return fig
+
+
+def stage_ones(rows: pd.DataFrame, scale: str) -> go.Figure:
+    """How well every seed's stage one was learnt, a line a source."""
+    last = final(rows, stage=1)
+    names = {phase.label: name for name, phase in skills.sources(scale).items()}
+    labels = [cell.removeprefix("stage one: ").rpartition(" ")[0] for cell in last.index.get_level_values("cell")]
+    known = [label in names for label in labels]
+    shown = last[known]
+    shown.index = pd.MultiIndex.from_arrays(
+        [[names[label] for label in labels if label in names], shown.index.get_level_values("seed")],
+        names=["cell", "seed"],
+    )
+    fig = figures.seed_dots(shown, "held-out accuracy of stage one")
+    return fig.add_vline(LEARNT, line={"dash": "dot", "color": figures.GREY})
+
+
+def beside_the_paper(found: pd.DataFrame) -> pd.DataFrame:
+    """Each accuracy that the paper states, and ours in the same cell, at our sizes."""
+    table, lines = summary(found), {}
+    for cell, paper in PAPER.items():
+        ours = table.loc[cell] if cell in table.index else None
+        lines[cell] = {
+            "paper": f"{paper:.1%}",
+            "here, median": "not run" if ours is None else f"{ours['accuracy']:.1%}",
+            "seeds at 90 %": "" if ours is None else f"{round(ours['solved'] * ours['seeds'])} of {ours['seeds']}",
+            "stage one learnt": "" if ours is None or np.isnan(ours["learnt"]) else f"{ours['learnt']:.0%}",
+        }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("cell")
+
+
+def speed(found: pd.DataFrame) -> pd.DataFrame:
+    """Median steps to 90 %, for every cell of which at least half of the seeds got there; fastest first."""
+    table = summary(found)
+    table = table[np.isfinite(table["steps"])].sort_values(["task", "steps"])
+    shown = table[["task", "source", "transfer", "steps", "accuracy"]].copy()
+    shown["steps"] = shown["steps"].map("{:,.0f}".format)
+    shown["accuracy"] = shown["accuracy"].map("{:.1%}".format)
+    return shown.set_index("task").rename(columns={"steps": "median steps to 90 %", "accuracy": "median accuracy"})
