@@ -266,7 +266,7 @@ def test_measured_claims_stand_in_the_table(command, tmp_path):
             for seed in range(10)
         )
         Store(tmp_path / "haystack").append(rows.assign(run=cell), {cell: {}})
-    query = "{experiment: haystack, metric: accuracy, compare: {dyck: random init}, reproduced_from: 0.44}"
+    query = "{experiment: haystack, metric: accuracy, compare: [[dyck, random init]], reproduced_from: 0.44}"
     (tmp_path / "claims.yml").write_text(f"- {{id: haystack, statement: It jumps, paper: 98 %, query: {query}}}")
     options = ["--results", tmp_path, "--ledger", tmp_path / "claims.yml"]
     said = command.prints("claims", *options)

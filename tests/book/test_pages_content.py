@@ -44,7 +44,7 @@ def results(tmp_path):
 
 
 def query(**compare: str) -> dict:
-    return {"experiment": "trial", "metric": "accuracy", "compare": compare, "reproduced_from": 0.4}
+    return {"experiment": "trial", "metric": "accuracy", "compare": list(map(list, compare.items())), "reproduced_from": 0.4}
 
 
 def test_the_ledger_is_computed(results):

@@ -12,7 +12,7 @@ from structure_first.errors import UserError
 from structure_first.evidence.claims import as_json, ledger
 from structure_first.evidence.store import Store
 
-QUERY = dict(experiment="haystack", metric="accuracy", compare={"dyck": "random init"}, reproduced_from=0.4)
+QUERY = dict(experiment="haystack", metric="accuracy", compare=[["dyck", "random init"]], reproduced_from=0.4)
 FIELDS = ["id", "statement", "paper", "measured", "low", "high", "seeds", "scale", "verdict"]
 
 
@@ -111,7 +111,7 @@ def test_seeds_of_the_search_do_not_count(book):
 
 
 def test_a_claim_of_several_comparisons_is_as_good_as_the_weakest(book):
-    book.ask(compare={"dyck": "random init", "set": "random init"})
+    book.ask(compare=[["dyck", "random init"], ["set", "random init"]])
     book.measure("random init", [0.1] * 10)
     book.measure("dyck", [0.6] * 10)
     assert book.entry.verdict == "not yet run"
@@ -158,7 +158,7 @@ def test_json_has_the_promised_fields(book):
         "- {id: a, statement: b, paper: c, query: {experiment: haystack}}",
         "- {id: a, statement: b, paper: c, query: {experiment: haystack, metric: accuracy, compare: [dyck]}}",
         "- {id: a, statement: b, paper: c, query: {experiment: haystack, metric: accuracy, "  # no threshold
-        "compare: {dyck: random init}}}",
+        "compare: [[dyck, random init]]}}",
         b"\xff\xfe\x00",
         None,
     ],

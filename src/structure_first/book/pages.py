@@ -25,7 +25,7 @@ def measured(entry: Entry, query: dict | None) -> str:
     if entry.measured is None or not query:
         return ""
     gain = f"{query['metric']} {entry.measured:+.2f} ({entry.low:+.2f} to {entry.high:+.2f})"
-    compared = ", ".join(f"{treated} over {control}" for treated, control in query["compare"].items())
+    compared = ", ".join(f"{treated} over {control}" for treated, control in query["compare"])
     weakest = "the weaker of " if len(query["compare"]) > 1 else ""
     return f"{gain}: {weakest}{compared}; {entry.seeds} seeds, {entry.scale}"
 

@@ -82,7 +82,7 @@ def _gains(rows: pd.DataFrame, query: dict) -> list[pd.Series]:
     rows = rows[~rows["seed"].isin(query.get("search_seeds", []))]
     cells = {cell: values.droplevel("cell") for cell, values in final(rows, query["metric"]).groupby("cell")}
     gains = []
-    for treated, control in query["compare"].items():
+    for treated, control in query["compare"]:
         if not {treated, control} <= set(cells):
             return []
         both = cells[treated].index.intersection(cells[control].index)
