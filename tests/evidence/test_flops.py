@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from structure_first.data.registry import source
 from structure_first.evidence import flops
 from structure_first.model.transformer import Shape, Transformer
-from structure_first.training.loop import score
+from structure_first.training.loop import predict
 from structure_first.training.stream import Stream
 
 WIDE = dict(vocab=37, context=40, heads=2, width=64)
@@ -75,7 +75,7 @@ def test_training_costs_three_forward_passes(settings):
     model = Transformer(shape, range(REPLICAS))
     batch = Stream(made, BATCH, model.seeds, "test")(0)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        score(model, batch, made).loss.sum().backward()
+        predict(model, batch, made).nats().sum().backward()
     assert counter.get_total_flops() == REPLICAS * BATCH * flops.training(shape, made)
 
 

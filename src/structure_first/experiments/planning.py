@@ -16,7 +16,7 @@ from structure_first.experiments.jobs import Job, Replica, weights_of
 from structure_first.experiments.recipe import Experiment
 from structure_first.model.transformer import Transformer
 from structure_first.training.devices import device as pick_device
-from structure_first.training.loop import Run, score
+from structure_first.training.loop import Run, predict
 from structure_first.training.stream import Stream
 
 CACHED_TOKENS = 1 << 16  # a CPU gains from more replicas up to about so many tokens a step, and then no more
@@ -116,7 +116,7 @@ def bytes_of(job: Job) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        score(model, small(0), made)
+        predict(model, small(0), made).nats()
     own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     saved = sum(tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in own)
     weights = sum(parameter.nbytes for parameter in model.parameters())

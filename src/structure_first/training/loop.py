@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
@@ -23,40 +23,49 @@ from structure_first.training.stage import Stage
 from structure_first.training.stream import Stream
 
 
-class Scores(NamedTuple):
-    """Sums over the positions of a batch, for each replica."""
+class Predictions(NamedTuple):
+    """The positions of a batch that may bear loss: what the model says there, and what stands there."""
 
-    loss: Float[Tensor, " replica"]  # nats, over the positions that bear loss
-    positions: Int[Tensor, " replica"]
-    right: Int[Tensor, " replica"]  # over those whose token the ones before determine
-    graded: Int[Tensor, " replica"]
+    logits: Float[Tensor, "replica batch n vocab"]
+    targets: Int[Tensor, "replica batch n"]
+    mask: Bool[Tensor, "replica batch n"]  # which of them do
+
+    def nats(self) -> Float[Tensor, " replica"]:
+        """The summed loss of each replica."""
+        flat = rearrange(self.logits, "replica batch n vocab -> (replica batch n) vocab")
+        loss = F.cross_entropy(flat, self.targets.flatten(), reduction="none").view(self.targets.shape)
+        return reduce(loss * self.mask, "replica batch n -> replica", "sum")
+
+    def count(self) -> Int[Tensor, " replica"]:
+        return reduce(self.mask.long(), "replica batch n -> replica", "sum")
 
 
-def score(model: Transformer, batch: Batch, source: Source) -> Scores:
-    """Loss and right answers of each replica; only the window that bears loss is computed to the end."""
+def predict(model: Transformer, batch: Batch, source: Source) -> Predictions:
+    """What the model says of `batch`; only the window that bears loss is computed to the end."""
     inputs, targets, mask, at = batch.tokens[..., :-1], batch.tokens[..., 1:], batch.loss_mask[..., 1:], None
     if source.window < inputs.shape[-1]:
         first = mask.byte().argmax(-1, keepdim=True).clamp(max=inputs.shape[-1] - source.window)
         at = first + torch.arange(source.window, device=first.device)
         targets, mask = targets.gather(-1, at), mask.gather(-1, at)
-    logits = model(inputs, at)
-    flat = rearrange(logits, "replica batch time vocab -> (replica batch time) vocab")
-    loss = F.cross_entropy(flat, targets.flatten(), reduction="none").view(targets.shape)
-    graded = mask if source.determined is None else mask & source.determined(targets)
-    right = (logits.detach().argmax(-1) == targets) & graded
-    parts = (loss * mask, mask.long(), right.long(), graded.long())
-    return Scores(*(reduce(part, "replica batch time -> replica", "sum") for part in parts))
+    return Predictions(model(inputs, at), targets, mask)
 
 
 @torch.no_grad()
 def evaluate(model: Transformer, batch: Batch, source: Source, share: int = 500) -> dict[str, Tensor]:
-    """Loss (nats a token) and accuracy of each replica, `share` sequences at a time."""
+    """Loss (nats a token) and accuracy of each replica, `share` sequences at a time.
+
+    Accuracy counts the positions that bear loss and whose token the ones before determine.
+    """
     model.eval()
-    starts = range(0, batch.tokens.shape[1], share)
-    parts = [score(model, Batch(*(tensor[:, i : i + share] for tensor in batch)), source) for i in starts]
+    parts = []
+    for start in range(0, batch.tokens.shape[1], share):
+        found = predict(model, Batch(*(tensor[:, start : start + share] for tensor in batch)), source)
+        graded = found.mask if source.determined is None else found.mask & source.determined(found.targets)
+        right = (found.logits.argmax(-1) == found.targets) & graded
+        parts.append((found.nats(), found.count(), right.sum((1, 2)), graded.sum((1, 2))))
     model.train()
-    total = Scores(*(torch.stack(column).sum(0) for column in zip(*parts, strict=True)))
-    loss, accuracy = total.loss / total.positions, total.right / total.graded
+    nats, count, right, graded = (torch.stack(column).sum(0) for column in zip(*parts, strict=True))
+    loss, accuracy = nats / count, right / graded
     return {"loss": loss, "accuracy": accuracy.where(loss.isfinite(), torch.nan)}
 
 
@@ -94,8 +103,8 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.stage.rate_at(self.step)
         self.optimizer.zero_grad()
-        scores = score(self.program, batch, source)
-        (scores.loss / scores.positions).sum().backward()
+        found = predict(self.program, batch, source)
+        (found.nats() / found.count()).sum().backward()
         if self.stage.clip is not None:
             clip(self.program.parameters(), self.stage.clip)
         self.optimizer.step()
