@@ -221,3 +221,18 @@ def speed(found: pd.DataFrame) -> pd.DataFrame:
     shown["steps"] = shown["steps"].map("{:,.0f}".format)
     shown["accuracy"] = shown["accuracy"].map("{:.1%}".format)
     return shown.set_index("task").rename(columns={"steps": "median steps to 90 %", "accuracy": "median accuracy"})
+
+
+def controls(found: pd.DataFrame) -> pd.DataFrame:
+    """The cells that ask whether it is the structure, each named as a source of its own, beside what they control."""
+    changed = found["source"].str.startswith("shuffled ")
+    permuted = found["transfer"] == "permuted"
+    controlled = set(found.loc[changed, "source"].str.removeprefix("shuffled ")) | set(found.loc[permuted, "source"])
+    kept = found["source"].isin(controlled) & (found["transfer"] == "full") | permuted | changed
+    kept |= found["source"].isin(["random init", "random tokens", "longer training"])
+    shown = found[kept].copy()
+    shown.loc[permuted[kept], "source"] += ", permuted"
+    shown["transfer"] = "full"
+    names = ["random init", "longer training", "random tokens"]
+    names += [name for each in sorted(controlled) for name in (each, f"shuffled {each}", f"{each}, permuted")]
+    return shown.sort_values("source", key=lambda sources: sources.map(names.index), kind="stable")

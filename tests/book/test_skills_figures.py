@@ -1,0 +1,96 @@
+"""Chapter 04: the grid is read from its rows as it stands there, and its exercises' solutions run."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from structure_first.book import skills_figures
+from structure_first.data import registry
+from structure_first.evidence.store import COLUMNS
+from structure_first.experiments import skills
+from structure_first.experiments.runner import run
+
+CHAPTER = Path(__file__).parents[2] / "book" / "chapters" / "04_what_each_structure_teaches.ipynb"
+SOLUTIONS = [
+    code
+    for cell in nbformat.read(CHAPTER, as_version=4).cells
+    if cell.cell_type == "markdown"
+    for code in re.findall(r"~~~python\n(.*?)~~~", cell.source, re.DOTALL)
+]
+ACCURACY = {
+    "sorting / random init": 0.5,
+    "sorting / set / full": 0.3,
+    "sorting / set / attention": 0.95,
+    "sorting / set / permuted": 0.5,
+    "sorting / shuffled set / full": 0.5,
+}
+
+
+def table(seeds: int = 6) -> pd.DataFrame:
+    """Rows of cells whose every seed is 0.01 better than the one before."""
+    lines = [
+        ("skills", "laptop", cell, 2, seed, step, 1000, 1000, "accuracy", value * step / 200 + seed / 100, "run")
+        for cell, value in ACCURACY.items()
+        for seed in range(seeds)
+        for step in (100, 200)
+    ]
+    for cell in ACCURACY:
+        if "init" not in cell:
+            lines += [
+                ("skills", "laptop", cell, 2, seed, 0, 0, 0, "mastery", 0.5 if "shuffled" in cell else 1.0, "run")
+                for seed in range(seeds)
+            ]
+    return pd.DataFrame(lines, columns=list(COLUMNS))
+
+
+def test_the_grid_pairs_every_seed_with_random_init():
+    found = skills_figures.grid(table()).set_index(["cell", "seed"])
+    assert found.loc[("sorting / set / full", 3), "gain"] == pytest.approx(-0.2)
+    assert found.loc[("sorting / set / attention", 3), ["task", "source", "transfer"]].tolist() == [
+        "sorting",
+        "set",
+        "attention",
+    ]
+    assert found.loc[("sorting / set / attention", 3), "steps"] == 200
+    assert np.isinf(found.loc[("sorting / set / full", 3), "steps"])
+
+
+def test_the_summary_knows_harm_from_help_and_what_was_not_learnt():
+    summary = skills_figures.summary(skills_figures.grid(table()))
+    full, attention = summary.loc["sorting / set / full"], summary.loc["sorting / set / attention"]
+    assert full["high"] < 0 < attention["low"] and attention["solved"] == 1 and full["solved"] == 0
+    assert full["p"] == attention["p"] == 2 / 2**6
+    assert summary.loc["sorting / shuffled set / full", "p"] == 1
+    assert skills_figures._written(attention) == "<b>98%</b>"
+    assert skills_figures._written(summary.loc["sorting / shuffled set / full"]) == "52%°"
+
+
+def test_controls_stand_beside_what_they_control():
+    shown = skills_figures.controls(skills_figures.grid(table()))
+    assert list(dict.fromkeys(shown["source"])) == ["random init", "set", "shuffled set", "set, permuted"]
+    assert set(shown.loc[shown["source"] == "set", "cell"]) == {"sorting / set / full"}
+
+
+def test_figures_of_a_part_of_the_grid_say_what_was_not_run():
+    found = skills_figures.grid(table())
+    heat = skills_figures.heat_map(found, ["set", "eca"], list(skills.TRANSFERS))
+    first = heat.data[0]
+    assert first.z[0][0] == pytest.approx(-0.2) and np.isnan(first.z[1][0]) and first.customdata[1][0] == "not run"
+    assert "seed 5: 35.0%" in first.customdata[0][0]
+    assert [button.label for button in heat.layout.updatemenus[0].buttons] == list(skills.TRANSFERS)
+    ranking = skills_figures.ranking(found, ["set", "eca"], list(skills.TRANSFERS))
+    assert [trace.name for trace in ranking.data] == [*skills.TRANSFERS, "random init"]
+    assert skills_figures.beside_the_paper(found)["here, median"].eq("not run").all()
+
+
+@pytest.mark.parametrize("solution", SOLUTIONS, ids=["eleventh", "broken"])
+def test_the_solutions_run(solution, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(registry, "RULES", dict(registry.RULES))
+    names = {"skills": skills, "run": run, "Path": Path, "scale": "smoke", "out": tmp_path}
+    exec(compile(solution, "solution", "exec"), names)
+    shown = capsys.readouterr().out
+    assert all(cell in shown for cell in names["cells"])

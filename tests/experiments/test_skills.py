@@ -1,0 +1,46 @@
+"""The grid: whole at every scale, its controls what they say, and every cell's two stages fit each other."""
+
+import pytest
+
+from structure_first.data.registry import DIAGNOSTICS, PROCEDURAL
+from structure_first.experiments import skills
+from structure_first.experiments.jobs import Job
+
+
+@pytest.mark.parametrize("scale", ["smoke", "laptop", "gpu", "paper"])
+def test_the_grid_is_whole(scale):
+    cells = skills.cells(scale)
+    split = [cell.split(" / ") for cell in cells]
+    assert {task for task, *_ in split} == set(DIAGNOSTICS)
+    assert {recipe.first.source for recipe in cells.values() if recipe.first} >= set(PROCEDURAL)
+    for task in DIAGNOSTICS:
+        names = {tuple(rest) for first, *rest in split if first == task}
+        assert {(name, transfer) for name in skills.sources(scale) for transfer in skills.TRANSFERS} < names
+        assert {("random init",), ("longer training",), ("random tokens", "full")} < names
+        assert any(name.startswith("shuffled ") for name, *_ in names) and any("permuted" in name for name in names)
+    assert set(skills.EXPERIMENT.live) <= set(cells)
+    assert not set(skills.EXPERIMENT.live_seeds) & set(range(300, 300 + skills.EXPERIMENT.seeds[scale]))
+
+
+@pytest.mark.parametrize("scale", ["laptop", "paper"])
+def test_positions_of_stage_one_reach_through_stage_two(scale, tmp_path):
+    """A transform or a word is at least as long as a diagnostic, so that no position of `full` starts afresh."""
+    for cell, recipe in skills.cells(scale).items():
+        if recipe.first and cell.endswith("/ full"):
+            job = Job.of(cell, recipe, (0,), tmp_path)
+            before = Job((job.replicas[0].before,), tmp_path)
+            assert before.shape.context >= job.shape.context, cell
+            assert (before.shape.layers, before.shape.width) == (job.shape.layers, job.shape.width)
+
+
+def test_longer_training_spends_stage_ones_updates_on_the_diagnostic():
+    cells = skills.cells("laptop")
+    extra = cells["sorting / longer training"].second.stage.steps - cells["sorting / random init"].second.stage.steps
+    assert extra == cells["sorting / set / full"].first.stage.steps
+    assert cells["sorting / shuffled set / full"].first.stage.mastery is None
+
+
+def test_the_paper_multiplies_with_a_larger_model():
+    large = skills.cells("paper")["multiplication / random init"]
+    assert (large.layers, large.heads, large.width, large.second.stage.batch) == (4, 8, 512, 64)
+    assert large.second.settings == {} and large.second.make().settings == {"digits": 5}
