@@ -23,7 +23,7 @@ from structure_first.experiments.jobs import Job, initial_model, trained, traine
 from structure_first.experiments.recipe import Experiment
 from structure_first.model.transfer import Transfer, transfer
 from structure_first.model.transformer import Transformer
-from structure_first.training.devices import device
+from structure_first.training.devices import device, keep_freed_memory
 from structure_first.training.loop import fit
 
 JUMPED = 0.9  # far above any guess: nothing was ever seen to stay between the two
@@ -156,6 +156,7 @@ def training_maps(job: Job, rows: pd.DataFrame, pairs: int = 6, frames: int = 20
 
     of_job = rows[(rows["cell"] == job.name) & (rows["seed"] == job.seeds[0]) & (rows["stage"] == job.stage)]
     stage = replace(job.phase.stage, evaluate_every=max(1, int(of_job["step"].max()) // frames))
+    keep_freed_memory()
     model = initial_model(job).to(device(job.device))
     rows = fit(model, job.phase.make(), stage, name=f"stage {job.stage}", label=f"{label(job)}, again", watch=watch)
     right = {row["step"]: row["value"] for row in rows if row["metric"] == "accuracy"}
