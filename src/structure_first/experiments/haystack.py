@@ -13,6 +13,7 @@ from structure_first.training.stage import Stage
 # Everything goes across. Stage two's tokens are others, so their embeddings are new rows from stage one's distribution.
 FULL = Transfer(embeddings="resample")
 MEAN = Transfer(embeddings="mean")  # the paper's rule for the diagnostics
+PERMUTED = Transfer(attention="permute", mlp="permute", norms="permute", positions="permute", embeddings="resample")
 GROUPS = ("attention", "mlp", "norms", "positions")
 
 DYCK = {"k": 64, "length": 32}
@@ -75,6 +76,7 @@ def cells(scale: str) -> dict[str, Recipe]:
         for group in ("attention", "mlp"):
             found[f"{name} {group}"] = Recipe(warm[name], Transfer.only(group), task)
     found["dyck embeddings"] = Recipe(warm["dyck"], Transfer.only(embeddings="resample"), task)
+    found["dyck permuted"] = Recipe(warm["dyck"], PERMUTED, task)
     for name in ("shuffled dyck", "random tokens"):
         found[name] = Recipe(warm[name], FULL, task)
     return found

@@ -8,6 +8,7 @@ has, and two cores need a night for all of it.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from structure_first.experiments.haystack import PERMUTED
 from structure_first.experiments.recipe import Experiment, Phase, Recipe
 from structure_first.model.transfer import Transfer
 from structure_first.training.stage import Stage
@@ -18,7 +19,6 @@ TRANSFERS = {
     "attention": Transfer.only("attention"),
     "mlp": Transfer.only("mlp"),
 }
-PERMUTED = Transfer(attention="permute", mlp="permute", norms="permute", positions="permute", embeddings="resample")
 BRACKETS = (8, 16, 64)  # types, of each language
 
 

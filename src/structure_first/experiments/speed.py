@@ -1,0 +1,156 @@
+"""What a training program costs on this machine: by the number of its replicas, and beside the machine's floor."""
+
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import pandas as pd
+import torch
+
+from structure_first.evidence import flops
+from structure_first.evidence.traffic import Traffic, ceilings, settle
+from structure_first.experiments import skills
+from structure_first.experiments.jobs import Job, out_of_memory
+from structure_first.experiments.planning import SPARE, bytes_of, free_memory
+from structure_first.model.transformer import Transformer
+from structure_first.training.devices import device as pick_device
+from structure_first.training.devices import keep_freed_memory
+from structure_first.training.loop import Run
+from structure_first.training.stream import Stream
+
+CELL = "reversed_addition / random init"
+
+
+def program(replicas: int, scale: str = "laptop", device: str = "auto", cell: str = CELL) -> Job:
+    """So many replicas of a cell of the grid as one program; no file of it is ever read or written."""
+    return Job.of(cell, skills.cells(scale)[cell], range(replicas), Path(), device)
+
+
+def update_of(job: Job) -> Callable[[], None]:
+    """An update of all the job's replicas, from fresh weights and on one batch, drawn beforehand."""
+    keep_freed_memory()
+    made, where, stage = job.phase.make(), pick_device(job.device), job.phase.stage
+    run = Run(Transformer(job.shape, job.seeds).to(where), made, stage, "speed")
+    stream = Stream(made, stage.batch, job.seeds, "speed", where)
+    stream.block = 1
+    batch = stream(0)
+    return lambda: run.update(batch, made)
+
+
+def seconds_of(update: Callable[[], None], spend: float, least: int = 3) -> float:
+    """The median of the updates that fit into `spend` seconds, `least` of them at least, after two to warm up."""
+    found: list[float] = []
+    while sum(found[2:]) < spend or len(found) < 2 + least:
+        settle()
+        began = perf_counter()
+        update()
+        settle()
+        found.append(perf_counter() - began)
+    return median(found[2:])
+
+
+def by_replicas(
+    largest: int = 128, scale: str = "laptop", device: str = "auto", longest: float = 2.0, spend: float = 0.5
+) -> pd.DataFrame:
+    """Seconds a step and memory a replica for 1, 2, 4 ... `largest` replicas, with torch's present threads.
+
+    It ends early where a step takes more than `longest` seconds or the next program would not fit into free memory.
+    `spend` seconds of updates are timed for each. "counted" memory is what a plan reckons with; "peak", on CUDA, is
+    what torch allocated at most.
+    """
+    where, lines, replicas = pick_device(device), [], 1
+    counted = bytes_of(program(1, scale, device))
+    while replicas <= largest and replicas * counted < SPARE * free_memory(where):
+        try:
+            if where.type == "cuda":
+                torch.cuda.reset_peak_memory_stats()
+                before = torch.cuda.memory_allocated()
+            seconds = seconds_of(update_of(program(replicas, scale, device)), spend)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            break
+        line = {"replicas": replicas, "seconds a step": seconds, "models x steps a second": replicas / seconds}
+        line["MB a replica, counted"] = counted / 1e6
+        if where.type == "cuda":
+            line["MB a replica, peak"] = (torch.cuda.max_memory_allocated() - before) / replicas / 1e6
+        lines.append(line)
+        if seconds > longest:
+            break
+        replicas *= 2
+    return pd.DataFrame(lines).set_index("replicas")
+
+
+def floor(job: Job, spend: float = 1.0) -> pd.DataFrame:
+    """What one update of the job asks of the machine, the machine's ceilings, and the least time that follows.
+
+    Matrix products are counted from the model, bytes and calls from the update's ops as they run; the ceilings are
+    measured in this process with its present threads. `share` is of the measured step, in the last line.
+    """
+    made, update = job.phase.make(), update_of(job)
+    seconds = seconds_of(update, spend)
+    with Traffic() as traffic:
+        update()
+    del update
+    most = ceilings(pick_device(job.device), spend / 2)
+    products = flops.training(job.shape, made) * job.phase.stage.batch * len(job.replicas)
+    lines = [
+        ("matrix products", products / 1e9, "GFLOP", most.flops / 1e9),
+        ("bytes, if from the cache", traffic.bytes / 1e9, "GB", most.cache / 1e9),
+        ("bytes, if from memory", traffic.bytes / 1e9, "GB", most.memory / 1e9),
+        ("operator calls", traffic.calls / 1e3, "thousand", 1e-3 / most.call),
+        ("views", traffic.views / 1e3, "thousand", 1e-3 / most.view),
+        ("the step, measured", 1.0, "step", 1 / seconds),
+    ]
+    frame = pd.DataFrame(lines, columns=["what", "counted", "unit", "most a second"]).set_index("what")
+    frame["least ms"] = 1e3 * frame["counted"] / frame["most a second"]
+    frame["share"] = frame["least ms"] / (1e3 * seconds)
+    return frame
+
+
+def held_back(found: pd.DataFrame) -> str:
+    """What `floor` found, as a sentence: how far the step is from the floor, and what most of its time goes to.
+
+    The floor is the larger of what the products and the bytes need, these at the cache's speed: a lower bound, since
+    some bytes do come from memory.
+    """
+    ms = found["least ms"]
+    step, products, cached = ms["the step, measured"], ms["matrix products"], ms["bytes, if from the cache"]
+    calls = ms["operator calls"] + ms["views"]
+    parts = {
+        "the matrix products": products,
+        "the bytes that the operators pass to one another": cached,
+        "the calls of the operators": calls,
+        "what none of these counts (bytes that come from memory, elementwise arithmetic, short rows, idle threads)": (
+            step - products - cached - calls
+        ),
+    }
+    most = max(parts, key=parts.get)
+    least = max(products, cached)
+    return (
+        f"A step takes {step:.3g} ms, {step / least:.1f} times its floor of {least:.3g} ms: at the measured ceilings "
+        f"the matrix products need {products:.3g} ms, the bytes {cached:.3g} ms if all come from the cache and "
+        f"{ms['bytes, if from memory']:.3g} ms if all come from memory, and the calls {calls:.3g} ms. "
+        f"Most of the step goes to {most}: {parts[most]:.3g} ms."
+    )
+
+
+def operators(job: Job, updates: int = 3, largest: int = 8) -> pd.DataFrame:
+    """The operators that one update of the job spends most time in, and the bytes a second that each reaches.
+
+    They are timed one by one, so that what they take together is not the step: nothing overlaps, and what Python and
+    the automatic differentiation do between them is left out.
+    """
+    update = update_of(job)
+    update()
+    with Traffic() as traffic:
+        for _ in range(updates):
+            update()
+    lines = [
+        (name, calls / updates, moved / updates / 1e9, 1e3 * seconds / updates, moved / seconds / 1e9)
+        for name, (calls, moved, seconds) in traffic.by_op.items()
+    ]
+    frame = pd.DataFrame(lines, columns=["operator", "calls", "GB", "ms", "GB a second"]).set_index("operator")
+    frame["share"] = frame["ms"] / frame["ms"].sum()
+    return frame.nlargest(largest, "ms")
