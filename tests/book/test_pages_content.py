@@ -44,7 +44,8 @@ def results(tmp_path):
 
 
 def query(**compare: str) -> dict:
-    return {"experiment": "trial", "metric": "accuracy", "compare": list(map(list, compare.items())), "reproduced_from": 0.4}
+    pairs = [list(pair) for pair in compare.items()]
+    return {"experiment": "trial", "metric": "accuracy", "compare": pairs, "reproduced_from": 0.4}
 
 
 def test_the_ledger_is_computed(results):
