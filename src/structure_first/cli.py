@@ -153,7 +153,7 @@ def show_plan(jobs: "list[Job]", workers: int) -> None:
         typer.echo("nothing is missing")
         return
     table = costs(jobs, workers)
-    typer.echo(table.round({"PFLOPs": 3, "MB a model": 1, "hours": 2}).to_string(index=False))
+    typer.echo(table.to_string(index=False, float_format="{:.3g}".format))
     typer.echo(
         f"in all {table['models'].sum():,} models, {table['PFLOPs'].sum():.3g} PFLOPs and at most "
         f"{table['hours'].sum():.2g} hours on this machine with {workers} processes"

@@ -83,7 +83,8 @@ def test_figures_of_a_part_of_the_grid_say_what_was_not_run():
     assert "seed 5: 35.0%" in first.customdata[0][0]
     assert [button.label for button in heat.layout.updatemenus[0].buttons] == list(skills.TRANSFERS)
     ranking = skills_figures.ranking(found, ["set", "eca"], list(skills.TRANSFERS))
-    assert [trace.name for trace in ranking.data] == [*skills.TRANSFERS, "random init"]
+    assert [trace.name for trace in ranking.data if trace.name] == [*skills.TRANSFERS, "random init"]
+    assert [len(trace.x) for trace in ranking.data[:4:2]] == [6, 0], "a small dot for every seed"
     assert skills_figures.beside_the_paper(found)["here, median"].eq("not run").all()
 
 

@@ -128,21 +128,35 @@ def _seeds(cell: pd.DataFrame) -> str:
 
 
 def ranking(found: pd.DataFrame, sources: Sequence[str], transfers: Sequence[str]) -> go.Figure:
-    """Per diagnostic (buttons) the sources from best to worst: median accuracy of every transfer with its interval."""
+    """Per diagnostic (buttons) the sources from best to worst: every transfer's seeds, median and its interval."""
     table = summary(found)
     tasks = [task for task in skills.diagnostics("laptop") if (table["task"] == task).any()]
     fig = figures.plain(140 + 30 * len(sources), margin={"l": 150, "t": 120}, xaxis={"tickformat": ".0%"})
     fig.update_layout(legend={"y": 1.01})
-    buttons, per_task = [], len(transfers) + 1
+    buttons, per_task = [], 2 * len(transfers) + 1
     for number, task in enumerate(tasks):
         here = table[(table["task"] == task) & table["source"].isin(sources) & table["transfer"].isin(transfers)]
         order = here.groupby("source")["accuracy"].max().sort_values().index.to_list()
         base = table.loc[f"{task} / random init", "accuracy"]
         for place, transfer in enumerate(transfers):
             lines = here[here["transfer"] == transfer].set_index("source").reindex(order)
+            heights = pd.Series(np.arange(len(order)) + 0.18 * (place - (len(transfers) - 1) / 2), order)
+            seeds = found[found["cell"].isin(here.index[here["transfer"] == transfer])]
+            fig.add_scatter(
+                x=seeds["accuracy"].round(4),
+                y=heights[seeds["source"]],
+                mode="markers",
+                marker={"size": 4, "color": figures.PALETTE[place], "opacity": 0.45},
+                text=seeds["source"] + f", {transfer}, seed " + seeds["seed"].astype(str),
+                hovertemplate="%{text}: %{x:.1%}<extra></extra>",
+                legendgroup=transfer,
+                showlegend=False,
+                visible=number == 0,
+            )
             fig.add_scatter(
                 x=lines["accuracy"].round(4),
-                y=[position + 0.18 * (place - (len(transfers) - 1) / 2) for position in range(len(order))],
+                y=heights,
+                legendgroup=transfer,
                 error_x={
                     "type": "data",
                     "symmetric": False,
@@ -159,7 +173,7 @@ def ranking(found: pd.DataFrame, sources: Sequence[str], transfers: Sequence[str
                     "symbol": ["circle-open" if learnt < LEARNT else "circle" for learnt in lines["learnt"]],
                 },
                 text=[f"{source}, {transfer}" for source in order],
-                hovertemplate="%{text}: %{x:.1%}<extra></extra>",
+                hovertemplate="%{text}: median %{x:.1%}<extra></extra>",
                 visible=number == 0,
             )
         fig.add_scatter(
