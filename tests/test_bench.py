@@ -3,20 +3,73 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
+from itertools import islice
 
+import pytest
+
+from structure_first.bench import grid
 from structure_first.data.registry import PROCEDURAL
+from structure_first.experiments.speed import program
+from structure_first.model.transformer import Transformer
+from structure_first.model.weights import to_hf
+from structure_first.training.loop import Run, predict
+from structure_first.training.stream import Stream
+
+RATIO = re.compile(r"(\d+\.\d\d) x \((\d+\.\d\d) to (\d+\.\d\d)\)")
 
 
-def test_quick_prints_every_ratio():
-    command = [sys.executable, "-m", "structure_first.bench", "--quick"]
-    said = subprocess.run(command, capture_output=True, text=True)
-    assert said.returncode == 0, said.stderr
-    assert "Traceback" not in said.stderr
-    lines = said.stdout.splitlines()
+@pytest.fixture(scope="module")
+def said() -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "structure_first.bench", "--quick"], capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+def test_quick_prints_every_ratio(said: str):
+    lines = said.splitlines()
     assert re.search(r"\d+ cores, torch \d", lines[0])
     listed = [line.split()[0] for line in lines if line.startswith("  ")]
     assert set(PROCEDURAL) <= set(listed)
-    assert len(re.findall(r"\d x$", said.stdout, re.MULTILINE)) == 3  # the generators that have a plain peer
-    ratios = re.findall(r"(\d+\.\d\d) x \((\d+\.\d\d) to (\d+\.\d\d)\)", said.stdout)
-    assert len(ratios) >= 2 and len(ratios) % 2 == 0
+    assert len(re.findall(r"\d x$", said, re.MULTILINE)) == 3  # the generators that have a plain peer
+    ratios = RATIO.findall(said)
+    assert len(ratios) >= 4 and len(ratios) % 2 == 0
     assert all(float(low) <= float(middle) <= float(high) for middle, low, high in ratios)
+
+
+def test_quick_prints_the_grids_tables(said: str):
+    grids = said[said.index("The grid: reversed_addition") :]
+    for title in ("against one at a time", "against Trainer"):
+        part = grids[grids.index(title) :].split("\n\n")[0]
+        assert len(RATIO.findall(part)) >= 1, title
+    assert "MB a replica, counted" in grids and "memory of a replica, as a plan counts it" in grids
+    for row in (
+        "matrix products",
+        "bytes, if from the cache",
+        "bytes, if from memory",
+        "operator calls",
+        "_fused_adamw_",
+    ):
+        assert f"\n  {row} " in grids
+    assert "times its floor of" in grids
+    assert "train_loss" not in said  # the Trainer keeps quiet
+
+
+def test_the_trainer_trains_as_we_do():
+    job, steps = program(1, "smoke", "cpu"), 4
+    made, stage = job.phase.make(), replace(job.phase.stage, rate=1e-2, warmup=0)
+    model = Transformer(replace(job.shape, context=made.length), job.seeds)
+    theirs, stream, stamps = to_hf(model), Stream(made, stage.batch, job.seeds, "stage 2"), []
+    run, losses = Run(model, made, stage, "stage 2"), []
+    for step in range(steps):
+        found = predict(model, stream(step), made)
+        losses.append((found.nats() / found.count()).item())
+        run.update(stream(step), made)
+    batches = iter(list(islice(map(stream, range(steps)), steps)))
+    done = grid.trainer(theirs, stage, batches, steps, stamps.append).train()
+    assert stamps == [1, 2, 3, 4]
+    assert losses[-1] < losses[0] - 0.01
+    assert done.training_loss == pytest.approx(sum(losses) / steps, rel=1e-4)

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor, nn
 
-from structure_first.book.figures import coloured, plain
+from structure_first.book.figures import GREY, PALETTE, coloured, plain
 from structure_first.model import weights
 from structure_first.model.transfer import Transfer, group
 from structure_first.model.transformer import Shape, Transformer
@@ -152,3 +152,35 @@ def cut_at(step: int) -> Callable[[int, Transformer], None]:
 def furthest(a: nn.Module, b: nn.Module) -> float:
     """The largest difference between two models' weights."""
     return max(_furthest(mine, other) for mine, other in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def cost_of_replicas(found: pd.DataFrame) -> go.Figure:
+    """What `experiments.speed.by_replicas` measured: a step's time against the number of replicas.
+
+    Beside it, what a cost in proportion to the replicas would be, by the largest program's; and what it takes to train
+    them one after another.
+    """
+    fig = plain(
+        380,
+        xaxis={"title": "replicas in the program", "type": "log", "tickvals": list(found.index)},
+        yaxis={"title": "milliseconds a step", "type": "log"},
+    )
+    replicas, ms = found.index.to_numpy(), 1e3 * found["seconds a step"].to_numpy()
+    lines = {
+        "one after another": (replicas * ms[0], "dot", PALETTE[1]),
+        "in proportion to the largest": (replicas * ms[-1] / replicas[-1], "dash", GREY),
+    }
+    for name, (values, dash, colour) in lines.items():
+        fig.add_scatter(x=replicas, y=values, mode="lines", name=name, line={"dash": dash, "color": colour})
+    hover = "%{x} replicas: %{y:.3g} ms a step<br>%{customdata:,.0f} models x steps a second<extra></extra>"
+    fig.add_scatter(
+        x=replicas,
+        y=ms,
+        customdata=found["models x steps a second"],
+        mode="lines+markers",
+        name="measured",
+        line={"color": PALETTE[0]},
+        hovertemplate=hover,
+    )
+    fig.update_traces(hovertemplate="%{x} replicas: %{y:.3g} ms", selector={"mode": "lines"})
+    return fig

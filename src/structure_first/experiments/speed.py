@@ -122,35 +122,43 @@ def held_back(found: pd.DataFrame) -> str:
         "the matrix products": products,
         "the bytes that the operators pass to one another": cached,
         "the calls of the operators": calls,
-        "what none of these counts (bytes that come from memory, elementwise arithmetic, short rows, idle threads)": (
+        "what none of these counts (Python, bytes from memory, elementwise arithmetic, short rows, idle threads)": (
             step - products - cached - calls
         ),
     }
     most = max(parts, key=parts.get)
     least = max(products, cached)
     return (
-        f"A step takes {step:.3g} ms, {step / least:.1f} times its floor of {least:.3g} ms: at the measured ceilings "
-        f"the matrix products need {products:.3g} ms, the bytes {cached:.3g} ms if all come from the cache and "
-        f"{ms['bytes, if from memory']:.3g} ms if all come from memory, and the calls {calls:.3g} ms. "
-        f"Most of the step goes to {most}: {parts[most]:.3g} ms."
+        f"A step takes {_ms(step)}, {step / least:.1f} times its floor of {_ms(least)}: at the measured ceilings "
+        f"the matrix products need {_ms(products)}, the bytes {_ms(cached)} if all come from the cache and "
+        f"{_ms(ms['bytes, if from memory'])} if all come from memory, and the calls {_ms(calls)}. "
+        f"Most of the step goes to {most}: {_ms(parts[most])}."
     )
 
 
-def operators(job: Job, updates: int = 3, largest: int = 8) -> pd.DataFrame:
+def _ms(value: float) -> str:
+    return f"{value:,.0f} ms" if value >= 100 else f"{value:.3g} ms"
+
+
+def operators(job: Job, updates: int = 5, largest: int = 8) -> pd.DataFrame:
     """The operators that one update of the job spends most time in, and the bytes a second that each reaches.
 
-    They are timed one by one, so that what they take together is not the step: nothing overlaps, and what Python and
-    the automatic differentiation do between them is left out.
+    They are timed one by one, each in the median of some updates; what they take together is not the step, since
+    nothing overlaps, and what Python and the automatic differentiation do between them is left out. The last line is
+    their sum.
     """
-    update = update_of(job)
+    update, rounds = update_of(job), []
     update()
-    with Traffic() as traffic:
-        for _ in range(updates):
+    for _ in range(updates):
+        with Traffic() as traffic:
             update()
-    lines = [
-        (name, calls / updates, moved / updates / 1e9, 1e3 * seconds / updates, moved / seconds / 1e9)
-        for name, (calls, moved, seconds) in traffic.by_op.items()
-    ]
+        rounds.append(traffic.by_op)
+    lines = []
+    for name, (calls, moved, _) in rounds[-1].items():
+        seconds = median(each[name][2] for each in rounds if name in each)
+        lines.append((name, calls, moved / 1e9, 1e3 * seconds, moved / seconds / 1e9))
     frame = pd.DataFrame(lines, columns=["operator", "calls", "GB", "ms", "GB a second"]).set_index("operator")
-    frame["share"] = frame["ms"] / frame["ms"].sum()
-    return frame.nlargest(largest, "ms")
+    whole = frame.sum()
+    whole["GB a second"] = 1e3 * whole["GB"] / whole["ms"]
+    found = pd.concat([frame.nlargest(largest, "ms"), whole.rename("all of them").to_frame().T.rename_axis("operator")])
+    return found.assign(share=found["ms"] / whole["ms"])

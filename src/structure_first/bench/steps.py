@@ -1,0 +1,73 @@
+"""A step of our loop against the same GPT-2 from `transformers` in the plain loop that its documentation shows.
+
+Both take the same batches from the same stream, clip, and step AdamW, in float32 and with as many threads; the peer
+keeps no cache, and its labels are -100 wherever no loss is wanted. Ours keeps freed memory, as our training does, and
+the peer's is as PyTorch leaves it. Then ten seeds along the replica axis against one seed in the same loop.
+"""
+
+from functools import partial
+
+import torch
+
+from structure_first.bench.sides import Side, Sizes, Take, by_steps, compare, cores, ending, judged, table
+from structure_first.data.registry import source
+from structure_first.errors import UserError
+from structure_first.model.transformer import Shape, Transformer
+from structure_first.model.weights import hf_config
+from structure_first.training.devices import keep_freed_memory
+from structure_first.training.loop import Run
+from structure_first.training.stage import Stage
+from structure_first.training.stream import Stream
+
+TARGET_STEP, TARGET_REPLICAS = 3.0, 1.5
+
+
+def ours(pairs: int, batch: int, replicas: int) -> Take:
+    """Steps of the package's loop."""
+    keep_freed_memory()
+    of = source("haystack", pairs=pairs)
+    model = Transformer(Shape(of.vocab, of.length - 1), range(replicas))
+    run = Run(model, of, Stage(steps=10**6, batch=batch), "bench")
+    stream = Stream(of, batch, model.seeds, "bench")
+    return by_steps(lambda: run.update(stream(run.step), of))
+
+
+def peers(pairs: int, batch: int) -> Take:
+    """Steps of a plain PyTorch loop around the same model from transformers."""
+    try:
+        from transformers import GPT2Config, GPT2LMHeadModel, logging
+    except ImportError:
+        raise UserError("the bench compares with transformers, which is not installed; use make bench") from None
+    logging.set_verbosity_error()
+    of = source("haystack", pairs=pairs)
+    model = GPT2LMHeadModel(GPT2Config(**hf_config(Shape(of.vocab, of.length)))).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-3)
+    batches = map(Stream(of, batch, [0], "bench"), range(10**6))
+
+    def step() -> None:
+        tokens, loss_mask = (tensor[0] for tensor in next(batches))
+        optimizer.zero_grad()
+        labels = tokens.masked_fill(~loss_mask, -100)
+        model(input_ids=tokens, labels=labels, use_cache=False).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    return by_steps(step)
+
+
+def report(sizes: Sizes) -> None:
+    steps, replicas = [], []
+    one = Side(partial(ours, batch=sizes.batch, replicas=1))
+    peer = Side(partial(peers, batch=sizes.batch))
+    many = Side(partial(ours, batch=sizes.batch, replicas=sizes.replicas), replicas=sizes.replicas)
+    with ending(one, peer, many) as sides:
+        for threads in sorted({1, cores()}):
+            for pairs in sizes.pairs:
+                alone, theirs, together = compare(sides, pairs, threads, sizes)
+                case = (f"{pairs} pairs", f"{threads}")
+                steps.append(case + judged(alone, theirs, TARGET_STEP))
+                replicas.append(case + judged(together, alone, TARGET_REPLICAS))
+    head = ("haystack", "threads", "ours", "transformers", "target", "met", "ratio, median (range)")
+    table(f"Optimizer steps a second, batch {sizes.batch}, float32", head, steps)
+    head = ("haystack", "threads", f"{sizes.replicas} at once", "one", "target", "met", "ratio, median (range)")
+    table("Models times steps a second, seeds along the replica axis", head, replicas)
