@@ -18,7 +18,7 @@ from structure_first.evidence.store import Store
 from structure_first.experiments import jobs, planning
 from structure_first.experiments.jobs import Job
 from structure_first.experiments.planning import plan
-from structure_first.experiments.recipe import Experiment, Phase, Recipe
+from structure_first.experiments.recipe import Experiment, Phase, Recipe, digest, plain
 from structure_first.experiments.runner import run
 from structure_first.model.transfer import Transfer
 from structure_first.training.stage import Stage
@@ -156,7 +156,7 @@ CHILD = """
     import sys
     from pathlib import Path
     from dataclasses import replace
-    from structure_first.experiments.recipe import Experiment, Phase, Recipe
+    from structure_first.experiments.recipe import Experiment, Phase, Recipe, digest, plain
     from structure_first.experiments.runner import run
     from structure_first.training.stage import Stage
     stage = Stage(steps=300, batch=8, warmup=2, held_out=16, evaluate_every=100)
@@ -181,3 +181,17 @@ def test_a_killed_run_goes_on_and_repeats_no_finished_cell(tmp_path):
     assert after["cell"].nunique() == 3 and set(finished["run"]) < set(after["run"])
     kept = after[after["run"].isin(finished["run"])].reset_index(drop=True)
     pd.testing.assert_frame_equal(kept, finished, check_exact=True)
+
+
+def test_a_field_that_came_later_leaves_the_keys_of_older_rows_as_they_were():
+    recipe = cells("smoke")["identity full"]
+    before = {name: value for name, value in plain(recipe).items() if name != "init"}
+    assert recipe.key == digest([before]) != replace(recipe, init=0.1).key
+
+
+def test_a_wider_init_is_wider(tmp_path):
+    narrow = Job.of("narrow", Recipe(None, None, SECOND), (0,), tmp_path)
+    wide = Job.of("wide", Recipe(None, None, SECOND, init=0.2), (0,), tmp_path)
+    a, b = (jobs.initial_model(job) for job in (narrow, wide))
+    for name in ("embedding", "position", "unembedding", "blocks.0.mlp.up.weight"):
+        torch.testing.assert_close(10 * a.get_parameter(name), b.get_parameter(name))

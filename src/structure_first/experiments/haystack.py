@@ -14,6 +14,9 @@ from structure_first.training.stage import Stage
 FULL = Transfer(embeddings="resample")
 MEAN = Transfer(embeddings="mean")  # the paper's rule for the diagnostics
 PERMUTED = Transfer(attention="permute", mlp="permute", norms="permute", positions="permute", embeddings="resample")
+# GPT-2's 0.02 is for a width of 768 and more. At width 16 it is a twelfth of the usual width ** -0.5, near which stage
+# ones end.
+WIDE = 0.25
 GROUPS = ("attention", "mlp", "norms", "positions")
 
 DYCK = {"k": 64, "length": 32}
@@ -68,6 +71,7 @@ def cells(scale: str) -> dict[str, Recipe]:
         "random tokens": first("random", {"length": fits, "vocab": 2 * DYCK["k"]}, learnt, mastery=None),
     }
     found = {"random init": Recipe(None, None, task), "longer training": Recipe(None, None, second(scale, learnt))}
+    found["wide init"] = Recipe(None, None, task, init=WIDE)
     found["dyck"] = Recipe(warm["dyck"], FULL, task)
     found["dyck mean"] = Recipe(warm["dyck"], MEAN, task)
     for name in ("dyck", "identity", "set"):
@@ -75,6 +79,7 @@ def cells(scale: str) -> dict[str, Recipe]:
             found[f"{name} full"] = Recipe(warm[name], FULL, task)
         for group in ("attention", "mlp"):
             found[f"{name} {group}"] = Recipe(warm[name], Transfer.only(group), task)
+    found["identity attention permuted"] = Recipe(warm["identity"], Transfer.only(attention="permute"), task)
     found["dyck embeddings"] = Recipe(warm["dyck"], Transfer.only(embeddings="resample"), task)
     found["dyck permuted"] = Recipe(warm["dyck"], PERMUTED, task)
     for name in ("shuffled dyck", "random tokens"):

@@ -38,7 +38,7 @@ class Replica:
     @cached_property
     def configuration(self) -> str:
         """The key of what is trained, whatever the seed."""
-        return digest([plain(self.recipe)])
+        return self.recipe.key
 
     @cached_property
     def before(self) -> "Replica | None":
@@ -56,7 +56,8 @@ class Replica:
     def program(self) -> str:
         """Replicas of the same program can train together."""
         recipe = self.recipe
-        return digest([plain(self.phase), recipe.layers, recipe.heads, recipe.width, recipe.second is None])
+        body = (recipe.layers, recipe.heads, recipe.width, recipe.init)
+        return digest([plain(self.phase), *body, recipe.second is None])
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ class Job:
     @property
     def shape(self) -> Shape:
         made, recipe = self.phase.make(), self.replicas[0].recipe
-        return Shape(made.vocab, made.length - 1, recipe.layers, recipe.heads, recipe.width, self.phase.tied)
+        body = dict(layers=recipe.layers, heads=recipe.heads, width=recipe.width, tied=self.phase.tied)
+        return Shape(made.vocab, made.length - 1, **body, init=recipe.init, init_embedding=recipe.init)
 
     def by_recipe(self) -> list[tuple[Recipe, list[int]]]:
         """Each recipe with the places of its replicas in the program."""

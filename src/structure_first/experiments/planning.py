@@ -141,8 +141,11 @@ def seconds_a_step(job: Job, steps: int = 3) -> float:
 def costs(jobs: Sequence[Job], workers: int) -> pd.DataFrame:
     """A line for each kind of program: models, updates, FLOPs, bytes a replica, and at most how many hours.
 
-    One program of each kind is timed for some updates. Seeds that master their source early make it less.
+    One program of each kind is timed for some updates, on as many threads as a worker has. Seeds that master their
+    source early make it less.
     """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads(workers))
     kinds: dict[str, list[Job]] = {}
     for job in jobs:
         kinds.setdefault(job.replicas[0].program, []).append(job)
@@ -157,4 +160,10 @@ def costs(jobs: Sequence[Job], workers: int) -> pd.DataFrame:
         line["MB a model"] = bytes_of(job) / 1e6
         line["hours"] = seconds_a_step(job) / len(job.replicas) * updates / workers / 3600
         lines.append(line)
+    torch.set_num_threads(before)
     return pd.DataFrame(lines)
+
+
+def threads(workers: int) -> int:
+    """A worker's share of the cores."""
+    return max(1, len(os.sched_getaffinity(0)) // workers)

@@ -3,7 +3,8 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 from structure_first.data.batch import Source
@@ -40,6 +41,15 @@ class Recipe:
     layers: int = 2
     heads: int = 4
     width: int = 16
+    init: float = 0.02  # standard deviation of fresh weights and embeddings
+
+    @cached_property
+    def key(self) -> str:
+        """A name for what is trained; a field that came later counts only where it is not at its default, so that older
+        rows keep their keys.
+        """
+        later = {field.name: field.default for field in fields(self) if field.name == "init"}
+        return digest([{name: value for name, value in plain(self).items() if later.get(name, ...) != value}])
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from structure_first.errors import UserError
 from structure_first.evidence.store import Store
 from structure_first.experiments.jobs import Job, execute_in_parts
-from structure_first.experiments.planning import chosen, plan, replicas
+from structure_first.experiments.planning import chosen, plan, replicas, threads
 from structure_first.experiments.recipe import Experiment
 from structure_first.training.devices import device as pick_device
 
@@ -71,9 +71,8 @@ def _each(jobs: Sequence[Job], workers: int, say: Callable[[str], None]) -> Iter
             yield from execute_in_parts(job, say)
         return
     context = multiprocessing.get_context("spawn")
-    threads = max(1, len(os.sched_getaffinity(0)) // workers)
     tqdm.set_lock(context.RLock())  # one for all processes, so that their bars do not overwrite each other
-    setup = dict(initializer=_worker, initargs=(threads, tqdm.get_lock(), os.getpid()))
+    setup = dict(initializer=_worker, initargs=(threads(workers), tqdm.get_lock(), os.getpid()))
     with ProcessPoolExecutor(workers, mp_context=context, **setup) as pool:
         waiting, running = list(jobs), {}
         try:
@@ -102,9 +101,9 @@ def _say(line: str) -> None:
     tqdm.write(line, file=sys.stderr)
 
 
-def _worker(threads: int, lock, parent: int) -> None:
+def _worker(count: int, lock, parent: int) -> None:
     """A worker uses its share of the cores, and does not outlive its parent."""
-    torch.set_num_threads(threads)
+    torch.set_num_threads(count)
     tqdm.set_lock(lock)
     if sys.platform == "linux":
         die_with_parent = 1
