@@ -16,7 +16,7 @@ def test_the_grid_is_whole(scale):
     for task in DIAGNOSTICS:
         names = {tuple(rest) for first, *rest in split if first == task}
         assert {(name, transfer) for name in skills.sources(scale) for transfer in skills.TRANSFERS} < names
-        assert {("random init",), ("longer training",), ("random tokens", "full")} < names
+        assert {("random init",), ("wide init",), ("longer training",), ("random tokens", "full")} < names
         assert any(name.startswith("shuffled ") for name, *_ in names) and any("permuted" in name for name in names)
     assert set(skills.EXPERIMENT.live) <= set(cells)
     assert not set(skills.EXPERIMENT.live_seeds) & set(range(300, 300 + skills.EXPERIMENT.seeds[scale]))

@@ -27,6 +27,24 @@ from structure_first.training.devices import device, keep_freed_memory
 from structure_first.training.loop import fit
 
 JUMPED = 0.9  # far above any guess: nothing was ever seen to stay between the two
+CLAIM = (
+    "dyck",
+    "identity attention",
+    "set attention",
+    "shuffled dyck",
+    "random tokens",
+    "longer training",
+    "random init",
+)
+SIZE = (
+    "dyck",
+    "dyck permuted",
+    "dyck embeddings",
+    "identity attention",
+    "identity attention permuted",
+    "wide init",
+    "random init",
+)
 LOOKS = ("value → key", "query → key", "query → value")
 KINDS = ("previous token", "induction", "bracket match", *LOOKS, "copying")
 BOTH_WAYS = ((0, "rgba(213,94,0,1)"), (0.5, "rgba(213,94,0,0)"), (0.5, "rgba(15,127,196,0)"), (1, "rgba(15,127,196,1)"))
@@ -35,6 +53,11 @@ BOTH_WAYS = ((0, "rgba(213,94,0,1)"), (0.5, "rgba(213,94,0,0)"), (0.5, "rgba(15,
 def largest_scale(rows: pd.DataFrame) -> str:
     """The largest scale that has rows."""
     return next(scale for scale in SCALES if (rows["scale"] == scale).any())
+
+
+def part(times: pd.Series, cells: Sequence[str]) -> pd.Series:
+    """The times of those of the `cells` that have run."""
+    return times[times.index.get_level_values("cell").isin(cells)]
 
 
 def guess(task: Source) -> float:

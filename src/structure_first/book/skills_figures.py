@@ -243,10 +243,10 @@ def controls(found: pd.DataFrame) -> pd.DataFrame:
     permuted = found["transfer"] == "permuted"
     controlled = set(found.loc[changed, "source"].str.removeprefix("shuffled ")) | set(found.loc[permuted, "source"])
     kept = found["source"].isin(controlled) & (found["transfer"] == "full") | permuted | changed
-    kept |= found["source"].isin(["random init", "random tokens", "longer training"])
+    none = ["random init", "wide init", "longer training", "random tokens"]
+    kept |= found["source"].isin(none)
     shown = found[kept].copy()
     shown.loc[permuted[kept], "source"] += ", permuted"
     shown["transfer"] = "full"
-    names = ["random init", "longer training", "random tokens"]
-    names += [name for each in sorted(controlled) for name in (each, f"shuffled {each}", f"{each}, permuted")]
+    names = none + [name for each in sorted(controlled) for name in (each, f"shuffled {each}", f"{each}, permuted")]
     return shown.sort_values("source", key=lambda sources: sources.map(names.index), kind="stable")

@@ -14,9 +14,8 @@ from structure_first.training.stage import Stage
 FULL = Transfer(embeddings="resample")
 MEAN = Transfer(embeddings="mean")  # the paper's rule for the diagnostics
 PERMUTED = Transfer(attention="permute", mlp="permute", norms="permute", positions="permute", embeddings="resample")
-# GPT-2's 0.02 is for a width of 768 and more. At width 16 it is a twelfth of the usual width ** -0.5, near which stage
-# ones end.
-WIDE = 0.25
+# GPT-2's 0.02 is for a width of 768 and more; at width 16 it is a twelfth of this, near which stage ones end.
+WIDE = Recipe.width**-0.5
 GROUPS = ("attention", "mlp", "norms", "positions")
 
 DYCK = {"k": 64, "length": 32}

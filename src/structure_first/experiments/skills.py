@@ -110,6 +110,7 @@ def cells(scale: str) -> dict[str, Recipe]:
         body = dict(layers=4, heads=8, width=512) if large else {}
         longer = replace(second, stage=replace(second.stage, steps=second.stage.steps + size.first.steps))
         found[f"{task} / random init"] = Recipe(None, None, second, **body)
+        found[f"{task} / wide init"] = Recipe(None, None, second, init=body.get("width", Recipe.width) ** -0.5, **body)
         found[f"{task} / longer training"] = Recipe(None, None, longer, **body)
         found[f"{task} / random tokens / full"] = Recipe(noise, TRANSFERS["full"], second, **body)
         for name, first in firsts.items():
