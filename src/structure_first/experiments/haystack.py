@@ -87,7 +87,10 @@ def cells(scale: str) -> dict[str, Recipe]:
 
 
 def search(scale: str) -> dict[str, Recipe]:
-    """When does Dyck transfer? One change at a time from a base setting, and its groups alone and left out."""
+    """When does Dyck transfer? One change at a time from a base setting, and its groups alone and left out.
+
+    Random init at the other rate and batch tells whether these help Dyck or any model.
+    """
     if scale != "laptop":
         return {}
     task = second(scale)
@@ -96,9 +99,15 @@ def search(scale: str) -> dict[str, Recipe]:
     found["untied"] = Recipe(replace(base, tied=False), FULL, task)
     for k in (8, 16, 128):
         found[f"k {k}"] = Recipe(first("dyck", {**DYCK, "k": k}, 4_000), FULL, task)
+    found["length 64"] = Recipe(first("dyck", {**DYCK, "length": 64}, 4_000), FULL, task)
+    found["p 0.3"] = Recipe(first("dyck", {**DYCK, "p": 0.3}, 4_000), FULL, task)
     for rule in ("mean", "fresh"):
         found[f"embeddings {rule}"] = Recipe(base, Transfer(embeddings=rule), task)
     found["less mastery"] = Recipe(first("dyck", DYCK, 1_500), FULL, task)
+    for name, change in {"rate 3e-3": {"rate": 3e-3}, "batch 64": {"batch": 64}}.items():
+        settings = replace(task, stage=replace(task.stage, **change))
+        found[f"stage two: {name}"] = Recipe(base, FULL, settings)
+        found[f"random init: {name}"] = Recipe(None, None, settings)
     for group in GROUPS:
         found[f"only {group}"] = Recipe(base, Transfer.only(group, embeddings="resample"), task)
         found[f"without {group}"] = Recipe(base, replace(FULL, **{group: "fresh"}), task)
