@@ -14,7 +14,7 @@ from einops import pack, rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-SHARE = 1 << 17  # scores handled at once: half a megabyte, so that they stay in a core's own cache
+SHARE = 1 << 18  # scores handled at once: a megabyte, so that they stay in a core's own cache
 TILE = 16  # queries handled at once: a tile skips the keys that lie in the future of all its queries
 SAFE = 60.0  # exp(60) times any context fits a float32; scores that may exceed it are shifted by their row's maximum
 
@@ -46,11 +46,10 @@ class NarrowAttention(torch.autograd.Function):
             sums.append(tile.new_empty(len(tile), value.shape[1], tile.shape[-1]))
             for part in _shares(weights[-1]):
                 scores, bias = weights[-1][part], future if past is None else future[part]
-                torch.baddbmm(bias, rearrange(tile[part], "head d q -> head q d"), key[part, :, :seen], out=scores)
+                torch.baddbmm(bias, tile[part].mT, key[part, :, :seen], out=scores)
                 if not safe:
                     scores.sub_(scores.amax(-1, keepdim=True))
-                back = rearrange(scores.exp_(), "head q k -> head k q")
-                torch.bmm(value[part, :, :seen], back, out=sums[-1][part])
+                torch.bmm(value[part, :, :seen], scores.exp_().mT, out=sums[-1][part])
         sums = torch.cat(sums, dim=-1)
         mixed, total = sums[:, :-1] / sums[:, -1:], sums[:, -1:]
         ctx.save_for_backward(query, key, value, mixed, total, *weights)
@@ -67,9 +66,9 @@ class NarrowAttention(torch.autograd.Function):
             for part in _shares(tile):
                 seen_key, weight = key[part, :, :seen], tile[part]
                 for_value[part, :, :seen] += _product(grad[part, :, rows], weight)
-                back = torch.bmm(rearrange(inner[part, :, rows], "head d q -> head q d"), value[part, :, :seen])
+                back = torch.bmm(inner[part, :, rows].mT, value[part, :, :seen])
                 back.mul_(weight)
-                for_query[part, :, rows] = torch.bmm(seen_key, rearrange(back, "head q k -> head k q"))
+                for_query[part, :, rows] = torch.bmm(seen_key, back.mT)
                 for_key[part, :, :seen] += _product(query[part, :, rows], back)
         split = "(batch head) d time -> batch head d time"
         return *(rearrange(x, split, head=ctx.heads) for x in (for_query, for_key, for_value)), None
