@@ -98,6 +98,33 @@ def settings(arguments: list[str]) -> dict[str, int | float]:
 
 
 @app.command()
+def pack(
+    corpus: Annotated[str, typer.Argument(help="language, code, math, c4, codeparrot, hub:OWNER/NAME, or a path")],
+    tokeniser: Annotated[str, typer.Option(help="bytes, characters, bpe:VOCAB, a folder, or a hub name")],
+    out: Annotated[Path, typer.Option(help="the folder of shards")],
+    limit_tokens: Annotated[int | None, typer.Option(help="about how many; all if left out")] = None,
+    held_out: Annotated[float, typer.Option(help="the share of documents that are never trained on")] = 0.01,
+    text_column: Annotated[str | None, typer.Option(help="of JSON lines, Parquet and the hub [default: text]")] = None,
+    seed: Annotated[int, typer.Option(help="makes the questions of math, orders language and code")] = 0,
+) -> None:
+    """Pack a corpus into shards of tokens.
+
+    A path is a text, JSON lines or Parquet file, a folder or a glob. Packing that was stopped goes on where it was when
+    the same command is given again.
+    """
+    from structure_first.data.corpora.packing import pack
+
+    made = pack(
+        corpus, tokeniser, out, text_column=text_column, seed=seed, held_out=held_out, limit_tokens=limit_tokens
+    )
+    counts = ", ".join(
+        f"{made['tokens'][split]:,} tokens of {made['documents'][split]:,} documents {said}"
+        for split, said in (("train", "to train on"), ("held_out", "held out"))
+    )
+    typer.echo(f"packed {out}: {counts}; {made['documents']['duplicates']:,} copies dropped")
+
+
+@app.command()
 def run(
     experiment: Annotated[str, typer.Argument(help="the experiment's name")],
     scale: Scale = "laptop",

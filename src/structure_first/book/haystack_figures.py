@@ -42,6 +42,7 @@ SIZE = (
     "dyck embeddings",
     "identity attention",
     "identity attention permuted",
+    "wide tied init",
     "wide init",
     "random init",
 )

@@ -66,7 +66,7 @@ def heat_map(found: pd.DataFrame, sources: Sequence[str], transfers: Sequence[st
     table, tasks = summary(found), [task for task in skills.diagnostics("laptop") if (found["task"] == task).any()]
     seeds = found.groupby("cell").apply(_seeds, include_groups=False)
     lines = table.reset_index().set_index(["transfer", "source", "task"])
-    fig = figures.plain(110 + 27 * len(sources), margin={"l": 150, "r": 20, "t": 80, "b": 30})
+    fig = figures.plain(125 + 27 * len(sources), margin={"l": 150, "r": 20, "t": 95, "b": 30})
     for transfer in transfers:
         gain, text, hover = [], [], []
         for source in sources:
@@ -103,9 +103,9 @@ def heat_map(found: pd.DataFrame, sources: Sequence[str], transfers: Sequence[st
 
 
 def _menu(buttons: list[dict]) -> dict:
-    return {"type": "buttons", "direction": "right", "x": 0, "y": 1.1, "xanchor": "left", "yanchor": "bottom"} | {
+    return {"type": "buttons", "direction": "right", "x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom"} | {
         "buttons": buttons,
-        "pad": {"b": 14},
+        "pad": {"b": 42},  # pixels above the plot: the legend or the names of the columns lie between
         "bgcolor": figures.CLEAR,
     }
 

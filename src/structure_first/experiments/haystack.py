@@ -71,6 +71,8 @@ def cells(scale: str) -> dict[str, Recipe]:
     }
     found = {"random init": Recipe(None, None, task), "longer training": Recipe(None, None, second(scale, learnt))}
     found["wide init"] = Recipe(None, None, task, init=WIDE)
+    found["tied init"] = Recipe(None, None, replace(task, tied=True))
+    found["wide tied init"] = Recipe(None, None, replace(task, tied=True), init=WIDE)
     found["dyck"] = Recipe(warm["dyck"], FULL, task)
     found["dyck mean"] = Recipe(warm["dyck"], MEAN, task)
     for name in ("dyck", "identity", "set"):

@@ -1,0 +1,295 @@
+"""A corpus packed once: tokens in memory-mapped shards, a manifest, and nothing lost when it is stopped."""
+
+import fcntl
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Integer, UInt64
+from tqdm import tqdm
+
+import structure_first
+from structure_first.data.corpora import tokenisers
+from structure_first.data.corpora.documents import Documents, documents
+from structure_first.data.corpora.packed import (
+    FORMAT,
+    HASHES,
+    MANIFEST,
+    SPLITS,
+    check,
+    digest,
+    read_manifest,
+    shard_path,
+    threshold,
+)
+from structure_first.data.corpora.tokenisers import Tokeniser
+from structure_first.errors import UserError
+from structure_first.files import replacing
+
+BATCH = 1 << 18  # characters tokenised at once
+MOST_BYTES = 4  # that a character takes, so that only the document that reaches a limit goes beyond it
+SHARD_TOKENS = 1 << 24
+SLOW_SHARD_TOKENS = 1 << 20  # of a corpus that is generated, at some ten thousand tokens a second
+MOST_TOKENS = 10**13
+
+
+def pack(
+    corpus: str | Path,
+    tokeniser: str,
+    folder: Path,
+    *,
+    text_column: str | None = None,
+    seed: int = 0,
+    held_out: float = 0.01,
+    limit_tokens: int | None = None,
+    shard_tokens: int | None = None,
+) -> dict:
+    """Pack a corpus into `folder` and return the manifest.
+
+    A document that is an exact copy of an earlier one is dropped. The hash of what it says decides whether it is held
+    out, so that it is on the same side in whatever is packed. Each begins with the tokeniser's separator and lies in
+    one shard. Packing ends with the corpus, or with the document that reaches `limit_tokens`; memory does not grow with
+    the corpus. What is stopped goes on behind its last finished shard when it is called again in the same way, and the
+    result is the same; a higher limit adds to what is there.
+    """
+    if not 0 <= held_out < 1:
+        raise UserError(f"the share held out must be at least 0 and below 1, not {held_out}")
+    for name, value in (("limit", limit_tokens), ("size of a shard", shard_tokens)):
+        if value is not None and not 1 <= value <= MOST_TOKENS:
+            raise UserError(f"the {name} must be from 1 to {MOST_TOKENS:,} tokens, not {value:,}")
+    folder = Path(folder)
+    settings = {"text_column": text_column, "seed": seed}
+    with locked(folder):
+        manifest = read_manifest(folder) if (folder / MANIFEST).exists() else None
+        stream = documents(corpus, **settings, state=manifest and manifest["state"])
+        if stream.endless and limit_tokens is None:
+            raise UserError(f"the corpus {corpus} has no end; say how much of it with --limit-tokens")
+        problem = manifest and difference(manifest, stream.source, tokeniser, held_out)
+        if problem and manifest["shards"]:
+            raise UserError(f"{folder} holds shards of another {problem}; name another folder or remove this one")
+        if problem or manifest is None:
+
+            def training() -> Iterator[str]:
+                for text in documents(corpus, **settings):
+                    if not hashed([text])[0] < threshold(held_out):
+                        yield text
+
+            with closing(training()) as texts:
+                made = tokenisers.tokeniser(tokeniser, lambda: texts)
+            tokenisers.save(made, folder)
+            manifest = begun(stream, made, held_out)
+            write_manifest(folder, manifest)
+        else:
+            made = saved_tokeniser(folder, manifest)
+            check(folder, manifest, *SPLITS, HASHES)
+        size = shard_tokens or (SLOW_SHARD_TOKENS if stream.endless else SHARD_TOKENS)
+        try:
+            add_shards(folder, manifest, stream, made, size, limit_tokens or MOST_TOKENS)
+            if not manifest["shards"]:
+                raise UserError(f"the corpus {corpus} holds no document; name another")
+        except UserError:
+            if not manifest["shards"]:
+                for name in (MANIFEST, tokenisers.FILE, tokenisers.SETTINGS):
+                    (folder / name).unlink(missing_ok=True)
+            raise
+    return manifest
+
+
+def add_shards(
+    folder: Path, manifest: dict, stream: Documents, tokeniser: Tokeniser, shard_tokens: int, limit: int
+) -> None:
+    """Write shard after shard, each with the manifest that counts it."""
+    done, total = sum(manifest["tokens"].values()), None if limit == MOST_TOKENS else limit
+    seen = Seen(folder)
+    for number in range(len(manifest["shards"])):
+        seen.add(np.load(shard_path(folder, HASHES, number)))
+    manifest["finished"] = manifest["ended"] or done >= limit
+    name = f"pack {manifest['source']['corpus']}"
+    with tqdm(total=total, initial=done, unit="token", unit_scale=True, desc=name, disable=None) as bar:
+        while not manifest["finished"]:
+            parts: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
+            kept, tokens, wanted = [], 0, min(shard_tokens, limit - done)
+            while tokens < wanted and (texts := taken(stream, min(BATCH, 1 + (wanted - tokens) // MOST_BYTES))):
+                found = hashed(texts)
+                fresh, held = seen.add(found), found < threshold(manifest["held_out"])
+                for split, chosen in zip(SPLITS, (fresh & ~held, fresh & held), strict=True):
+                    part = joined(tokeniser, [texts[i] for i in np.flatnonzero(chosen)], manifest["dtype"])
+                    parts[split].append(part)
+                    tokens += len(part)
+                    bar.update(len(part))
+                kept.append(found[fresh])
+                manifest["documents"]["duplicates"] += len(texts) - int(fresh.sum())
+            if tokens:
+                add_shard(folder, manifest, parts, np.concatenate(kept))
+            done, ended = done + tokens, tokens < wanted
+            manifest |= {"state": stream.state(), "ended": ended, "finished": ended or done >= limit}
+            write_manifest(folder, manifest)
+
+
+def add_shard(folder: Path, manifest: dict, parts: dict[str, list[np.ndarray]], kept: UInt64[np.ndarray, " n"]) -> None:
+    """Write the files of one shard and count them in the manifest; a split without tokens has no file."""
+    number, shard = len(manifest["shards"]), {}
+    held = int((kept < threshold(manifest["held_out"])).sum())
+    for kind, array in ((split, np.concatenate(parts[split])) for split in SPLITS):
+        if len(array):
+            count = held if kind == "held_out" else len(kept) - held
+            written = write_array(shard_path(folder, kind, number), array)
+            shard[kind] = {"tokens": len(array), "documents": count, "digest": written}
+            manifest["tokens"][kind] += len(array)
+            manifest["documents"][kind] += count
+    shard[HASHES] = {"digest": write_array(shard_path(folder, HASHES, number), kept)}
+    manifest["shards"].append(shard)
+
+
+def write_array(path: Path, array: np.ndarray) -> str:
+    """Write a .npy file whole and return its digest."""
+    with replacing(path) as temporary:
+        with open(temporary, "wb") as file:
+            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+            file.write(array.data)  # unlike numpy's own writer this says why a full disk is full
+            file.flush()
+            os.fsync(file.fileno())
+        return digest(temporary)
+
+
+def write_manifest(folder: Path, manifest: dict) -> None:
+    with replacing(folder / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def begun(stream: Documents, tokeniser: Tokeniser, held_out: float) -> dict:
+    """The manifest of a folder without shards."""
+    made = {name: getattr(tokeniser, name) for name in ("name", "vocab", "separator")}
+    return {
+        "format": FORMAT,
+        "code": structure_first.__version__,
+        "source": stream.source,
+        "tokeniser": made | {"digest": tokenisers.digest(tokeniser)},
+        "held_out": held_out,
+        "dtype": np.min_scalar_type(tokeniser.vocab - 1).name,
+        "finished": False,
+        "ended": False,  # whether the corpus ended, rather than the limit was reached
+        "state": stream.state(),
+        "tokens": dict.fromkeys(SPLITS, 0),
+        "documents": dict.fromkeys((*SPLITS, "duplicates"), 0),
+        "shards": [],
+    }
+
+
+def difference(manifest: dict, source: dict, tokeniser: str, held_out: float) -> str | None:
+    """In what a folder was begun otherwise than is wanted now."""
+    found = (manifest["source"], manifest["tokeniser"]["name"], manifest["held_out"])
+    wanted = (json.loads(json.dumps(source)), tokeniser, held_out)
+    for name, one, other in zip(("corpus", "tokeniser", "held-out share"), found, wanted, strict=True):
+        if one != other:
+            return f"{name} ({one}, not {other})"
+    return None
+
+
+def saved_tokeniser(folder: Path, manifest: dict) -> Tokeniser:
+    """The tokeniser that made the shards in a folder."""
+    path, made = folder / tokenisers.FILE, manifest["tokeniser"]
+    if digest(path) != made["digest"]:
+        raise UserError(
+            f"{path} is not what made the shards beside it; restore it, or remove the folder and pack again"
+        )
+    return tokenisers.saved(path, made["name"])
+
+
+def taken(stream: Iterator[str], characters: int) -> list[str]:
+    """The next documents of that many characters or a little more; none at the end."""
+    texts = []
+    for text in stream:
+        texts.append(text)
+        characters -= len(text) + 1
+        if characters <= 0:
+            break
+    return texts
+
+
+def joined(tokeniser: Tokeniser, texts: list[str], dtype: str) -> Integer[np.ndarray, " token"]:
+    """The tokens of the texts, each behind a separator."""
+    if not texts:
+        return np.empty(0, dtype)
+    tokens, lengths = tokeniser.encode(texts)
+    inside = np.ones(len(tokens) + len(texts), bool)
+    inside[np.cumsum(lengths + 1) - lengths - 1] = False
+    whole = np.full(len(inside), tokeniser.separator, dtype)
+    whole[inside] = tokens
+    return whole
+
+
+def hashed(texts: list[str]) -> UInt64[np.ndarray, " text"]:
+    """A number for each text. A million documents hold two different ones of the same number once in 37 million."""
+    return np.frombuffer(b"".join(blake2b(text.encode(), digest_size=8).digest() for text in texts), "<u8")
+
+
+class Seen:
+    """The hashes met so far: a hash table in a file, which the machine may keep in memory or not."""
+
+    def __init__(self, folder: Path, slots: int = 1 << 16):
+        self.folder, self.count = folder, 0
+        self._table = self._new(slots)
+
+    def _new(self, slots: int) -> UInt64[np.ndarray, " slot"]:
+        try:
+            with tempfile.TemporaryFile(dir=self.folder) as file:
+                os.posix_fallocate(file.fileno(), 0, 8 * slots)  # else a full disk is found by a crash
+                return np.memmap(file, np.uint64, "r+", shape=(slots,))
+        except OSError as error:
+            raise UserError(f"cannot write to {self.folder}: {error.strerror}; free some space") from None
+
+    def add(self, hashes: UInt64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+        """Add the hashes; true where one is met for the first time."""
+        first = np.zeros(len(hashes), bool)
+        distinct, places = np.unique(hashes, return_index=True)
+        while 2 * (self.count + len(distinct)) > len(self._table):
+            old, self._table = self._table, self._new(4 * len(self._table))
+            for start in range(0, len(old), 1 << 20):
+                part = old[start : start + (1 << 20)]
+                self._insert(part[part > 0])
+        first[places] = self._insert(distinct)
+        self.count += int(first.sum())
+        return first
+
+    def _insert(self, hashes: UInt64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+        """Put distinct hashes where they belong; true where one was not there."""
+        table, last = self._table, np.uint64(len(self._table) - 1)
+        hashes = np.maximum(hashes, 1)  # 0 is an empty slot
+        new, waiting, slots = np.zeros(len(hashes), bool), np.arange(len(hashes)), hashes & last
+        while len(waiting):
+            free = table[slots] == 0
+            table[slots[free]] = hashes[waiting[free]]  # of two that want a slot, the later has it
+            mine = table[slots] == hashes[waiting]
+            new[waiting[mine & free]] = True
+            waiting, slots = waiting[~mine], (slots[~mine] + np.uint64(1)) & last
+        return new
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process, clear what a killed one left half-written, and leave no empty one."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}; name another folder") from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(f"another process packs into {folder}; wait for it or name another folder") from None
+        for left in folder.glob(".*.tmp"):
+            left.unlink(missing_ok=True)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                folder.rmdir()
+    finally:
+        os.close(handle)
