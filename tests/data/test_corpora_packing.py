@@ -1,0 +1,318 @@
+"""Packing: what is read back is what was given, in whatever way packing was stopped."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from structure_first.data.corpora import packing, tokenisers
+from structure_first.data.corpora.packed import Packed, leaks, read_manifest
+from structure_first.data.corpora.packing import Seen, pack
+from structure_first.errors import UserError
+from structure_first.training.stream import Stream
+
+TEXTS = [f"document {i}: " + "lorem ipsum é dolor\n" * (i % 7) for i in range(300)]
+
+
+def lines(path: Path, texts: list[str]) -> Path:
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def corpus(tmp_path) -> Path:
+    return lines(tmp_path / "corpus.jsonl", TEXTS)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def read(folder: Path) -> dict[str, list[str]]:
+    """The documents of each split."""
+    made = tokenisers.saved(folder / tokenisers.FILE, read_manifest(folder)["tokeniser"]["name"])
+    return {
+        split: [made.decode(document) for document in Packed(folder, split).documents()]
+        for split in ("train", "held_out")
+    }
+
+
+documents_of_any_kind = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), min_size=1)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(documents_of_any_kind.filter(any), st.sampled_from(["bytes", "bpe:257"]), st.integers(1, 200), st.integers(0, 9))
+def test_every_document_comes_back_once_in_order(tmp_path_factory, texts, tokeniser, shard_tokens, tenths):
+    folder = tmp_path_factory.mktemp("any")
+    made = pack(
+        lines(folder / "c.jsonl", texts), tokeniser, folder / "p", shard_tokens=shard_tokens, held_out=tenths / 10
+    )
+    found, kept = read(folder / "p"), list(dict.fromkeys(filter(None, texts)))
+    assert [text for text in kept if text in found["train"]] == found["train"]
+    assert [text for text in kept if text in found["held_out"]] == found["held_out"]
+    assert sorted(found["train"] + found["held_out"]) == sorted(kept) and leaks(folder / "p") == 0
+    assert made["documents"] == {split: len(each) for split, each in found.items()} | {
+        "duplicates": len(list(filter(None, texts))) - len(kept)
+    }
+    assert made["tokens"] == {split: Packed(folder / "p", split).tokens() for split in found}
+    assert made == read_manifest(folder / "p") and made["finished"] and made["ended"]
+
+
+def test_characters_lose_only_what_they_have_no_sign_for(tmp_path):
+    pack(lines(tmp_path / "c.jsonl", ["What is 1 + 1?\n2", "naïve\tq"]), "characters", tmp_path / "p", held_out=0)
+    assert read(tmp_path / "p")["train"] == ["What is 1 + 1?\n2", "na?ve?q"]
+    assert Packed(tmp_path / "p").shards[0].tolist()[:3] == [97, ord("W") - 32, ord("h") - 32]
+
+
+def test_the_split_depends_on_the_document_alone(tmp_path, corpus):
+    pack(corpus, "bytes", tmp_path / "all", held_out=0.2)
+    pack(lines(tmp_path / "back.jsonl", [*TEXTS[::-1], "another"]), "bpe:300", tmp_path / "back", held_out=0.2)
+    pack(corpus, "bytes", tmp_path / "more", held_out=0.5)
+    held, back, more = (set(read(tmp_path / name)["held_out"]) for name in ("all", "back", "more"))
+    assert held == back - {"another"} and held < more and 30 < len(held) < 90
+    assert leaks(tmp_path / "all", tmp_path / "back") == 0 and leaks(tmp_path / "all", tmp_path / "more") > 0
+
+
+class Stop(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("tokeniser", ["bytes", "bpe:300"])
+@pytest.mark.parametrize("calls", [1, 2, 5, 9, 14])
+def test_a_stopped_packing_goes_on_to_the_same_bytes(tmp_path, corpus, monkeypatch, tokeniser, calls):
+    settings = dict(shard_tokens=800, held_out=0.1)
+    monkeypatch.setattr(packing, "BATCH", 300)
+    pack(corpus, tokeniser, tmp_path / "whole", **settings)
+    real, left = packing.write_array, calls
+
+    def stopping(path, array):
+        nonlocal left
+        if not left:
+            raise Stop
+        left -= 1
+        return real(path, array)
+
+    monkeypatch.setattr(packing, "write_array", stopping)
+    with pytest.raises(Stop):
+        pack(corpus, tokeniser, tmp_path / "parts", **settings)
+    monkeypatch.setattr(packing, "write_array", real)
+    (tmp_path / "parts" / ".train-00000.npy.abc.tmp").write_text("half")
+    if read_manifest(tmp_path / "parts")["shards"]:
+        with pytest.raises(UserError, match="is not packed to its end; give the same"):
+            Packed(tmp_path / "parts")
+    pack(corpus, tokeniser, tmp_path / "parts", **settings)
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+    pack(corpus, tokeniser, tmp_path / "parts", **settings)
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+
+
+def test_a_killed_packing_goes_on_to_the_same_bytes(tmp_path, corpus, monkeypatch):
+    settings = dict(shard_tokens=800, held_out=0.1)
+    pack(corpus, "bytes", tmp_path / "whole", **settings)
+    child = os.fork()
+    if not child:
+        fsync = os.fsync
+        calls = count()
+        monkeypatch.setattr(os, "fsync", lambda file: os.kill(os.getpid(), 9) if next(calls) == 7 else fsync(file))
+        pack(corpus, "bytes", tmp_path / "parts", **settings)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -9
+    assert len(read_manifest(tmp_path / "parts")["shards"]) == 3
+    assert list((tmp_path / "parts").glob(".*.tmp"))
+    pack(corpus, "bytes", tmp_path / "parts", **settings)
+    assert contents(tmp_path / "parts") == contents(tmp_path / "whole")
+
+
+def test_a_higher_limit_adds_to_what_is_there(tmp_path, corpus):
+    for limit in (3000, 9000, 9000, 100):
+        made = pack(corpus, "bytes", tmp_path / "parts", limit_tokens=limit, held_out=0.1)
+        assert limit <= sum(made["tokens"].values()) < limit + 150 or limit == 100
+    pack(corpus, "bytes", tmp_path / "whole", limit_tokens=9000, held_out=0.1)
+    parts, whole = (np.concatenate(Packed(tmp_path / name).shards) for name in ("parts", "whole"))
+    assert parts.tolist() == whole.tolist() and len(Packed(tmp_path / "parts").shards) == 2
+
+
+def test_the_same_texts_teach_the_same_bpe_and_held_out_ones_teach_nothing(tmp_path, corpus):
+    held = [text for text in TEXTS if packing.hashed([text])[0] < packing.threshold(0.5)]
+    changed = lines(tmp_path / "changed.jsonl", [text for text in TEXTS if text not in held])
+    for name, path in (("a", corpus), ("b", corpus), ("c", changed)):
+        pack(path, "bpe:400", tmp_path / name, held_out=0.5)
+    files = [(tmp_path / name / "tokenizer.json").read_bytes() for name in "abc"]
+    assert files[0] == files[1] == files[2]
+
+
+@given(st.lists(st.lists(st.integers(1, 50) | st.integers(1, 2**64 - 1))), st.integers(0, 3))
+def test_seen_is_a_set(tmp_path_factory, batches, power):
+    seen, known = Seen(tmp_path_factory.getbasetemp(), slots=2**power), set()
+    for batch in batches:
+        expected = []
+        for value in batch:
+            expected.append(value not in known)
+            known.add(value)
+        assert seen.add(np.array(batch, np.uint64)).tolist() == expected
+    assert seen.count == len(known)
+
+
+@pytest.fixture
+def packed(tmp_path, corpus) -> Path:
+    pack(corpus, "bytes", tmp_path / "packed", shard_tokens=3000, held_out=0.2)
+    return tmp_path / "packed"
+
+
+@pytest.mark.parametrize("split", ["train", "held_out"])
+def test_windows_are_what_stands_in_the_shards(packed, split):
+    source = Packed(packed, split).source(16)
+    assert (source.length, source.window, source.vocab) == (17, 16, 256)
+    shards = [shard.tobytes() for shard in Packed(packed, split).shards]
+    tokens, mask = source.draw(2000, torch.Generator().manual_seed(0))
+    assert tokens.shape == mask.shape == (2000, 17) and tokens.dtype == torch.int64
+    assert not mask[:, 0].any() and mask[:, 1:].all()
+    texts = [bytes(row) for row in tokens.tolist()]
+    assert all(any(text in shard for shard in shards) for text in texts)
+    if len(shards) > 1:
+        assert all(any(text in shard for text in texts) for shard in shards if len(shard) > 500)
+
+
+def test_every_window_is_drawn_alike(tmp_path):
+    pack(lines(tmp_path / "c.jsonl", ["abc", "defgh", "ij"]), "bytes", tmp_path / "p", held_out=0, shard_tokens=4)
+    shards = [shard.tobytes() for shard in Packed(tmp_path / "p").shards]
+    places = [shard[i : i + 3] for shard in shards for i in range(len(shard) - 2)]
+    tokens, _ = Packed(tmp_path / "p").source(2).draw(len(places) * 3000, torch.Generator().manual_seed(1))
+    drawn, counts = np.unique(tokens.numpy(), axis=0, return_counts=True)
+    assert sorted(map(bytes, drawn.tolist())) == sorted(places)
+    assert abs(counts - 3000).max() < 6 * 3000**0.5
+
+
+def test_the_stream_of_a_packed_corpus_is_stateless(packed):
+    source = Packed(packed).source(8)
+    one, two = (Stream(source, 4, [0, 1], "stage") for _ in range(2))
+    assert one(0).tokens.shape == (2, 4, 9)
+    later = one(500).tokens
+    assert torch.equal(two(500).tokens, later) and not torch.equal(later[0], later[1])
+    assert source.at(5).length == 5 and source.at(9) is source and source.teaches
+
+
+def test_shards_that_changed_are_not_read(packed, corpus):
+    shard = packed / "train-00001.npy"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1] + b"x")
+    with pytest.raises(UserError, match=r"train-00001.npy has changed since it was packed; restore it or pack again"):
+        Packed(packed)
+    Packed(packed, "held_out"), Packed(packed, checked=False)
+    with pytest.raises(UserError, match="has changed since it was packed"):
+        pack(corpus, "bytes", packed, held_out=0.2)
+    shard.write_bytes(whole[:100])
+    with pytest.raises(UserError, match="cannot read the shards in"):
+        Packed(packed, checked=False)
+    shard.unlink()
+    with pytest.raises(UserError, match=r"cannot read .*train-00001.npy \(No such file"):
+        Packed(packed)
+
+
+def test_a_tokeniser_that_does_not_match(packed, corpus):
+    made = tokenisers.saved(packed / "tokenizer.json", "bytes")
+    Packed(packed).match(tokenisers.digest(made))
+    with pytest.raises(UserError, match=r"made by another tokeniser \(bytes, .*use the one saved beside them"):
+        Packed(packed).match(tokenisers.digest(tokenisers.Characters()))
+    with pytest.raises(UserError, match=r"shards of another tokeniser \(bytes, not characters\); name another folder"):
+        pack(corpus, "characters", packed, held_out=0.2)
+    tokenisers.save(tokenisers.Characters(), packed)
+    with pytest.raises(UserError, match=r"tokenizer.json is not what made the shards beside it; restore it"):
+        pack(corpus, "bytes", packed, held_out=0.2)
+    (packed / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match=r"cannot read .*tokenizer.json \(No such file"):
+        pack(corpus, "bytes", packed, held_out=0.2)
+
+
+def test_a_folder_of_something_else(packed, corpus, tmp_path):
+    with pytest.raises(UserError, match=r"shards of another held-out share \(0.2, not 0.3\)"):
+        pack(corpus, "bytes", packed, held_out=0.3)
+    lines(corpus, TEXTS[:-1])
+    with pytest.raises(UserError, match=r"shards of another corpus .* name another folder or remove this one"):
+        pack(corpus, "bytes", packed, held_out=0.2)
+    with pytest.raises(UserError, match=r"there is no packed corpus in .*; make one with structure-first pack"):
+        Packed(tmp_path)
+    for text in ("", "{}", "[]", "null", '{"format": 1}'):
+        (packed / "manifest.json").write_text(text)
+        with pytest.raises(UserError, match=r"cannot read .*manifest.json .*; restore it, or remove the folder"):
+            Packed(packed)
+
+
+def test_a_window_longer_than_the_shards(packed):
+    with pytest.raises(UserError, match=r"held_out of .* has no 5,001 tokens in a row, at most .*; pack more"):
+        Packed(packed, "held_out").source(5000)
+    with pytest.raises(UserError, match="unknown split 'test'"):
+        Packed(packed, "test")
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"held_out": 1.0}, "the share held out must be at least 0 and below 1, not 1.0"),
+        ({"held_out": float("nan")}, "the share held out must be"),
+        ({"limit_tokens": 0}, "the limit must be from 1 to 10,000,000,000,000 tokens, not 0"),
+        ({"shard_tokens": -1}, "the size of a shard must be from 1 to"),
+        ({"seed": -1}, "the seed must be 0 or more, not -1"),
+        ({"text_column": "body"}, "line 1 of .* has no column 'body'; it has text; name one with --text-column"),
+        ({"tokeniser": "bpe:12"}, "tokeniser 'bpe:12': write bpe:VOCAB with a vocabulary of 257 to 1,048,576"),
+        ({"tokeniser": "bpe:"}, "write bpe:VOCAB"),
+        ({"corpus": "math"}, "the corpus math has no end; say how much of it with --limit-tokens"),
+    ],
+)
+def test_bad_settings_leave_nothing_behind(tmp_path, corpus, changed, message):
+    given = {"corpus": corpus, "tokeniser": "bytes", "folder": tmp_path / "out"} | changed
+    with pytest.raises(UserError, match=message):
+        pack(**given)
+    assert not (tmp_path / "out").exists()
+    pack(corpus, "bytes", tmp_path / "out")
+
+
+def test_a_full_disk_keeps_the_finished_shards(tmp_path, corpus):
+    """A limit on the size of a file stands for the full disk; it can be lifted again."""
+    lines(corpus, [str(i) * 20 for i in range(20_000)])
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    pack(corpus, "bytes", tmp_path / "out", shard_tokens=100_000, limit_tokens=300_000)
+    before = contents(tmp_path / "out")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (530_000, limit[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*train-00003.npy: File too large; free some space"):
+            pack(corpus, "bytes", tmp_path / "out", shard_tokens=600_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert contents(tmp_path / "out") == before
+    made = pack(corpus, "bytes", tmp_path / "out", shard_tokens=600_000)
+    assert sum(made["documents"].values()) == 20_000
+
+
+def test_two_processes_do_not_pack_into_one_folder(tmp_path, corpus):
+    with packing.locked(tmp_path / "out"), pytest.raises(UserError, match="another process packs into"):
+        pack(corpus, "bytes", tmp_path / "out")
+
+
+def test_memory_does_not_grow_with_the_corpus(tmp_path):
+    """The most memory that a process has held after a corpus of 2 MB and after one of 40 MB."""
+    for name, size in (("small", 2_000), ("large", 40_000)):
+        (tmp_path / f"{name}.txt").write_text("".join(f"{i} {'lorem ipsum ' * 83}\n" for i in range(size)))
+    code = "import resource, sys\nfrom structure_first.data.corpora.packing import pack\n"
+    code += "pack(sys.argv[1], 'bytes', sys.argv[2], shard_tokens=1 << 19)\n"
+    code += "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    most = [
+        int(subprocess.check_output([sys.executable, "-c", code, tmp_path / f"{name}.txt", tmp_path / name]))
+        for name in ("small", "large")
+    ]
+    assert most[1] - most[0] < 15_000  # KB
+
+
+def test_the_reader_needs_only_numpy_and_torch():
+    code = "import sys\nimport structure_first.data.corpora.packed\n"
+    code += "print({'datasets', 'tokenizers', 'pyarrow', 'transformers'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
