@@ -120,11 +120,12 @@ def test_a_killed_packing_goes_on_to_the_same_bytes(tmp_path, corpus, monkeypatc
     pack(corpus, "bytes", tmp_path / "whole", **settings)
     child = os.fork()
     if not child:
-        fsync = os.fsync
-        calls = count()
-        monkeypatch.setattr(os, "fsync", lambda file: os.kill(os.getpid(), 9) if next(calls) == 7 else fsync(file))
-        pack(corpus, "bytes", tmp_path / "parts", **settings)
-        os._exit(0)
+        try:
+            fsync, calls = os.fsync, count()
+            monkeypatch.setattr(os, "fsync", lambda file: os.kill(os.getpid(), 9) if next(calls) == 7 else fsync(file))
+            pack(corpus, "bytes", tmp_path / "parts", **settings)
+        finally:
+            os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -9
     assert len(read_manifest(tmp_path / "parts")["shards"]) == 3
     assert list((tmp_path / "parts").glob(".*.tmp"))

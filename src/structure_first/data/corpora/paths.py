@@ -111,9 +111,7 @@ def json_lines(path: Path, column: str) -> Iterator[str]:
                 problem = f"line {number:,} of {path} is not whole JSON; every line must hold one object"
                 raise UserError(f"{problem}; mend or remove it") from None
             if not isinstance(row, dict):
-                raise UserError(
-                    f"line {number:,} of {path} is no object; write lines such as {{{json.dumps(column)}: …}}"
-                )
+                raise UserError(f'line {number:,} of {path} is no object; write lines such as {{"{column}": "..."}}')
             if column not in row:
                 raise missing(f"line {number:,} of {path}", column, list(row))
             if not isinstance(row[column], str):

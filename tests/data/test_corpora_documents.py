@@ -1,0 +1,321 @@
+"""Every corpus as a stream of documents, and a line for each way in which a file can be wrong."""
+
+import gzip
+import json
+import sys
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from structure_first import cli
+from structure_first.data.corpora import hub, installed, mathematics, paths, tokenisers
+from structure_first.data.corpora.documents import documents
+from structure_first.data.corpora.packing import pack
+from structure_first.errors import UserError
+
+TEXTS = ["one\r\ntwo", "naïve 中文 🙂", "x" * 5000, "\n"]
+
+
+def write(path: Path, texts: list[str], column: str = "text") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table({column: texts, "n": range(len(texts))}), path)
+    else:
+        rows = "".join(json.dumps({"n": n, column: text}) + "\n" for n, text in enumerate(texts)).encode()
+        path.write_bytes(gzip.compress(rows) if path.suffix == ".gz" else rows)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.ndjson", "a.jsonl.gz", "a.JSONL", "a.parquet"])
+def test_rows(tmp_path, name):
+    path = write(tmp_path / name, TEXTS, "body")
+    assert list(documents(path, "body")) == TEXTS
+    assert list(documents(str(path), "body")) == TEXTS
+
+
+def test_a_text_file_is_a_document(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text(TEXTS[1] + "\r\n", encoding="utf-8", newline="")
+    assert list(documents(path)) == [TEXTS[1] + "\r\n"]
+    path.write_text("\ufeffmarked", encoding="utf-8")
+    assert list(documents(path)) == ["marked"]
+
+
+def test_a_long_text_file_is_cut_at_line_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "LONGEST", 1000)
+    monkeypatch.setattr(paths, "PIECE", 100)
+    text = "".join(f"line {i} is é\n" for i in range(500)) + "x" * 500
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    found = list(documents(tmp_path / "a.txt"))
+    assert "".join(found) == text and max(map(len, found)) <= 200
+    assert all(each.endswith("\n") for each in found[:-5])
+
+
+def test_folders_and_globs(tmp_path):
+    for name in ("b/2.txt", "b/1.txt", "a.py", ".hidden/c.txt", "b/.d.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "empty.txt").touch()
+    assert list(documents(tmp_path)) == ["a.py", "b/1.txt", "b/2.txt"]
+    assert list(documents(f"{tmp_path}/**/*.txt")) == ["b/1.txt", "b/2.txt"]
+    assert list(documents(f"{tmp_path}/b/[2-9]*")) == ["b/2.txt"]
+    write(tmp_path / "b" / "z.jsonl", ["from JSON"])
+    assert list(documents(tmp_path)) == ["from JSON"]
+    write(tmp_path / "c" / "z.parquet", ["from Parquet"])
+    assert list(documents(tmp_path)) == ["from Parquet"]
+
+
+def test_streams_go_on_and_are_shared_out(tmp_path):
+    write(tmp_path / "a.jsonl", [str(i) for i in range(10)])
+    write(tmp_path / "b.jsonl", [str(i) for i in range(10, 25)])
+    stream = documents(tmp_path)
+    assert list(islice(stream, 7)) == [str(i) for i in range(7)]
+    state = json.loads(json.dumps(stream.state()))
+    assert list(documents(tmp_path, state=state)) == [str(i) for i in range(7, 25)]
+    shares = [documents(tmp_path, process=process, processes=3) for process in range(3)]
+    next(shares[1])
+    later = documents(tmp_path, process=1, processes=3, state=shares[1].state())
+    assert [list(shares[0]), list(later), list(shares[2])] == [
+        [str(i) for i in range(25) if i % 3 == process and i != 1] for process in range(3)
+    ]
+    other = documents(tmp_path)
+    write(tmp_path / "b.jsonl", ["changed"])
+    assert documents(tmp_path).source != other.source
+
+
+def wrong(tmp_path: Path, name: str, content: bytes) -> str:
+    """What is said of a file when it is packed; nothing is left of the attempt."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError) as error:
+        pack(tmp_path / name, "bytes", tmp_path / "out")
+    assert not (tmp_path / "out").exists() and "\n" not in str(error.value)
+    return str(error.value).replace(f"{tmp_path}/", "")
+
+
+ROW = b'{"text": "fine"}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"", "a.txt is empty; name files that hold some text"),
+        ("a.jsonl", b"", "a.jsonl is empty"),
+        ("a.jsonl", b"\n \n", "a.jsonl is empty"),
+        ("a.jsonl", b'{"text": ""}\n', "a.jsonl is empty"),
+        ("a.txt", b"\x7fELF\0\0", "a.txt is binary; name a text, JSON lines or Parquet file, by its suffix"),
+        ("a.jsonl", b"PAR1\0", "a.jsonl is binary"),
+        ("a.txt", b"caf\xe9", "a.txt is not UTF-8 (byte 0xe9); convert it, for instance with iconv"),
+        ("a.jsonl", b'{"text": "caf\xe9"}', "a.jsonl is not UTF-8 (byte 0xe9)"),
+        ("a.jsonl", ROW + b'{"text": "ha', "line 2 of a.jsonl is not whole JSON; every line must hold one object;"),
+        ("a.jsonl", b"[1, 2]\n", 'line 1 of a.jsonl is no object; write lines such as {"text": "..."}'),
+        (
+            "a.jsonl",
+            b'{"body": "x", "n": 1}\n',
+            "line 1 of a.jsonl has no column 'text'; it has body, n; name one with",
+        ),
+        ("a.jsonl", b'{"text": 3}\n', "line 1 of a.jsonl holds no text under 'text'; name another --text-column"),
+        ("a.jsonl", b'{"text": "\\ud83d"}\n', "line 1 of a.jsonl holds half a surrogate pair; mend or remove it"),
+        ("a.parquet", b"PAR1 and no more", "a.parquet is no whole Parquet file ("),
+        ("a.parquet", b"", "a.parquet is no whole Parquet file ("),
+        ("a.jsonl.gz", gzip.compress(ROW)[:-9], "a.jsonl.gz is no whole gzip file ("),
+        ("a.jsonl.gz", ROW, "a.jsonl.gz is no whole gzip file ("),
+    ],
+)
+def test_what_is_wrong_with_a_file(tmp_path, name, content, message):
+    assert wrong(tmp_path, name, content).startswith(message)
+
+
+def test_what_is_wrong_with_a_table(tmp_path):
+    write(tmp_path / "good.parquet", ["x"], "body")
+    said = wrong(tmp_path, "a.parquet", (tmp_path / "good.parquet").read_bytes())
+    assert said == "a.parquet has no column 'text'; it has body, n; name one with --text-column"
+    with pytest.raises(UserError, match=r"column 'n' of .* holds int64, not text"):
+        list(documents(tmp_path / "a.parquet", "n"))
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a.parquet is empty"):
+        list(documents(tmp_path / "a.parquet"))
+    (tmp_path / "bare").mkdir()
+    for path, message in {"bare": "there are no files in", "no.txt": "there is no file", "*.no": "there is no"}.items():
+        with pytest.raises(UserError, match=f"{message} .*; name a text, JSON lines or Parquet file, a folder or a"):
+            documents(tmp_path / path)
+
+
+def test_a_later_mistake_keeps_the_finished_shards(tmp_path):
+    rows = b"".join(b'{"text": "%d"}\n' % i for i in range(1000))
+    (tmp_path / "a.jsonl").write_bytes(rows + b'{"text": "ha')
+    with pytest.raises(UserError, match=r"line 1,001 of .* is not whole JSON"):
+        pack(tmp_path / "a.jsonl", "bytes", tmp_path / "out", shard_tokens=500)
+    assert sorted(path.name for path in (tmp_path / "out").glob("train*"))[:2] == ["train-00000.npy", "train-00001.npy"]
+
+
+def test_names():
+    with pytest.raises(UserError, match="unknown corpus 'langauge'; did you mean 'language'"):
+        documents("langauge")
+    with pytest.raises(UserError, match="unknown part of math 'extra'"):
+        documents("math:extra")
+
+
+def test_math_is_a_corpus(monkeypatch):
+    monkeypatch.setattr(mathematics, "made", lambda split, seed, start, workers: iter([f"{split} {seed} {start}"]))
+    assert next(documents("math", seed=4)) == "train 4 0"
+    assert next(documents("math:extrapolate", seed=4, state={"position": 9})) == "extrapolate 4 9"
+    assert documents("math").endless and not documents("language").endless
+
+
+@pytest.fixture
+def library(tmp_path, monkeypatch) -> Path:
+    """A library of a few files."""
+    monkeypatch.setattr(installed.sysconfig, "get_path", lambda name: str(tmp_path / "lib" / name))
+    prose = "This sentence has more than five words in it. And here is another sentence, which makes it long enough."
+    source = f'"""{prose}\n\n    Too short.\n\nArgs:\n    x: Not a sentence of prose at all.\n"""\n\n'
+    source += 'def f():\n    """Short."""\n'
+    for name, text in {
+        "stdlib/a.py": source,
+        "stdlib/site-packages/no.py": source,
+        "purelib/b/c.py": f"class C:\n    def f(self):\n        '''{prose} In C.\n\n        {prose}\n        '''\n",
+        "purelib/b/broken.py": "def (",
+        "purelib/b/data.py": "x = " + "1" * 2000,
+        "purelib/b/__init__.py": "",
+        "purelib/b/c.txt": prose,
+    }.items():
+        path = tmp_path / "lib" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (tmp_path / "lib" / "purelib" / "latin.py").write_bytes(b"# caf\xe9\n")
+    return tmp_path / "lib"
+
+
+def test_the_installed_packages(library):
+    read = {path: (library / path).read_text() for path in ("stdlib/a.py", "purelib/b/c.py", "purelib/b/broken.py")}
+    assert sorted(documents("code")) == sorted(read.values())
+    prose = "This sentence has more than five words in it. And here is another sentence, which makes it long enough."
+    assert sorted(documents("language")) == [prose, f"{prose} In C.\n{prose}"]
+    orders = {tuple(documents("code", seed=seed)) for seed in range(10)}
+    assert 1 < len(orders) <= 6 and list(documents("code", seed=3)) == list(documents("code", seed=3))
+    before = documents("code").source
+    (library / "stdlib" / "new.py").write_text("x = 1\n")
+    assert documents("code").source != before
+
+
+def test_the_real_library_has_both():
+    assert all("import" in text or "def" in text or "=" in text or "#" in text for text in islice(documents("code"), 5))
+    for text in islice(documents("language"), 5):
+        assert len(text) >= installed.SHORTEST and text[0].isalpha()
+
+
+@pytest.fixture
+def local_hub(tmp_path, monkeypatch) -> list[str]:
+    """A folder laid out like a data set of the hub, in place of C4."""
+    texts = [f"page {i}" for i in range(40)]
+    for shard in range(4):
+        write(tmp_path / "c4" / "data" / f"train-{shard:05}-of-00004.parquet", texts[shard * 10 : shard * 10 + 10])
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    monkeypatch.setitem(hub.HUB, "c4", hub.Hub(str(tmp_path / "c4")))
+    return texts
+
+
+def test_the_hub_streams_shares_and_goes_on(local_hub):
+    assert list(documents("c4")) == local_hub
+    for taken in (3, 10, 17):
+        stream = documents("c4")
+        assert list(islice(stream, taken)) == local_hub[:taken]
+        state = json.loads(json.dumps(stream.state()))
+        assert list(documents("c4", state=state)) == local_hub[taken:]
+    shares = [list(documents("c4", process=process, processes=2)) for process in range(2)]
+    assert sorted(shares[0] + shares[1]) == sorted(local_hub) and len(shares[0]) == len(shares[1]) == 20
+
+
+def test_a_hub_corpus_is_packed_and_goes_on(local_hub, tmp_path):
+    pack("c4", "bytes", tmp_path / "parts", limit_tokens=100, held_out=0)
+    pack("c4", "bytes", tmp_path / "parts", held_out=0)
+    made = pack("c4", "bytes", tmp_path / "parts", held_out=0)
+    assert made["documents"]["train"] == 40 and made["source"]["column"] == "text"
+    with pytest.raises(UserError, match="c4 has no text under 'body'; it has text, n; name one with --text-column"):
+        next(documents("c4", "body"))
+
+
+@pytest.mark.parametrize(("name", "offline"), [("c4", "language"), ("codeparrot", "code"), ("hub:a/b", "language")])
+def test_without_a_network(monkeypatch, name, offline):
+    def refused(*_, **__):
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", refused)
+    message = (
+        f"from the hub .Name or service not known.; the corpus '{offline}' needs no network, and a path of your own"
+    )
+    with pytest.raises(UserError, match=message):
+        documents(name)
+
+
+def test_the_network_may_go_while_it_streams(local_hub, monkeypatch):
+    stream = hub.Stream(hub.HUB["c4"], "text")
+
+    def rows():
+        yield {"text": "first"}
+        raise OSError("connection lost")
+
+    stream.rows = rows()
+    read = iter(stream)
+    assert next(read) == "first"
+    with pytest.raises(UserError, match=r"from the hub \(connection lost\); the corpus 'language' needs no network"):
+        next(read)
+
+
+def test_a_data_set_that_is_not_there(monkeypatch):
+    with pytest.raises(UserError, match="the hub has no data set 'not a name' that is open to you; the corpus"):
+        documents("hub:not a name")
+
+
+def test_a_tokeniser_of_the_hub_without_a_network(monkeypatch):
+    def refused(*_, **__):
+        raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", refused)
+    with pytest.raises(UserError, match=r"cannot fetch the tokeniser 'a/b' from the hub .*; bytes, characters, bpe"):
+        tokenisers.tokeniser("a/b", list)
+    with pytest.raises(UserError, match="unknown tokeniser 'not a name'; "):
+        tokenisers.tokeniser("not a name", list)
+
+
+def test_a_tokeniser_of_a_folder(tmp_path):
+    trained = tokenisers.tokeniser("bpe:300", lambda: TEXTS)
+    tokenisers.save(trained, tmp_path)
+    for path in (tmp_path, tmp_path / "tokenizer.json"):
+        assert tokenisers.digest(tokenisers.tokeniser(str(path), list)) == tokenisers.digest(trained)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(UserError, match=r"cannot read the tokeniser .*; name a tokenizer.json of"):
+        tokenisers.tokeniser(str(tmp_path), list)
+
+
+@pytest.mark.parametrize("name", ["bytes", "characters", "bpe:300"])
+def test_transformers_reads_what_is_saved(tmp_path, name):
+    from transformers import AutoTokenizer
+
+    texts = ["What is 1 + 1?\n2", "a  <|endoftext|> b", "<pad><begin>", "naïve 🙂\tq"]
+    made = tokenisers.tokeniser(name, lambda: texts * 5)
+    tokenisers.save(made, tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    tokens, lengths = made.encode(texts)
+    ends = lengths.cumsum()
+    for text, start, end in zip(texts, ends - lengths, ends, strict=True):
+        mine = tokens[start:end]
+        assert mine.tolist() == theirs(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        assert made.separator not in mine
+        if name != "characters":
+            assert made.decode(mine) == theirs.decode(mine.tolist()) == text
+    assert len(theirs) == made.vocab and theirs.bos_token_id == made.separator
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    write(tmp_path / "a.jsonl", [*(f"text number {i}" for i in range(50)), "text number 3"], "body")
+    arguments = ["pack", tmp_path / "a.jsonl", "--tokeniser", "bytes", "--out", tmp_path / "out", "--held-out", "0.2"]
+    for changed, code in (([], 2), (["--text-column", "body"], 0), (["--text-column", "body"], 0)):
+        monkeypatch.setattr(sys, "argv", ["structure-first", *map(str, arguments), *changed])
+        with pytest.raises(SystemExit) as exit:
+            cli.main()
+        said = capsys.readouterr()
+        assert exit.value.code == code and said.err.count("\n") == (code == 2)
+    assert said.out.startswith(f"packed {tmp_path}/out: ") and said.out.endswith("held out; 1 copies dropped\n")
