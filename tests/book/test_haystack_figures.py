@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
-from structure_first.book import haystack_figures
+from structure_first.book import figures, haystack_figures
 from structure_first.evidence import attention
 from structure_first.evidence.statistics import final
 from structure_first.experiments import haystack
@@ -169,3 +169,18 @@ def test_losses_fall_and_origins_are_of_whole_layers(looked):
     said = haystack_figures.origins_said(both._replace(patches=patches))
     parts = "where it looks 25% (25%), what it writes 25% (25%), both 25% (25%)"
     assert said == f"Median accuracy of 2 models (with permuted weights): layer 0: {parts}; layer 1: {parts}."
+
+
+def test_a_cell_whose_seeds_all_stopped_early_was_still_allowed_as_long_as_the_others():
+    lines = [("random init", 2, 4000), ("dyck", 2, 2500), ("longer training", 2, 8000), ("stage one: dyck", 1, 9000)]
+    rows = pd.DataFrame(lines, columns=["cell", "stage", "step"])
+    found = haystack_figures.horizons(rows)
+    assert found.to_dict() == {"random init": 4000, "dyck": 4000, "longer training": 8000}
+    times = pd.Series({("dyck", 0): 2500.0, ("longer training", 0): 6000.0, ("random init", 0): float("inf")})
+    times.index.names = ["cell", "seed"]
+    lines = {trace.name: (trace.x[-1], trace.y[-1]) for trace in figures.share_jumped(times, found, 0.9).data}
+    assert lines == {
+        "dyck (1 seed)": (4000, 1.0),
+        "longer training (1 seed)": (8000, 1.0),
+        "random init (1 seed)": (4000, 0.0),
+    }

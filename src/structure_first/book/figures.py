@@ -370,19 +370,21 @@ def jump_curves(
     return fig
 
 
-def share_jumped(times: pd.Series, horizon: int, threshold: float) -> go.Figure:
-    """The share of each cell's seeds that reached `threshold` by each step, up to `horizon`.
+def share_jumped(times: pd.Series, horizon: int | pd.Series, threshold: float) -> go.Figure:
+    """The share of each cell's seeds that reached `threshold` by each step, up to `horizon` (for all, or by cell).
 
     `times` has the index (cell, seed) and is infinite where a seed never did; it counts as one that has not jumped.
     """
     fig = plain(400, xaxis_title="step", yaxis_title=f"share of seeds at {threshold:.0%} accuracy")
-    shares = times.le(horizon).groupby("cell").mean().sort_values(ascending=False, kind="stable")
+    ends = pd.Series(horizon, index=times.index.unique("cell"))
+    jumped = times.le(times.index.get_level_values("cell").map(ends))
+    shares = jumped.groupby("cell").mean().sort_values(ascending=False, kind="stable")
     for colour, cell in coloured(shares.index):
-        steps = np.sort(times[cell].to_numpy(dtype=float))
-        seeds, jumped = len(steps), steps[steps <= horizon]
-        done = np.arange(len(jumped) + 1)
+        steps, end = np.sort(times[cell].to_numpy(dtype=float)), ends[cell]
+        seeds, steps = len(steps), steps[steps <= end]
+        done = np.arange(len(steps) + 1)
         fig.add_scatter(
-            x=[0, *jumped, horizon],
+            x=[0, *steps, end],
             y=np.append(done, done[-1]) / seeds,
             mode="lines",
             line={"shape": "hv", "color": colour},
@@ -391,7 +393,7 @@ def share_jumped(times: pd.Series, horizon: int, threshold: float) -> go.Figure:
             hovertemplate=f"{cell}<br>%{{text}} by step %{{x}}<extra></extra>",
         )
     fig.update_yaxes(range=[-0.03, 1.03], tickformat=".0%")
-    fig.update_xaxes(range=[0, horizon])
+    fig.update_xaxes(range=[0, ends.max()])
     return fig
 
 

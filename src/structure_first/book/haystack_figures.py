@@ -61,6 +61,12 @@ def part(times: pd.Series, cells: Sequence[str]) -> pd.Series:
     return times[times.index.get_level_values("cell").isin(cells)]
 
 
+def horizons(rows: pd.DataFrame) -> pd.Series:
+    """For how many steps each cell could train: as many as random init, whose seeds stay to the end, or more."""
+    last = rows[rows["stage"] == 2].groupby("cell")["step"].max()
+    return last.clip(lower=last["random init"])
+
+
 def guess(task: Source) -> float:
     """How often a guess among the values shown is right."""
     return float(np.mean([1 / n for n in range(1, task.settings["pairs"] + 1)]))
