@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -14,10 +15,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from structure_first.data.controls import shuffled
 from structure_first.data.corpora import packing, tokenisers
 from structure_first.data.corpora.packed import Packed, leaks, read_manifest
+from structure_first.data.corpora.packed import source as packed_source
 from structure_first.data.corpora.packing import Seen, pack
 from structure_first.errors import UserError
+from structure_first.model.transformer import Shape, Transformer
+from structure_first.training.loop import fit
+from structure_first.training.stage import Stage
 from structure_first.training.stream import Stream
 
 TEXTS = [f"document {i}: " + "lorem ipsum é dolor\n" * (i % 7) for i in range(300)]
@@ -200,6 +206,29 @@ def test_the_stream_of_a_packed_corpus_is_stateless(packed):
     later = one(500).tokens
     assert torch.equal(two(500).tokens, later) and not torch.equal(later[0], later[1])
     assert source.at(5).length == 5 and source.at(9) is source and source.teaches
+
+
+def test_the_loop_trains_on_one_split_and_is_evaluated_on_the_other(packed):
+    source = packed_source(packed, 16)
+    drawn = {"train": 0, "held_out": 0}
+
+    def counted(source, split):
+        def draw(count, generator):
+            drawn[split] += count
+            return real(count, generator)
+
+        real = source.draw
+        return replace(source, draw=draw)
+
+    watched = replace(counted(source, "train"), held_out=counted(source.held_out, "held_out"))
+    model = Transformer(Shape(vocab=256, context=17, layers=1, heads=1, width=8), [0])
+    rows = fit(model, watched, Stage(steps=20, batch=8, warmup=2, rate=0.01, held_out=50, evaluate_every=10))
+    losses = [row["value"] for row in rows if row["metric"] == "loss"]
+    assert losses[-1] < losses[0] and drawn["held_out"] >= 50 and drawn["train"] >= 160
+    held = b"".join(shard.tobytes() for shard in Packed(packed, "held_out").shards)
+    assert all(bytes(row) in held for row in source.held_out.draw(50, torch.Generator().manual_seed(0)).tokens.tolist())
+    assert source.at(9).held_out.length == source.at(9).length == 9
+    assert shuffled(source).held_out.name == shuffled(source).name
 
 
 def test_shards_that_changed_are_not_read(packed, corpus):

@@ -35,6 +35,7 @@ class Source:
     draw: Callable[[int, torch.Generator], Batch]
     determined: Callable[[Tensor], Tensor] | None = None  # where a target follows from what stands before it; None: all
     remade: Callable[..., "Source"] | None = None  # the same source with some settings changed
+    held_out: "Source | None" = None  # what evaluation draws from; None: from this one, which never repeats itself
 
     def at(self, length: int | None) -> "Source":
         """The same source with another `length` setting, for a curriculum; None leaves it as it is."""

@@ -37,4 +37,5 @@ def shuffled(source: Source) -> Source:
         draw=draw,
         determined=None,
         remade=lambda **settings: shuffled(source.remade(**settings)),
+        held_out=source.held_out and shuffled(source.held_out),
     )

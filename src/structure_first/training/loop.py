@@ -202,7 +202,7 @@ def fit(
     """
     device = model.position.device
     run = Run(model, source, stage, name)
-    held_out = Stream(source, stage.held_out, model.seeds, f"{name}, held out", device)(0)
+    held_out = Stream(source.held_out or source, stage.held_out, model.seeds, f"{name}, held out", device)(0)
     if checkpoint and checkpoint.exists():
         run.restore(checkpoint)
     stream, saved, started = None, monotonic(), (monotonic(), run.tokens)

@@ -45,14 +45,15 @@ class Stream:
             self.rows = load_dataset(hub.name, hub.config, split="train", streaming=True)
             if processes > 1:
                 self.rows = split_dataset_by_node(self.rows, process, processes)
-        if state is not None:
-            self.rows.load_state_dict(state)
+        self._state = state
 
     def state(self) -> dict:
         return self.rows.state_dict()
 
     def __iter__(self) -> Iterator[str]:
         with connected(self.hub):
+            if self._state is not None:
+                self.rows.load_state_dict(self._state)
             for row in self.rows:
                 if not isinstance(row.get(self.column), str):
                     known = ", ".join(row)

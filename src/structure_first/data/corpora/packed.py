@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from hashlib import blake2b, file_digest
 from pathlib import Path
@@ -133,6 +134,18 @@ class Packed:
             draw=draw,
             remade=lambda length: self.source(length - 1),
         )
+
+
+def source(folder: Path, context: int, checked: bool = True) -> Source:
+    """The training split as a source that is evaluated on the held-out one."""
+    return evaluated_on(*(Packed(folder, split, checked).source(context) for split in SPLITS))
+
+
+def evaluated_on(train: Source, held_out: Source) -> Source:
+    def remade(length: int) -> Source:
+        return evaluated_on(train.at(length), held_out.at(length))
+
+    return replace(train, held_out=held_out, remade=remade)
 
 
 def hashes(folder: Path) -> tuple[UInt64[np.ndarray, " train"], UInt64[np.ndarray, " held_out"]]:

@@ -36,6 +36,7 @@ MOST_BYTES = 4  # that a character takes, so that only the document that reaches
 SHARD_TOKENS = 1 << 24
 SLOW_SHARD_TOKENS = 1 << 20  # of a corpus that is generated, at some ten thousand tokens a second
 MOST_TOKENS = 10**13
+ZEROS = 1 << 16  # slots of a new table written at once
 
 
 def pack(
@@ -195,9 +196,7 @@ def saved_tokeniser(folder: Path, manifest: dict) -> Tokeniser:
     """The tokeniser that made the shards in a folder."""
     path, made = folder / tokenisers.FILE, manifest["tokeniser"]
     if digest(path) != made["digest"]:
-        raise UserError(
-            f"{path} is not what made the shards beside it; restore it, or remove the folder and pack again"
-        )
+        raise UserError(f"{path} is not what made the shards beside it; restore it or pack into another folder")
     return tokenisers.saved(path, made["name"])
 
 
@@ -239,7 +238,9 @@ class Seen:
     def _new(self, slots: int) -> UInt64[np.ndarray, " slot"]:
         try:
             with tempfile.TemporaryFile(dir=self.folder) as file:
-                os.posix_fallocate(file.fileno(), 0, 8 * slots)  # else a full disk is found by a crash
+                for start in range(0, slots, ZEROS):  # a file with holes would find a full disk by a crash
+                    file.write(bytes(8 * min(ZEROS, slots - start)))
+                file.flush()
                 return np.memmap(file, np.uint64, "r+", shape=(slots,))
         except OSError as error:
             raise UserError(f"cannot write to {self.folder}: {error.strerror}; free some space") from None
