@@ -195,3 +195,38 @@ def test_a_wider_init_is_wider(tmp_path):
     a, b = (jobs.initial_model(job) for job in (narrow, wide))
     for name in ("embedding", "position", "unembedding", "blocks.0.mlp.up.weight"):
         torch.testing.assert_close(10 * a.get_parameter(name), b.get_parameter(name))
+
+
+GRID = """
+    import sys
+    from pathlib import Path
+    from structure_first.experiments.recipe import Experiment, Phase, Recipe
+    from structure_first.experiments.runner import run
+    from structure_first.model.transfer import Transfer
+    from structure_first.training.stage import Stage
+    first = Stage(steps=20, batch=8, warmup=2, held_out=16, evaluate_every=10)
+    second = Phase("haystack", Stage(steps=400, batch=8, warmup=2, held_out=16, evaluate_every=100), {"pairs": 2})
+    copy = Phase("identity", first, {"length": 3, "vocab": 5}, tied=True)
+    rules = {"full": Transfer(), "attention": Transfer.only("attention"), "mlp": Transfer.only("mlp")}
+    cells = {name: Recipe(copy, each, second) for name, each in rules.items()}
+    run(Experiment("grid", "", lambda scale: cells, {}), "smoke", range(2), Path(sys.argv[1]), workers=1)
+"""
+
+
+def test_a_grid_killed_in_its_second_stage_ends_as_if_it_had_not_been(tmp_path):
+    command = [sys.executable, "-c", textwrap.dedent(GRID)]
+    child = subprocess.Popen([*command, str(tmp_path / "killed")])
+    rows, deadline = tmp_path / "killed" / "grid" / "rows.parquet", time.monotonic() + 60
+    while not rows.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    store = Store(tmp_path / "killed" / "grid")
+    learnt, trained = store.rows(), store.manifest()["runs"]
+    assert set(learnt["stage"]) == {1}
+    for folder in ("killed", "whole"):
+        subprocess.run([*command, str(tmp_path / folder)], check=True)
+    killed, whole = (Store(tmp_path / folder / "grid").rows() for folder in ("killed", "whole"))
+    pd.testing.assert_frame_equal(killed, whole, check_exact=True)
+    again = {run: store.manifest()["runs"][run] for run in trained}
+    assert again == trained, "stage one was not trained again: its manifest says when it was"
