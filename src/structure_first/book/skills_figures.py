@@ -13,7 +13,7 @@ from structure_first.experiments import skills
 LEARNT = 0.9  # a stage one below this accuracy is marked: what it did not learn it cannot hand on
 SOLVED = 0.9
 CERTAIN = 0.05
-HARM_TO_GAIN = ((0, "rgba(213,94,0,1)"), (0.5, "rgba(140,140,140,0)"), (1, "rgba(15,127,196,1)"))
+HARM_TO_GAIN = ((0, "rgba(213,94,0,0.8)"), (0.5, "rgba(140,140,140,0)"), (1, "rgba(15,127,196,0.8)"))
 
 # Jiang et al. 2026, algorithmic tasks: accuracy at the paper's sizes.
 PAPER = {
@@ -66,7 +66,7 @@ def heat_map(found: pd.DataFrame, sources: Sequence[str], transfers: Sequence[st
     table, tasks = summary(found), [task for task in skills.diagnostics("laptop") if (found["task"] == task).any()]
     seeds = found.groupby("cell").apply(_seeds, include_groups=False)
     lines = table.reset_index().set_index(["transfer", "source", "task"])
-    fig = figures.plain(125 + 27 * len(sources), margin={"l": 150, "r": 20, "t": 95, "b": 30})
+    fig = figures.plain(140 + 27 * len(sources), margin={"l": 150, "r": 20, "t": 110, "b": 30})
     for transfer in transfers:
         gain, text, hover = [], [], []
         for source in sources:
@@ -75,29 +75,36 @@ def heat_map(found: pd.DataFrame, sources: Sequence[str], transfers: Sequence[st
             gain.append([np.nan if line is None else round(line["gain"], 4) for line in known])
             text.append(["" if line is None else _written(line) for line in known])
             hover.append(["not run" if line is None else _told(line, seeds[line["cell"]]) for line in known])
+        columns, shown = [task.replace("_", "<br>") for task in tasks], transfer == transfers[0]
         fig.add_heatmap(
             z=gain,
-            x=[task.replace("_", " ") for task in tasks],
+            x=columns,
             y=list(sources),
-            text=text,
             customdata=hover,
-            texttemplate="%{text}",
             hovertemplate="%{customdata}<extra></extra>",
             colorscale=HARM_TO_GAIN,
             zmin=-0.6,
             zmax=0.6,
             xgap=2,
             ygap=2,
-            visible=transfer == transfers[0],
+            visible=shown,
             colorbar={"title": "gain", "tickformat": "+.0%", "thickness": 12},
         )
+        # Text of its own, since a heat map's is black or white whatever the theme behind a clear cell.
+        places = {"x": columns * len(sources), "y": np.repeat(sources, len(columns))}
+        fig.add_scatter(**places, text=np.ravel(text), mode="text", hoverinfo="skip", showlegend=False, visible=shown)
     if len(transfers) > 1:
         buttons = [
-            {"label": each, "method": "restyle", "args": ["visible", [each == other for other in transfers]]}
+            {
+                "label": each,
+                "method": "restyle",
+                "args": ["visible", [each == other for other in transfers for _ in "zt"]],
+            }
             for each in transfers
+            for shown in [np.repeat([each == other for other in transfers], 2).tolist()]
         ]
         fig.update_layout(updatemenus=[_menu(buttons)])
-    fig.update_xaxes(side="top", showgrid=False)
+    fig.update_xaxes(side="top", showgrid=False, tickangle=0)
     fig.update_yaxes(autorange="reversed", showgrid=False)
     return fig
 
@@ -105,7 +112,7 @@ def heat_map(found: pd.DataFrame, sources: Sequence[str], transfers: Sequence[st
 def _menu(buttons: list[dict]) -> dict:
     return {"type": "buttons", "direction": "right", "x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom"} | {
         "buttons": buttons,
-        "pad": {"b": 42},  # pixels above the plot: the legend or the names of the columns lie between
+        "pad": {"b": 52},  # pixels above the plot: the legend or the names of the columns lie between
         "bgcolor": figures.CLEAR,
     }
 
