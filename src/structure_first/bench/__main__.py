@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 
 from structure_first.bench import generators, grid, steps
-from structure_first.bench.sides import QUICK, Sizes, cores
+from structure_first.bench.sides import QUICK, Sizes
 from structure_first.errors import UserError
+from structure_first.training.devices import cores
 
 PARTS = {"generators": generators.report, "steps": steps.report, "grid": grid.report}
 

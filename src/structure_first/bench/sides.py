@@ -1,7 +1,6 @@
 """The sides of a comparison, each in a process of its own and taking turns; and the tables that say who won."""
 
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -159,7 +158,3 @@ def table(title: str, head: tuple[str, ...], lines: list[tuple[str, ...]]) -> No
     for line in [head, *lines]:
         cells = [cell.rjust(width) for cell, width in zip(line, widths, strict=True)]
         print("  " + "   ".join([line[0].ljust(widths[0]), *cells[1:]]).rstrip(), flush=True)
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -9,12 +9,12 @@ from functools import partial
 
 import torch
 
-from structure_first.bench.sides import Side, Sizes, Take, by_steps, compare, cores, ending, judged, table
+from structure_first.bench.sides import Side, Sizes, Take, by_steps, compare, ending, judged, table
 from structure_first.data.registry import source
 from structure_first.errors import UserError
 from structure_first.model.transformer import Shape, Transformer
 from structure_first.model.weights import hf_config
-from structure_first.training.devices import keep_freed_memory
+from structure_first.training.devices import cores, keep_freed_memory
 from structure_first.training.loop import Run
 from structure_first.training.stage import Stage
 from structure_first.training.stream import Stream

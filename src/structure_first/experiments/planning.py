@@ -1,9 +1,10 @@
 """What is missing of an experiment, as programs; and what they will cost before the first of them starts."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 
 import pandas as pd
@@ -12,9 +13,11 @@ import torch
 from structure_first.errors import unknown
 from structure_first.evidence import flops
 from structure_first.evidence.store import Store
+from structure_first.evidence.traffic import settle
 from structure_first.experiments.jobs import Job, Replica, weights_of
 from structure_first.experiments.recipe import Experiment
 from structure_first.model.transformer import Transformer
+from structure_first.training.devices import cores, keep_freed_memory
 from structure_first.training.devices import device as pick_device
 from structure_first.training.loop import Run, predict
 from structure_first.training.stream import Stream
@@ -123,19 +126,27 @@ def bytes_of(job: Job) -> int:
     return 4 * weights + 2 * saved * job.phase.stage.batch // small.batch
 
 
-def seconds_a_step(job: Job, steps: int = 3) -> float:
-    """How long one update of the whole program takes on this machine: some are made, from fresh weights."""
-    made, where = job.phase.make(), pick_device(job.device)
-    run = Run(Transformer(job.shape, job.seeds).to(where), made, job.phase.stage, "plan")
-    stream = Stream(made, job.phase.stage.batch, job.seeds, "plan", where)
+def update_of(job: Job) -> Callable[[], None]:
+    """An update of all the job's replicas, from fresh weights and on one batch, drawn beforehand."""
+    keep_freed_memory()
+    made, where, stage = job.phase.make(), pick_device(job.device), job.phase.stage
+    run = Run(Transformer(job.shape, job.seeds).to(where), made, stage, "timed")
+    stream = Stream(made, stage.batch, job.seeds, "timed", where)
     stream.block = 1
-    for step in range(steps + 1):
-        if step == 1:
-            began = perf_counter()
-        run.update(stream(step), made)
-    if where.type == "cuda":
-        torch.cuda.synchronize()
-    return (perf_counter() - began) / steps
+    batch = stream(0)
+    return lambda: run.update(batch, made)
+
+
+def seconds_of(update: Callable[[], None], spend: float, least: int = 3) -> float:
+    """The median of the updates that fit into `spend` seconds, `least` of them at least, after two to warm up."""
+    found: list[float] = []
+    while sum(found[2:]) < spend or len(found) < 2 + least:
+        settle()
+        began = perf_counter()
+        update()
+        settle()
+        found.append(perf_counter() - began)
+    return median(found[2:])
 
 
 def costs(jobs: Sequence[Job], workers: int) -> pd.DataFrame:
@@ -158,7 +169,7 @@ def costs(jobs: Sequence[Job], workers: int) -> pd.DataFrame:
         line["cells"] = len({replica.cell for each in found for replica in each.replicas})
         line["PFLOPs"] = updates * job.phase.stage.batch * flops.training(job.shape, made) / 1e15
         line["MB a model"] = bytes_of(job) / 1e6
-        line["hours"] = seconds_a_step(job) / len(job.replicas) * updates / workers / 3600
+        line["hours"] = seconds_of(update_of(job), spend=0.0) / len(job.replicas) * updates / workers / 3600
         lines.append(line)
     torch.set_num_threads(before)
     return pd.DataFrame(lines)
@@ -166,4 +177,4 @@ def costs(jobs: Sequence[Job], workers: int) -> pd.DataFrame:
 
 def threads(workers: int) -> int:
     """A worker's share of the cores."""
-    return max(1, len(os.sched_getaffinity(0)) // workers)
+    return max(1, cores() // workers)

@@ -19,6 +19,7 @@ from structure_first.evidence.store import Store
 from structure_first.experiments.jobs import Job, execute_in_parts
 from structure_first.experiments.planning import chosen, plan, replicas, threads
 from structure_first.experiments.recipe import Experiment
+from structure_first.training.devices import cores
 from structure_first.training.devices import device as pick_device
 
 Outcome = tuple[Job, pd.DataFrame, dict[str, dict]]
@@ -26,7 +27,7 @@ Outcome = tuple[Job, pd.DataFrame, dict[str, dict]]
 
 def processes(device: str = "auto", workers: int | None = None) -> int:
     """How many train side by side: one a core without a GPU, else one."""
-    return workers or (1 if pick_device(device).type == "cuda" else max(1, len(os.sched_getaffinity(0))))
+    return workers or (1 if pick_device(device).type == "cuda" else cores())
 
 
 def run(

@@ -8,14 +8,14 @@ has, and two cores need a night for all of it.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from structure_first.experiments.haystack import PERMUTED
+from structure_first.experiments.haystack import FULL, MEAN, PERMUTED
 from structure_first.experiments.recipe import Experiment, Phase, Recipe
 from structure_first.model.transfer import Transfer
 from structure_first.training.stage import Stage
 
 TRANSFERS = {
-    "full": Transfer(embeddings="resample"),
-    "mean rows": Transfer(embeddings="mean"),  # the paper's rule for the diagnostics
+    "full": FULL,
+    "mean rows": MEAN,
     "attention": Transfer.only("attention"),
     "mlp": Transfer.only("mlp"),
 }

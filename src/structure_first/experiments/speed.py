@@ -1,23 +1,17 @@
 """What a training program costs on this machine: by the number of its replicas, and beside the machine's floor."""
 
-from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 
 import pandas as pd
 import torch
 
 from structure_first.evidence import flops
-from structure_first.evidence.traffic import Traffic, ceilings, settle
+from structure_first.evidence.traffic import Traffic, ceilings
 from structure_first.experiments import skills
 from structure_first.experiments.jobs import Job, out_of_memory
-from structure_first.experiments.planning import SPARE, bytes_of, free_memory
-from structure_first.model.transformer import Transformer
+from structure_first.experiments.planning import SPARE, bytes_of, free_memory, seconds_of, update_of
 from structure_first.training.devices import device as pick_device
-from structure_first.training.devices import keep_freed_memory
-from structure_first.training.loop import Run
-from structure_first.training.stream import Stream
 
 CELL = "reversed_addition / random init"
 
@@ -25,29 +19,6 @@ CELL = "reversed_addition / random init"
 def program(replicas: int, scale: str = "laptop", device: str = "auto", cell: str = CELL) -> Job:
     """So many replicas of a cell of the grid as one program; no file of it is ever read or written."""
     return Job.of(cell, skills.cells(scale)[cell], range(replicas), Path(), device)
-
-
-def update_of(job: Job) -> Callable[[], None]:
-    """An update of all the job's replicas, from fresh weights and on one batch, drawn beforehand."""
-    keep_freed_memory()
-    made, where, stage = job.phase.make(), pick_device(job.device), job.phase.stage
-    run = Run(Transformer(job.shape, job.seeds).to(where), made, stage, "speed")
-    stream = Stream(made, stage.batch, job.seeds, "speed", where)
-    stream.block = 1
-    batch = stream(0)
-    return lambda: run.update(batch, made)
-
-
-def seconds_of(update: Callable[[], None], spend: float, least: int = 3) -> float:
-    """The median of the updates that fit into `spend` seconds, `least` of them at least, after two to warm up."""
-    found: list[float] = []
-    while sum(found[2:]) < spend or len(found) < 2 + least:
-        settle()
-        began = perf_counter()
-        update()
-        settle()
-        found.append(perf_counter() - began)
-    return median(found[2:])
 
 
 def by_replicas(
