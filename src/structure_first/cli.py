@@ -60,7 +60,7 @@ def sources() -> None:
 @app.command(context_settings=FREE)
 def generate(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="a source, or shuffled:NAME; `structure-first sources` lists them")],
+    name: Annotated[str, typer.Argument(help="a source, shuffled:NAME or NAME+NAME; `structure-first sources` lists them")],
     tokens: Annotated[int, typer.Option(help="how many, rounded up to whole sequences")],
     out: Annotated[Path, typer.Option(help="a .parquet or .jsonl file; its card is written beside it")],
     seed: Annotated[int, typer.Option(help="fixes every token")] = 0,
@@ -70,9 +70,9 @@ def generate(
     The source's settings are options too: --length 64, --vocab 100, --k 64, ...
     """
     from structure_first.data.generate import write
-    from structure_first.data.registry import rule_of, source
+    from structure_first.data.registry import defaults, source
 
-    given, known = settings(context.args), rule_of(name).defaults
+    given, known = settings(context.args), defaults(name)
     for setting in given:
         if setting not in known:
             options = [*known, *(parameter.name for parameter in context.command.params)]

@@ -1,7 +1,7 @@
 """Every source by name. A new one is a function that draws it and a line here."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral, Real
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from structure_first.data import controls, diagnostics
 from structure_first.data.batch import Batch, Source
+from structure_first.data.corpora import shelf
+from structure_first.data.mixtures import mixture
 from structure_first.data.procedural import automata, languages, memory, transforms
 from structure_first.errors import UserError, unknown
 
@@ -120,12 +122,21 @@ CHANGES = {"shuffled": controls.shuffled}  # `shuffled:dyck` is the source dyck,
 
 
 def source(name: str, **settings: int | float | None) -> Source:
-    """The source of that name, or a changed one such as `shuffled:dyck`; a setting left out or None has its default."""
+    """The source of that name; a setting left out or None has its default.
+
+    `shuffled:dyck` is the source dyck, changed. `set+dyck` is a mixture; each of the two takes the settings that it has.
+    `code/bytes` is the corpus code in tokens of the tokeniser bytes, with the settings of `shelf.corpus`.
+    """
+    corpus, slash, tokeniser = name.partition("/")
+    if slash:
+        return shelf.corpus(corpus, tokeniser, **settings)
     change, changed, base = name.partition(":")
     if changed:
         if change not in CHANGES:
             raise unknown("control", change, CHANGES)
         return CHANGES[change](source(base, **settings))
+    if "+" in name:
+        return mixed(name.split("+"), settings)
     rule = rule_of(name)
     settings = checked(name, rule, settings)
 
@@ -148,8 +159,24 @@ def source(name: str, **settings: int | float | None) -> Source:
     )
 
 
+def mixed(names: Sequence[str], settings: Mapping[str, int | float | None]) -> Source:
+    """The mixture of the sources of those names."""
+    for setting in settings:
+        if setting not in (known := defaults("+".join(names))):
+            raise unknown(f"setting of {'+'.join(names)}", setting, known)
+    own = [{key: settings[key] for key in settings.keys() & defaults(name)} for name in names]
+    return mixture([source(name, **given) for name, given in zip(names, own, strict=True)])
+
+
+def defaults(name: str) -> dict[str, int | float | None]:
+    """Every setting and its default, of a source by any of its names; a mixture has those of its members."""
+    return {key: value for member in name.split("+") for key, value in rule_of(member).defaults.items()}
+
+
 def describe(name: str) -> str:
     """A source's rule in one sentence."""
+    if "+" in name:
+        return "Each sequence is of one of these. " + " ".join(describe(each) for each in name.split("+"))
     change, changed, base = name.partition(":")
     if changed:
         return f"{describe(base)} Then {change}: {first_paragraph(CHANGES[change])}"
