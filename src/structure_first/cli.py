@@ -60,7 +60,9 @@ def sources() -> None:
 @app.command(context_settings=FREE)
 def generate(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(help="a source, shuffled:NAME or NAME+NAME; `structure-first sources` lists them")],
+    name: Annotated[
+        str, typer.Argument(help="a source, shuffled:NAME or NAME+NAME; `structure-first sources` lists them")
+    ],
     tokens: Annotated[int, typer.Option(help="how many, rounded up to whole sequences")],
     out: Annotated[Path, typer.Option(help="a .parquet or .jsonl file; its card is written beside it")],
     seed: Annotated[int, typer.Option(help="fixes every token")] = 0,

@@ -56,7 +56,7 @@ class Replica:
     def program(self) -> str:
         """Replicas of the same program can train together."""
         recipe = self.recipe
-        body = (recipe.layers, recipe.heads, recipe.width, recipe.init)
+        body = (recipe.layers, recipe.heads, recipe.width, recipe.init, recipe.init_embedding)
         return digest([plain(self.phase), *body, recipe.second is None])
 
 
@@ -103,7 +103,8 @@ class Job:
     def shape(self) -> Shape:
         made, recipe = self.phase.make(), self.replicas[0].recipe
         body = dict(layers=recipe.layers, heads=recipe.heads, width=recipe.width, tied=self.phase.tied)
-        return Shape(made.vocab, made.length - 1, **body, init=recipe.init, init_embedding=recipe.init)
+        init_embedding = recipe.init if recipe.init_embedding is None else recipe.init_embedding
+        return Shape(made.vocab, made.length - 1, **body, init=recipe.init, init_embedding=init_embedding)
 
     def by_recipe(self) -> list[tuple[Recipe, list[int]]]:
         """Each recipe with the places of its replicas in the program."""

@@ -22,7 +22,7 @@ from structure_first.training.devices import device as pick_device
 from structure_first.training.loop import Run, predict
 from structure_first.training.stream import Stream
 
-CACHED_TOKENS = 1 << 16  # a CPU gains from more replicas up to about so many tokens a step, and then no more
+CACHED = 1 << 20  # a CPU gains from more replicas up to about so many numbers in a stream, and then no more
 SPARE = 0.6  # of the free memory that a plan counts on: the rest is for what it does not count
 
 
@@ -90,7 +90,7 @@ def _sizes(job: Job, workers: int) -> tuple[int, int]:
     """How many of the job's replicas should train as one program, and how many the free memory allows."""
     where, made = pick_device(job.device), job.phase.make()
     share = -(-len(job.replicas) // workers)  # as many processes finish together
-    cached = max(1, CACHED_TOKENS // (job.phase.stage.batch * made.length))
+    cached = max(1, CACHED // (job.phase.stage.batch * made.length * job.shape.width))
     wanted = share if where.type == "cuda" else min(share, cached)
     return wanted, max(1, int(free_memory(where) * SPARE / workers) // bytes_of(job))
 

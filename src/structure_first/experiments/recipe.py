@@ -41,14 +41,15 @@ class Recipe:
     layers: int = 2
     heads: int = 4
     width: int = 16
-    init: float = 0.02  # standard deviation of fresh weights and embeddings
+    init: float = 0.02  # standard deviation of fresh weights
+    init_embedding: float | None = None  # and of fresh embeddings and positions; None: the same
 
     @cached_property
     def key(self) -> str:
         """A name for what is trained; a field that came later counts only where it is not at its default, so that older
         rows keep their keys.
         """
-        later = {field.name: field.default for field in fields(self) if field.name == "init"}
+        later = {field.name: field.default for field in fields(self) if field.name.startswith("init")}
         return digest([{name: value for name, value in plain(self).items() if later.get(name, ...) != value}])
 
 

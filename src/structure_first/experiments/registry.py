@@ -1,5 +1,8 @@
 """Every experiment by name. A new one is a file beside this one and a line here."""
 
-from structure_first.experiments import haystack, skills
+from structure_first.experiments import additive, haystack, skills
 
-EXPERIMENTS = {each.name: each for each in (haystack.EXPERIMENT, haystack.SEARCH, skills.EXPERIMENT)}
+EXPERIMENTS = {
+    each.name: each
+    for each in (haystack.EXPERIMENT, haystack.SEARCH, skills.EXPERIMENT, additive.EXPERIMENT, additive.TUNING)
+}

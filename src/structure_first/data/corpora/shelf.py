@@ -1,6 +1,7 @@
 """Corpora that are packed when they are first asked for, and kept for the next time."""
 
 import os
+from functools import cache
 from pathlib import Path
 
 from structure_first.data.batch import Source
@@ -25,4 +26,10 @@ def corpus(name: str, tokeniser: str, context: int, tokens: int) -> Source:
         from structure_first.data.corpora.packing import pack
 
         pack(name, tokeniser, folder, held_out=HELD_OUT, limit_tokens=tokens)
+    return opened(folder, context)
+
+
+@cache
+def opened(folder: Path, context: int) -> Source:
+    """A packed corpus, whose digests are checked once a process."""
     return packed.source(folder, context)

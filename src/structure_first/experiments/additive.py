@@ -1,0 +1,194 @@
+"""A pinch of structure in front of a corpus: does it lower the loss that a fixed amount of text buys?
+
+A cell is named `corpus / what comes first`, where a share is of stage two's tokens: `code / set 1 %`. At `paper` the
+sizes are those of Jiang et al. 2026 (semantic stage); at `laptop` a model takes a minute of one core.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from structure_first.data.registry import defaults
+from structure_first.evidence import flops
+from structure_first.experiments.recipe import Experiment, Phase, Recipe
+from structure_first.model.transfer import Transfer
+from structure_first.model.transformer import Shape
+from structure_first.training.stage import Stage
+
+BODY = ("attention", "mlp", "norms")  # what goes across to text (Jiang et al. 2026); embeddings and positions are fresh
+CARRIED = {
+    "full": Transfer.only(*BODY),
+    "attention": Transfer.only("attention"),
+    "mlp": Transfer.only("mlp"),
+    "permuted": Transfer.only(**dict.fromkeys(BODY, "permute")),
+}
+SOURCES = {name: name for name in ("set", "identity", "sort", "union", "dyck", "dyck_shuffle", "eca")}
+SOURCES["mixture"] = "set+sort+dyck"
+MAIN = "set"
+SHARES = ("0.1 %", "0.3 %", "1 %", "3 %", "10 %", "30 %")
+CONTROLLED = ("1 %", "10 %")  # the claim's largest pinch, and a front in which stage one is surely learnt
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large everything is at a scale."""
+
+    corpora: Mapping[str, tuple[str, int]]  # each with its tokeniser and that one's vocabulary
+    body: Mapping[str, int | float]
+    context: int
+    pool: int  # tokens of each corpus that are packed
+    second: Stage
+    first: Stage  # but for its steps
+    settings: Mapping[str, int]  # of the procedural sources, for those that have them
+    rates: Mapping[str, float] = field(default_factory=dict)  # the best of the baseline's; others have second's
+
+    def phase(self, corpus: str, share: float = 1.0) -> Phase:
+        """Stage two on a share of the text; the schedule ends there."""
+        steps = max(2, round(share * self.second.steps))
+        rate = self.rates.get(corpus, self.second.rate)
+        stage = replace(
+            self.second,
+            steps=steps,
+            rate=rate,
+            warmup=min(self.second.warmup, steps // 2),
+            evaluate_every=max(1, steps // 10),
+        )
+        return self.text(corpus, stage)
+
+    def text(self, corpus: str, stage: Stage) -> Phase:
+        settings = {"context": self.context, "tokens": self.pool}
+        return Phase(f"{corpus}/{self.corpora[corpus][0]}", stage, settings, tied=True)
+
+    def front(self, name: str, share: str) -> Phase:
+        """Stage one, on a procedural source or a corpus, of about that share of stage two's tokens."""
+        if name in self.corpora:
+            phase, length = self.text(name, self.first), self.context + 1
+        else:
+            known = defaults(name.rpartition(":")[2])
+            settings = {key: value for key, value in self.settings.items() if key in known}
+            phase = Phase(name, self.first, settings, tied=True)
+            length = phase.make().length
+        tokens = float(share.removesuffix("%")) / 100 * self.second.steps * self.second.batch * (self.context + 1)
+        steps = max(1, round(tokens / (self.first.batch * length)))
+        stage = replace(self.first, steps=steps, warmup=min(self.first.warmup, steps // 2), evaluate_every=steps)
+        return replace(phase, stage=stage)
+
+    def flops(self, corpus: str) -> int:
+        """FLOPs of an update on the text."""
+        shape = Shape(
+            self.corpora[corpus][1], self.context, *(self.body[name] for name in ("layers", "heads", "width"))
+        )
+        return self.second.batch * 3 * sum(flops.forward_parts(shape, self.context).values())
+
+    def recipe(self, first: Phase | None, rules: Transfer | None, second: Phase) -> Recipe:
+        return Recipe(first, rules, second, **self.body)
+
+
+LAPTOP = Size(
+    corpora={"language": ("bytes", 256), "code": ("bytes", 256), "math": ("characters", 99)},
+    body={"layers": 2, "heads": 4, "width": 64, "init_embedding": 0.1},
+    context=128,
+    pool=4_200_000,
+    second=Stage(steps=1_000, batch=32, rate=6e-3, warmup=50, floor=0.1, weight_decay=0.1, held_out=400),
+    first=Stage(batch=8, rate=1e-3, warmup=20, schedule="constant", weight_decay=0.1, held_out=200),
+    settings={"length": 16, "vocab": 32, "k": 16, "width": 4},
+)
+SMOKE = replace(
+    LAPTOP,
+    body={**LAPTOP.body, "width": 16},
+    context=32,
+    pool=30_000,
+    second=replace(LAPTOP.second, steps=30, batch=8, warmup=3, held_out=20),
+)
+GPU = Size(
+    corpora={"c4": ("bpe:8192", 8192), "codeparrot": ("bpe:8192", 8192), "math": ("characters", 99)},
+    body={"layers": 8, "heads": 8, "width": 512},
+    context=512,
+    pool=34_000_000,
+    second=Stage(steps=2_000, batch=32, rate=1e-3, warmup=100, floor=0.1, weight_decay=0.1, held_out=400),
+    first=Stage(batch=16, rate=5e-4, warmup=20, schedule="constant", weight_decay=0.1, held_out=200),
+    settings={"length": 64, "vocab": 100, "k": 64, "width": 16},
+)
+PAPER = Size(
+    corpora={"c4": ("gpt2", 50_257), "codeparrot": ("codeparrot/codeparrot", 32_768), "math": ("characters", 99)},
+    body={"layers": 12, "heads": 12, "width": 768},
+    context=2_048,
+    pool=700_000_000,
+    second=Stage(steps=10_000, batch=32, rate=5e-4, warmup=1_000, floor=0.1, weight_decay=0.1, held_out=400),
+    first=Stage(batch=64, rate=5e-4, warmup=100, schedule="constant", weight_decay=0.1, held_out=1_000),
+    settings={"length": 64, "vocab": 100, "k": 64, "width": 16},
+)
+SIZES = {"smoke": SMOKE, "laptop": LAPTOP, "gpu": GPU, "paper": PAPER}
+
+
+def spent(recipe: Recipe) -> tuple[int, int]:
+    """Tokens and FLOPs of a recipe's stage one; none where there is none."""
+    if recipe.first is None:
+        return 0, 0
+    made, stage = recipe.first.make(), recipe.first.stage
+    shape = Shape(made.vocab, made.length - 1, recipe.layers, recipe.heads, recipe.width)
+    sequences = stage.steps * stage.batch
+    return sequences * made.length, sequences * flops.training(shape, made)
+
+
+def cells(scale: str) -> dict[str, Recipe]:
+    """What goes in front of each corpus, and how much of it is carried over."""
+    size, found = SIZES[scale], {}
+    for corpus in size.corpora:
+        text = size.phase(corpus)
+        found[f"{corpus} / random init"] = size.recipe(None, None, text)
+
+        def put(first: str, share: str, carried: str = "full", name: str | None = None) -> Recipe:
+            rules = CARRIED.get(carried) or Transfer(embeddings="keep")
+            recipe = size.recipe(size.front(first, share), rules, text)  # noqa: B023
+            end = "" if carried in ("full", "all") else f" / {carried}"
+            found[f"{corpus} / {name or first} {share}{end}"] = recipe  # noqa: B023
+            return recipe
+
+        for share in CONTROLLED:
+            main = put(SOURCES[MAIN], share, name=MAIN)
+            put(corpus, share, "all", "text")  # the same text, everything carried over
+            put(f"shuffled:{SOURCES[MAIN]}", share, name=f"shuffled {MAIN}")
+            put("random", share, name="random tokens")
+            for name, source in SOURCES.items():
+                put(source, share, name=name)
+            for carried in ("attention", "mlp", "permuted"):
+                put(SOURCES[MAIN], share, carried, MAIN)
+            steps = text.stage.steps + round(spent(main)[1] / size.flops(corpus))
+            longer = replace(text.stage, steps=steps)
+            slower = replace(text.stage, warmup=min(text.stage.steps, text.stage.warmup + main.first.stage.steps))
+            for name, stage in (("as many FLOPs", longer), ("longer warm-up", slower)):
+                found[f"{corpus} / {name} {share}"] = size.recipe(None, None, replace(text, stage=stage))
+        for share in SHARES:
+            put(SOURCES[MAIN], share, name=MAIN)
+    return found
+
+
+def tuning(scale: str) -> dict[str, Recipe]:
+    """The baseline at other learning rates, and at GPT-2's scale of embeddings."""
+    size, found = SIZES[scale], {}
+    for corpus in size.corpora:
+        text, own = size.phase(corpus), size.second.rate
+        for factor in (0.5, 1.0, 2.0):
+            stage = replace(text.stage, rate=own * factor)
+            found[f"{corpus} / rate {own * factor:g}"] = size.recipe(None, None, replace(text, stage=stage))
+        narrow = size.body | {"init_embedding": Recipe.init}
+        found[f"{corpus} / embeddings {Recipe.init:g}"] = Recipe(None, None, text, **narrow)
+    return found
+
+
+EXPERIMENT = Experiment(
+    name="additive",
+    asks="Does a pinch of structure in front of a fixed corpus lower the loss?",
+    cells=cells,
+    seeds={"smoke": 1, "laptop": 3, "gpu": 3, "paper": 3},
+    first_seed=500,
+    live=("code / random init", "code / set 1 %", "code / text 1 %"),
+    live_seeds=range(600, 602),
+)
+TUNING = Experiment(
+    name="additive_tuning",
+    asks="At which learning rate does the baseline learn most?",
+    cells=tuning,
+    seeds={"smoke": 1, "laptop": 1, "gpu": 1, "paper": 1},
+    first_seed=590,  # of no seed above
+)
