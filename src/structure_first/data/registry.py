@@ -124,7 +124,7 @@ CHANGES = {"shuffled": controls.shuffled}  # `shuffled:dyck` is the source dyck,
 def source(name: str, **settings: int | float | None) -> Source:
     """The source of that name; a setting left out or None has its default.
 
-    `shuffled:dyck` is the source dyck, changed. `set+dyck` is a mixture; each of the two takes the settings that it has.
+    `shuffled:dyck` is the source dyck, changed; `set+dyck` is a mixture, each member with the settings that it takes;
     `code/bytes` is the corpus code in tokens of the tokeniser bytes, with the settings of `shelf.corpus`.
     """
     corpus, slash, tokeniser = name.partition("/")

@@ -43,6 +43,20 @@ def final(rows: pd.DataFrame, metric: str = "accuracy", stage: int = 2) -> pd.Se
     return rows.drop_duplicates(["cell", "seed"], keep="last").set_index(["cell", "seed"])["value"].sort_index()
 
 
+def reached_at(budgets: np.ndarray, losses: np.ndarray, target: float) -> float:
+    """The budget at which the loss first comes down to `target`, between two of the ascending `budgets` by the line
+    through their logarithms; infinite where none reaches it, and the smallest where that one already does.
+    """
+    below = np.flatnonzero(losses <= target)
+    if not below.size:
+        return np.inf
+    after = below[0]
+    if not after:
+        return float(budgets[0])
+    part = (losses[after - 1] - target) / (losses[after - 1] - losses[after])
+    return float(budgets[after - 1] * (budgets[after] / budgets[after - 1]) ** part)
+
+
 def adjusted(gains: Float[np.ndarray, "comparison seed"], most: int = 1 << 12) -> Float[np.ndarray, " comparison"]:
     """Two-sided p-values of paired gains, corrected for so many comparisons (Westfall and Young 1993, single step).
 

@@ -1,8 +1,15 @@
 """Every experiment by name. A new one is a file beside this one and a line here."""
 
-from structure_first.experiments import additive, haystack, skills
+from structure_first.experiments import additive, haystack, skills, substitutive
 
 EXPERIMENTS = {
     each.name: each
-    for each in (haystack.EXPERIMENT, haystack.SEARCH, skills.EXPERIMENT, additive.EXPERIMENT, additive.TUNING)
+    for each in (
+        haystack.EXPERIMENT,
+        haystack.SEARCH,
+        skills.EXPERIMENT,
+        additive.EXPERIMENT,
+        additive.TUNING,
+        substitutive.EXPERIMENT,
+    )
 }

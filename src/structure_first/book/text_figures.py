@@ -1,0 +1,344 @@
+"""Chapters 05's and 06's figures and tables: what structure in front does to the loss on text."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from structure_first.book import figures
+from structure_first.evidence.statistics import final, interval, reached_at
+from structure_first.experiments import additive, substitutive
+from structure_first.experiments.recipe import Recipe
+
+NAME = r"^(?P<corpus>.+?) / (?P<front>.+?)(?: (?P<share>[\d.]+ %))?(?: / (?P<carried>[a-z]+))?$"
+PAPER = {
+    "language": 0.55,
+    "code": 0.67,
+    "math": 0.86,
+}  # of the text, to reach the loss of all of it (Jiang et al. 2026)
+CONTROLS = ("text", "random tokens", f"shuffled {additive.MAIN}", "as many FLOPs", "longer warm-up")
+
+
+def curves(rows: pd.DataFrame) -> pd.DataFrame:
+    """Held-out loss (nats a token) of every model at every evaluation, its gain over random init with the same seed at
+    the same step, and what its cell's name says.
+    """
+    found = rows[(rows["stage"] == 2) & (rows["metric"] == "loss")].sort_values(["cell", "seed", "step"])
+    found = found[["cell", "seed", "step", "tokens", "flops", "value"]].rename(columns={"value": "loss"})
+    found = found.reset_index(drop=True).join(found["cell"].reset_index(drop=True).str.extract(NAME))
+    found["carried"] = found["carried"].fillna("full")
+    base = found[found["front"] == "random init"].set_index(["corpus", "seed", "step"])["loss"]
+    at = pd.MultiIndex.from_frame(found[["corpus", "seed", "step"]])
+    found["gain"] = base.reindex(at).to_numpy() - found["loss"]
+    learnt = final(rows, "mastery")
+    found["learnt"] = learnt.reindex(pd.MultiIndex.from_frame(found[["cell", "seed"]])).to_numpy()
+    return found
+
+
+def ends(found: pd.DataFrame) -> pd.DataFrame:
+    """The last evaluation of every model; its gain is over the last of random init, whenever that was."""
+    last = found.drop_duplicates(["cell", "seed"], keep="last").copy()
+    base = last[last["front"] == "random init"].set_index(["corpus", "seed"])["loss"]
+    last["gain"] = base.reindex(pd.MultiIndex.from_frame(last[["corpus", "seed"]])).to_numpy() - last["loss"]
+    return last
+
+
+def summary(last: pd.DataFrame) -> pd.DataFrame:
+    """A line a cell: the median loss, the median gain with its 95 % bootstrap interval, seeds, and stage one."""
+    cells = last.groupby("cell", sort=False)
+    table = cells[["corpus", "front", "share", "carried"]].first()
+    table[["loss", "learnt"]] = cells[["loss", "learnt"]].median()
+    known = {cell: interval(part.dropna().to_numpy()) for cell, part in cells["gain"] if part.notna().any()}
+    known = pd.DataFrame.from_dict(known, orient="index", columns=["gain", "low", "high"])
+    table[["gain", "low", "high"]] = known.reindex(table.index)
+    table["seeds"] = cells["seed"].count()
+    return table
+
+
+def panels(corpora: Sequence[str], height: int, **layout) -> go.Figure:
+    """A panel a corpus, side by side."""
+    fig = make_subplots(1, len(corpora), subplot_titles=list(corpora), shared_yaxes=True, horizontal_spacing=0.03)
+    return fig.update_layout(template=figures.TEMPLATE, height=height, **layout)
+
+
+def tuned(rows: pd.DataFrame) -> go.Figure:
+    """The baseline's final loss against its learning rate, a line a corpus; crosses have GPT-2's small embeddings."""
+    last = final(rows, "loss").reset_index()
+    names = last["cell"].str.extract(r"^(?P<corpus>.+?) / (?P<what>rate|embeddings) (?P<amount>.+)$")
+    last = last.join(names.assign(amount=names["amount"].astype(float)))
+    fig = figures.plain(380, xaxis_title="learning rate", yaxis_title="final loss, nats a token")
+    size = additive.SIZES[rows["scale"].iloc[0]]
+    for (corpus, part), colour in zip(last.groupby("corpus", sort=False), figures.PALETTE, strict=False):
+        rates = part[part["what"] == "rate"].sort_values("amount")
+        narrow = part[part["what"] == "embeddings"]
+        fig.add_scatter(
+            x=rates["amount"],
+            y=rates["value"].round(4),
+            name=corpus,
+            mode="lines+markers",
+            line={"color": colour},
+            hovertemplate=f"{corpus}, rate %{{x}}: %{{y:.3f}} nats<extra></extra>",
+        )
+        fig.add_scatter(
+            x=[size.second.rate] * len(narrow),
+            y=narrow["value"].round(4),
+            mode="markers",
+            marker={"symbol": "x", "size": 9, "color": colour},
+            showlegend=False,
+            hovertemplate=f"{corpus}, embeddings of {Recipe.init}: %{{y:.3f}} nats<extra></extra>",
+        )
+    return fig.update_xaxes(type="log", tickvals=sorted(last.loc[last["what"] == "rate", "amount"].unique()))
+
+
+def dose(last: pd.DataFrame, main: str = additive.MAIN) -> go.Figure:
+    """The gain over random init against the tokens in front, as a share of the text: a line for `main`, every seed a
+    dot, controls as signs of their own; a panel a corpus.
+    """
+    table, corpora = summary(last), list(dict.fromkeys(last["corpus"]))
+    fig = panels(corpora, 440, margin={"t": 90})
+    shown = (main, "text", f"shuffled {main}", "random tokens")
+    for column, corpus in enumerate(corpora, 1):
+        for (colour, front), symbol in zip(figures.coloured(shown), ("circle", "diamond", "x", "cross"), strict=True):
+            full = (table["corpus"] == corpus) & (table["front"] == front) & (table["carried"] == "full")
+            line = table[full & table["gain"].notna()].copy()
+            line["at"] = line["share"].map(substitutive.part)
+            line = line.sort_values("at")
+            seeds = last[last["cell"].isin(line.index)]
+            fig.add_scatter(
+                x=seeds["share"].map(substitutive.part),
+                y=seeds["gain"].round(4),
+                mode="markers",
+                marker={"size": 4, "color": colour, "opacity": 0.5},
+                text=seeds["seed"],
+                hovertemplate=f"{front} %{{x:.1%}}, seed %{{text}}: %{{y:+.3f}} nats<extra></extra>",
+                legendgroup=front,
+                showlegend=False,
+                row=1,
+                col=column,
+            )
+            fig.add_scatter(
+                x=line["at"],
+                y=line["gain"].round(4),
+                error_y={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": (line["high"] - line["gain"]).round(4),
+                    "arrayminus": (line["gain"] - line["low"]).round(4),
+                    "thickness": 1.2,
+                    "width": 0,
+                },
+                mode="lines+markers",
+                line={"color": colour, "dash": "solid" if front == main else "dot"},
+                marker={"symbol": symbol, "size": 8},
+                name=front,
+                legendgroup=front,
+                showlegend=column == 1,
+                hovertemplate=f"{front} %{{x:.1%}}: median %{{y:+.3f}} nats<extra></extra>",
+                row=1,
+                col=column,
+            )
+    fig.add_hline(0, line={"dash": "dot", "color": figures.GREY})
+    fig.update_xaxes(type="log", tickformat=".1~%", title="tokens in front, of the text's")
+    return fig.update_yaxes(title="gain, nats a token", col=1)
+
+
+def race(found: pd.DataFrame, fronts: Sequence[str] | None = None) -> go.Figure:
+    """What each front is worth when so much text has been read: a row a cell, a panel a corpus, a slider over tokens.
+
+    A dot is a seed's gain over random init at the same step, a bar their median.
+    """
+    found = found[found["front"] != "random init"]
+    found = found.assign(label=found["front"] + " " + found["share"].fillna("") + ", " + found["carried"])
+    found["label"] = found["label"].str.removesuffix(", full").str.strip()
+    if fronts is not None:
+        found = found[found["front"].isin(fronts)]
+    corpora = list(dict.fromkeys(found["corpus"]))
+    order = found.drop_duplicates(["cell", "seed"], keep="last").groupby("label")["gain"].median()
+    order = list(order.sort_values().index)
+    places = {label: place for place, label in enumerate(order)}
+    common = found[found["gain"].notna()].groupby("step")["cell"].nunique()
+    steps = [step for step in common.index if step and common[step] == common.max()]
+    fig = panels(corpora, 190 + 21 * len(order), margin={"l": 170, "b": 110}, showlegend=False)
+
+    def data(step: int, corpus: str) -> list[dict]:
+        here = found[(found["step"] == step) & (found["corpus"] == corpus) & found["gain"].notna()]
+        median = here.groupby("label")["gain"].median()
+        heights = here["label"].map(places)
+        return [
+            {"x": here["gain"].round(4), "y": heights, "text": here["label"] + ", seed " + here["seed"].astype(str)},
+            {"x": median.round(4), "y": [places[label] for label in median.index], "text": median.index},
+        ]
+
+    for column, corpus in enumerate(corpora, 1):
+        seeds, median = data(steps[-1], corpus)
+        fig.add_scatter(
+            **seeds,
+            mode="markers",
+            marker={"size": 5, "color": figures.PALETTE[0], "opacity": 0.6},
+            hovertemplate="%{text}: %{x:+.3f} nats<extra></extra>",
+            row=1,
+            col=column,
+        )
+        fig.add_scatter(
+            **median,
+            mode="markers",
+            marker={"symbol": "line-ns-open", "size": 13, "color": figures.PALETTE[1], "line": {"width": 3}},
+            hovertemplate="%{text}: median %{x:+.3f} nats<extra></extra>",
+            row=1,
+            col=column,
+        )
+    choices = []
+    for step in steps:
+        parts = [each for corpus in corpora for each in data(step, corpus)]
+        change = {key: [list(each[key]) for each in parts] for key in ("x", "y", "text")}
+        tokens = found.loc[found["step"] == step, "tokens"].iloc[0]
+        choices.append({"label": f"{tokens / 1e6:.3g} M", "method": "restyle", "args": [change]})
+    slider = {"active": len(steps) - 1, "currentvalue": {"prefix": "tokens of text read: "}, "pad": {"t": 45}}
+    fig.update_layout(sliders=[slider | {"steps": choices}])
+    fig.add_vline(0, line={"dash": "dot", "color": figures.GREY})
+    reach = found["gain"].abs().quantile(0.98)
+    fig.update_xaxes(title="gain, nats", range=[-1.1 * reach, 1.1 * reach])
+    labels = {"tickvals": list(range(len(order))), "ticktext": [f"{label} " for label in order]}
+    return fig.update_yaxes(range=[-0.6, len(order) - 0.4], showgrid=False, **labels)
+
+
+def learnt(last: pd.DataFrame) -> pd.DataFrame:
+    """How much of stage one each procedural front learnt, and on how many tokens."""
+    table = summary(last)
+    table = table[table["learnt"].notna() & (table["carried"] == "full") & (table["front"] != "text")]
+    shown = table.groupby(["front", "share"], sort=False)["learnt"].median().unstack("share")
+    shown = shown[sorted(shown.columns, key=substitutive.part)]
+    return shown.map(lambda value: "" if np.isnan(value) else f"{value:.0%}").rename_axis(columns=None)
+
+
+# Less text
+
+
+def by_share(rows: pd.DataFrame) -> pd.DataFrame:
+    """A line for each model: what was in front, the share of the text, final loss, and tokens and FLOPs of both stages,
+    as shares of what all of the text costs without anything in front.
+    """
+    last = final(rows, "loss").rename("loss").reset_index()
+    names = last["cell"].str.extract(
+        r"^(?P<corpus>[^/]+?)(?: / width (?P<width>\d+))? / (?P<front>.+) / (?P<share>.+)$"
+    )
+    last = last.join(names.assign(share=names["share"].map(substitutive.part), width=names["width"].fillna("")))
+    flops = rows[rows["stage"] == 2].groupby(["cell", "seed"])["flops"].max()
+    last["flops"] = flops.reindex(pd.MultiIndex.from_frame(last[["cell", "seed"]])).to_numpy(dtype=float)
+    recipes = substitutive.EXPERIMENT.cells(rows["scale"].iloc[0])
+    last["flops"] += [additive.spent(recipes[cell])[1] for cell in last["cell"]]
+    whole = last[(last["front"] == "random init") & (last["share"] == 1.0)]
+    whole = whole.set_index(["corpus", "width", "seed"])[["loss", "flops"]]
+    at = pd.MultiIndex.from_frame(last[["corpus", "width", "seed"]])
+    last["target"] = whole["loss"].reindex(at).to_numpy()
+    last["flops share"] = last["flops"] / whole["flops"].reindex(at).to_numpy()
+    return last
+
+
+def iso_loss(models: pd.DataFrame) -> go.Figure:
+    """Final loss against the share of the text, a line for what was in front, every seed a dot; the dotted line is the
+    loss that all of the text buys without.
+    """
+    models = models[models["width"] == ""]
+    corpora, fronts = (list(dict.fromkeys(models[name])) for name in ("corpus", "front"))
+    fig = make_subplots(1, len(corpora), subplot_titles=corpora, horizontal_spacing=0.08)
+    fig.update_layout(template=figures.TEMPLATE, height=430, margin={"t": 90})
+    for column, corpus in enumerate(corpora, 1):
+        here = models[models["corpus"] == corpus]
+        for colour, front in figures.coloured(fronts):
+            part = here[here["front"] == front].sort_values("share")
+            line = part.groupby("share")["loss"].median()
+            place, look = {"row": 1, "col": column}, {"legendgroup": front, "name": front}
+            fig.add_scatter(
+                x=part["share"],
+                y=part["loss"].round(4),
+                mode="markers",
+                marker={"size": 4, "color": colour, "opacity": 0.5},
+                text=part["seed"],
+                hovertemplate=f"{front}, %{{x:.0%}} of the text, seed %{{text}}: %{{y:.3f}}<extra></extra>",
+                showlegend=False,
+                **look,
+                **place,
+            )
+            fig.add_scatter(
+                x=line.index,
+                y=line.round(4),
+                mode="lines",
+                line={"color": colour},
+                hovertemplate=f"{front}, %{{x:.0%}} of the text: median %{{y:.3f}}<extra></extra>",
+                showlegend=column == 1,
+                **look,
+                **place,
+            )
+        fig.add_hline(here["target"].median(), line={"dash": "dot", "color": figures.GREY}, row=1, col=column)
+    fig.update_xaxes(title="share of the text", tickformat=".0%")
+    return fig.update_yaxes(title="final loss, nats a token", col=1)
+
+
+def savings(models: pd.DataFrame) -> pd.DataFrame:
+    """The share of the text, and of all FLOPs, that reaches the loss of all of it: median and interval over seeds."""
+    lines = []
+    for (corpus, width, front), part in models.groupby(["corpus", "width", "front"], sort=False):
+        if front == "random init":
+            continue
+        line = {"corpus": corpus, "width": width or "whole", "in front": front, "seeds": part["seed"].nunique()}
+        for name, column in (("of the text", "share"), ("of the FLOPs", "flops share")):
+            needed = [
+                reached_at(seed[column].to_numpy(), seed["loss"].to_numpy(), seed["target"].iloc[0])
+                for _, seed in part.sort_values("share").groupby("seed")
+            ]
+            line[name] = written(*interval(np.array(needed)))
+        line["paper, of the text"] = f"{PAPER[corpus]:.0%}" if corpus in PAPER else ""
+        lines.append(line)
+    return pd.DataFrame(lines).set_index("corpus")
+
+
+def written(middle: float, low: float, high: float) -> str:
+    def one(value: float) -> str:
+        return "more than was tried" if np.isinf(value) else f"{value:.0%}"
+
+    return one(middle) if middle == low == high else f"{one(middle)} ({one(low)} to {one(high)})"
+
+
+def budgets(models: pd.DataFrame) -> go.Figure:
+    """What the front is worth at each budget: the gain over random init on the same share of the text."""
+    base = models[models["front"] == "random init"].set_index(["corpus", "width", "share", "seed"])["loss"]
+    at = pd.MultiIndex.from_frame(models[["corpus", "width", "share", "seed"]])
+    models = models.assign(gain=base.reindex(at).to_numpy() - models["loss"])
+    models = models[(models["front"] != "random init") & models["gain"].notna()]
+    corpora = list(dict.fromkeys(models["corpus"]))
+    fig = panels(corpora, 420, margin={"t": 90})
+    kinds = list(dict.fromkeys(zip(models["front"], models["width"], strict=True)))
+    for column, corpus in enumerate(corpora, 1):
+        for colour, (front, width) in zip(figures.PALETTE, kinds, strict=False):
+            named = front + (f", width {width}" if width else "")
+            part = models[(models["corpus"] == corpus) & (models["front"] == front) & (models["width"] == width)]
+            line = part.groupby("share")["gain"].median()
+            fig.add_scatter(
+                x=part["share"],
+                y=part["gain"].round(4),
+                mode="markers",
+                marker={"size": 5, "color": colour},
+                name=named,
+                legendgroup=named,
+                showlegend=column == 1,
+                hovertemplate=f"{named}, %{{x:.0%}} of the text: %{{y:+.3f}} nats<extra></extra>",
+                row=1,
+                col=column,
+            )
+            fig.add_scatter(
+                x=line.index,
+                y=line.round(4),
+                mode="lines",
+                line={"color": colour},
+                hoverinfo="skip",
+                showlegend=False,
+                legendgroup=named,
+                row=1,
+                col=column,
+            )
+    fig.add_hline(0, line={"dash": "dot", "color": figures.GREY})
+    fig.update_xaxes(title="share of the text", tickformat=".0%")
+    return fig.update_yaxes(title="gain, nats a token", col=1)

@@ -1,0 +1,107 @@
+"""Structure in front of text: what each cell spends, and a real run of a few."""
+
+import json
+from collections import Counter
+
+import pandas as pd
+import pytest
+
+from structure_first.data.corpora import shelf
+from structure_first.evidence import flops
+from structure_first.evidence.statistics import final
+from structure_first.experiments import additive, substitutive
+from structure_first.experiments.jobs import Job
+from structure_first.experiments.planning import chosen
+from structure_first.experiments.runner import run
+
+SCALES = ("smoke", "laptop", "gpu", "paper")
+RAN = ("code / random init", "code / set 1 %", "code / text 10 %", "code / mixture 1 %", "code / as many FLOPs 10 %")
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STRUCTURE_FIRST_CORPORA", str(tmp_path_factory.mktemp("corpora")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def rows(packed, tmp_path_factory) -> tuple[pd.DataFrame, dict]:
+    out = tmp_path_factory.mktemp("results")
+    found = run(additive.EXPERIMENT, "smoke", [0, 1], out, "cpu", workers=1, cells=RAN)
+    return found, json.loads((out / "additive" / "manifest.json").read_text())
+
+
+@pytest.mark.parametrize("scale", ["laptop", "gpu", "paper"])
+def test_every_front_has_the_share_that_its_name_says(scale):
+    size = additive.SIZES[scale]
+    whole = size.second.steps * size.second.batch * (size.context + 1)
+    for cell, recipe in additive.cells(scale).items():
+        front = cell.split(" / ")[1]
+        if recipe.first is None:
+            continue
+        share = float(front.split()[-2]) / 100
+        stage = recipe.first.stage
+        length = size.context + 1 if "/" in recipe.first.source else recipe.first.make().length
+        step = stage.batch * length
+        assert abs(stage.steps * step - share * whole) <= max(step, 1), cell
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_corpus_has_the_same_cells_and_what_is_compared_is_alike(scale):
+    found, size = additive.cells(scale), additive.SIZES[scale]
+    fronts = Counter(cell.split(" / ", 1)[1] for cell in found)
+    assert set(fronts.values()) == {len(size.corpora)}
+    for corpus in size.corpora:
+        base = found[f"{corpus} / random init"]
+        for cell, recipe in found.items():
+            if cell.startswith(f"{corpus} / ") and recipe.first is not None:
+                assert recipe.second == base.second and recipe.width == base.width, cell
+
+
+def test_as_many_flops_are_as_many(packed):
+    found = additive.cells("smoke")
+    longer, base = (found[f"code / {name}"] for name in ("as many FLOPs 10 %", "random init"))
+    job = Job.of("x", base, [0], None)
+    step = job.phase.stage.batch * flops.training(job.shape, job.phase.make())
+    extra = (longer.second.stage.steps - base.second.stage.steps) * step
+    assert abs(extra - additive.spent(found["code / set 10 %"])[1]) <= step / 2
+
+
+@pytest.mark.parametrize("corpus", ["code", "language"])
+def test_the_vocabulary_that_flops_are_counted_with_is_the_corpus_s(packed, corpus):
+    size = additive.SIZES["smoke"]
+    made = size.phase(corpus).make()
+    tokeniser, vocab = size.corpora[corpus]
+    assert (made.vocab, made.length) == (vocab, size.context + 1) and made.held_out is not None
+    assert (shelf.shelf() / f"{corpus}-{tokeniser}-{size.pool}" / "manifest.json").exists()
+
+
+def test_a_real_run_has_a_row_for_every_seed(rows):
+    found, manifest = rows
+    last = final(found, "loss")
+    assert set(last.index.get_level_values("cell")) == set(RAN) and last.groupby("cell").size().eq(2).all()
+    first = found[(found["metric"] == "loss") & (found["stage"] == 2) & (found["step"] == 0)]
+    assert (last["code / random init"] < first.set_index(["cell", "seed"])["value"]["code / random init"]).all()
+    assert set(found.loc[found["metric"] == "mastery", "cell"]) == {
+        cell for cell in RAN if additive.cells("smoke")[cell].first
+    }
+    assert all(run["recipe"]["second"] is None or run["recipe"]["second"]["tied"] for run in manifest["runs"].values())
+
+
+def test_text_in_front_is_read_with_everything_carried_over(rows):
+    found, _ = rows
+    start = found[(found["metric"] == "loss") & (found["stage"] == 2) & (found["step"] == 0)]
+    start = start.set_index(["cell", "seed"])["value"]
+    assert (start["code / text 10 %"] < start["code / random init"]).all()
+
+
+def test_the_shares_of_the_text_end_their_schedules():
+    found = substitutive.cells("laptop")
+    whole = additive.SIZES["laptop"].second.steps
+    for cell, recipe in found.items():
+        stage = recipe.second.stage
+        assert stage.steps == round(substitutive.part(cell.split(" / ")[-1]) * whole)
+        assert stage.rate_at(stage.steps - 1) < 1.05 * stage.floor * stage.rate
+    small = chosen(substitutive.EXPERIMENT, "laptop", ["code / width 32 / random init / 100 %"]).cells("laptop")
+    assert [recipe.width for recipe in small.values()] == [32]
