@@ -63,11 +63,12 @@ class Training(Stage):
     def stage(self) -> Stage:
         return narrowed(Stage, self)
 
-    def updates(self, length: int | None) -> Counter[int | None]:
-        """How many updates there are of each length setting, `length` being the source's own."""
+    def updates(self, length: int | None, steps: int | None = None) -> Counter[int | None]:
+        """How many of the first `steps` updates, or of all, have each length setting; `length` is the source's own."""
+        steps = self.steps if steps is None else steps
         if not self.curriculum:
-            return Counter({length: self.steps})
-        return Counter(self.length_at(step, length) for step in range(self.steps))
+            return Counter({length: steps})
+        return Counter(self.length_at(step, length) for step in range(steps))
 
     def stopped_at(self, steps: int) -> "Training":
         """The same for so many steps at most."""
@@ -202,8 +203,8 @@ class Config(BaseModel):
         return self.second.batch * sum(count * length for length, count in counts.items())
 
     def plain(self) -> dict:
-        """As JSON would hold it."""
-        return self.model_dump(mode="json")
+        """As JSON would hold it; `read` reads it."""
+        return self.model_dump(mode="json", exclude={"shape": {"vocab", "context"}})
 
 
 HELD_OUT_WINDOWS = 8  # that a try's corpus should hold
