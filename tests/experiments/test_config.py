@@ -161,7 +161,10 @@ def test_a_try_is_shorter_in_everything(tmp_path):
     config = read(written(tmp_path, GOOD.replace("rate: 1e-3", "rate: 1e-3, warmup: 7")))
     short = config.stopped_at(5)
     assert (short.first.steps, short.second.steps, short.second.warmup) == (4, 5, 5)
-    assert short.corpus.limit_tokens == 800 * 33 and short.second.evaluate_every == 5
+    assert short.corpus.limit_tokens is None and short.second.evaluate_every == 5
+    assert short.enough == 3200 * 33 == config.enough
+    limited = read(written(tmp_path, GOOD.replace("context: 32", "context: 32, limit_tokens: 100000"))).stopped_at(5)
+    assert limited.corpus.limit_tokens == 3200 * 33
     assert config.stopped_at(None) is config
     with pytest.raises(UserError, match="--steps must be 1 or more, not 0"):
         config.stopped_at(0)

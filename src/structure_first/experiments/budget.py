@@ -116,7 +116,7 @@ def cost(half: Half, compute: Compute, gpu: str, gpus: int, utilisation: float) 
         if not found.most:
             return found
         batch = min(micro_batch, found.most)
-        rate = 3 * forward * batch / timed(half, batch)
+        rate = 3 * forward * batch / timed(half, batch, compute)
         spent = found.flops + found.evaluation_flops
     else:
         rate = getattr(GPUS[gpu], compute.precision) * 1e12 * utilisation
@@ -171,8 +171,7 @@ def kept(shape: Shape, made: Source, compute: Compute, count: int) -> float:
     """
     alone = replace(shape, layers=1) if compute.recompute else shape
     narrow = shape.width // shape.heads < NARROW_HEAD  # whose kernel looks at numbers; such a model is small
-    low = torch.autocast("cpu", torch.bfloat16, enabled=compute.precision == "bfloat16")
-    with nullcontext() if narrow else FakeTensorMode(), low:
+    with nullcontext() if narrow else FakeTensorMode(), compute.cast(torch.device("cpu")):
         model = Transformer(alone)
         tokens = torch.zeros(1, count, made.length, dtype=torch.long)
         sizes = saved_bytes(model, Batch(tokens, torch.ones_like(tokens, dtype=torch.bool)), made)
@@ -180,12 +179,12 @@ def kept(shape: Shape, made: Source, compute: Compute, count: int) -> float:
     return sum(sizes) + THERE_AND_BACK * max(sizes) + inputs
 
 
-def timed(half: Half, batch: int) -> float:
+def timed(half: Half, batch: int, compute: Compute) -> float:
     """Seconds of an update of so many sequences on this machine."""
     stage = replace(half.training.stage, batch=batch)
     try:
         model = Transformer(half.shape).to(pick_device())
-        return seconds_of(timed_update(model, half.source, stage), spend=1.0, least=1)
+        return seconds_of(timed_update(model, half.source, stage, compute), spend=1.0, least=1)
     except RuntimeError as error:
         if not out_of_memory(error):
             raise

@@ -25,6 +25,7 @@ from structure_first.training.stage import Stage
 EXAMPLE = "book/configs/quick.yaml"
 LAST_SEED = 2**31 - 1
 LONGEST = 1 << 16  # tokens in a context
+HELD_OUT_WINDOWS = 32  # that should be there to be evaluated on
 
 
 def narrowed(kind: type, value: Any, **changes: Any) -> Any:
@@ -119,7 +120,7 @@ class Corpus:
     context: int
     tokeniser: str | None = None
     vocab: int | None = None  # of the tokeniser, where it is of the hub and a plan shall not ask there
-    limit_tokens: int | None = None  # as many as stage two reads, if left out
+    limit_tokens: int | None = None  # about as many as stage two reads, if left out
     held_out: float = 0.01
     text_column: str | None = None
     seed: int = 0
@@ -188,13 +189,17 @@ class Config(BaseModel):
             return self
         if steps < 1:
             raise UserError(f"--steps must be 1 or more, not {steps}")
-        first, second, corpus = self.first and self.first.stopped_at(steps), self.second.stopped_at(steps), self.corpus
-        if corpus.name is not None:
-            windows = max(second.batch * steps, HELD_OUT_WINDOWS / corpus.held_out)
-            wanted = int(windows * (corpus.context + 1))
-            corpus = replace(corpus, limit_tokens=min(corpus.limit_tokens or wanted, wanted))
-        changed = dict(first=first, second=second, corpus=corpus, allow_larger_first=True)
-        return self.model_copy(update=changed)
+        stages = dict(first=self.first and self.first.stopped_at(steps), second=self.second.stopped_at(steps))
+        short = self.model_copy(update=stages | {"allow_larger_first": True})
+        if self.corpus.limit_tokens is None:
+            return short
+        limit = min(self.corpus.limit_tokens, short.enough)
+        return short.model_copy(update={"corpus": replace(self.corpus, limit_tokens=limit)})
+
+    @property
+    def enough(self) -> int:
+        """How much of a corpus stage two needs: what it reads, and what holds some documents to hold out."""
+        return max(self.tokens, int(HELD_OUT_WINDOWS * (self.corpus.context + 1) / self.corpus.held_out))
 
     @property
     def tokens(self) -> int:
@@ -205,9 +210,6 @@ class Config(BaseModel):
     def plain(self) -> dict:
         """As JSON would hold it; `read` reads it."""
         return self.model_dump(mode="json", exclude={"shape": {"vocab", "context"}})
-
-
-HELD_OUT_WINDOWS = 8  # that a try's corpus should hold
 
 
 class Loader(yaml.SafeLoader):

@@ -18,6 +18,7 @@ from structure_first.evidence.traffic import settle
 from structure_first.experiments.jobs import Job, Replica, weights_of
 from structure_first.experiments.recipe import Experiment
 from structure_first.model.transformer import Transformer
+from structure_first.training.compute import Compute
 from structure_first.training.devices import cores, keep_freed_memory
 from structure_first.training.devices import device as pick_device
 from structure_first.training.loop import Run, predict
@@ -140,10 +141,10 @@ def update_of(job: Job) -> Callable[[], None]:
     )
 
 
-def timed_update(model: Transformer, source: Source, stage: Stage) -> Callable[[], None]:
+def timed_update(model: Transformer, source: Source, stage: Stage, compute: Compute = Compute()) -> Callable[[], None]:
     """An update of the model on one batch, drawn beforehand."""
     keep_freed_memory()
-    run = Run(model, source, stage, "timed")
+    run = Run(model, source, stage, "timed", compute)
     stream = Stream(source, stage.batch, model.seeds, "timed", model.position.device)
     stream.block = 1
     batch = stream(0)

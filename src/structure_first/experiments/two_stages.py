@@ -142,12 +142,13 @@ class TwoStages:
                 wanted = tokenisers.tokeniser(corpus.tokeniser, lambda: ())
                 Packed(folder, checked=False).match(tokenisers.digest(wanted))
         else:
-            limit = corpus.limit_tokens or self.config.tokens
+            limit = corpus.limit_tokens or self.config.enough
             if processes.first():
                 options = {name: getattr(corpus, name) for name in ("text_column", "seed", "held_out")}
                 pack(corpus.name, corpus.tokeniser, folder, **options, limit_tokens=limit)
-            while not reaches(folder, limit):
-                time.sleep(1)
+            else:
+                while not reaches(folder, limit):
+                    time.sleep(1)
         made = read_manifest(folder)["tokeniser"]
         if corpus.vocab not in (None, made["vocab"]):
             raise UserError(
