@@ -222,7 +222,7 @@ def test_two_processes_train_the_same(tmp_path, config):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["-m", "structure_first.cli", "train", tmp_path / "run.yaml", "--out", tmp_path / "both"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    said = subprocess.run([*map(str, command), "--device", "cpu"], capture_output=True, text=True, env=environment)
+    said = subprocess.run([*map(str, command), "--device", "cpu"], capture_output=True, text=True, env=environment, timeout=300)
     assert said.returncode == 0, said.stderr
     assert said.stdout.count("stage 1") == said.stdout.count("stage 2") == 1
     both = Store(tmp_path / "both").rows()
