@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SCALES = ("smoke", "laptop", "gpu", "paper")
 FREE = {"allow_extra_args": True, "ignore_unknown_options": True}
 
-INTERRUPTED = 130  # typer's exit status after Ctrl-C
+STOPPED = (130, 143)  # the exit statuses after Ctrl-C, which typer gives, and after SIGTERM
 MOST_SEEDS, MOST_WORKERS, LAST_SEED = 10_000, 1_000, 2**31 - 1
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -314,8 +314,12 @@ def main() -> None:
         code, message = 2, str(error)
     except UsageError as error:
         code, message = 2, usage(error)
+    except SystemExit as stopped:
+        code, message = stopped.code, ""
     else:
-        message = "stopped; give the same command again to go on" if code == INTERRUPTED else ""
+        message = ""
+    if code in STOPPED and os.environ.get("RANK", "0") == "0":  # under torchrun the first process speaks for all
+        message = "stopped; give the same command again to go on"
     if message:
         print(f"structure-first: {message}", file=sys.stderr)
     sys.exit(code)

@@ -99,8 +99,8 @@ class Run:
     """The state of one stage: everything a checkpoint holds, whatever computes it.
 
     A replica that masters its source, or diverges, leaves the program that trains; the others go on, at less cost.
-    Under torchrun every process has the whole `model`, and computes its share of a batch. Where the weights are sharded,
-    the program is a copy of the model, which waits in the CPU's memory.
+    Under torchrun every process has the whole `model`, and computes its share of a batch. Where the weights are
+    sharded, the program is a copy of the model, which waits in the CPU's memory.
     """
 
     def __init__(self, model: Transformer, source: Source, stage: Stage, name: str, compute: Compute = Compute()):
@@ -237,7 +237,7 @@ class Run:
         for name, parameter in self.model.named_parameters():
             parameter.copy_(tensors[f"model.{name}"])
         if self.finished:
-            return
+            return self.train_only(self.training)
         state: dict[int, dict[str, Tensor]] = {}
         for key in (key for key in tensors if key.startswith("optimizer.")):
             _, index, name = key.split(".")

@@ -119,7 +119,7 @@ def sharded(model: Transformer, device: torch.device, precision: torch.dtype | N
     )
     for block in model.blocks:
         fully_shard(block, **settings)
-    return fully_shard(model, **settings)
+    return fully_shard(model, **settings, reshard_after_forward=True)
 
 
 def local(tensor: Tensor) -> Tensor:
