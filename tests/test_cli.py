@@ -16,7 +16,7 @@ from structure_first.experiments.recipe import Experiment, Phase, Recipe
 from structure_first.training.stage import Stage
 
 ROOT = Path(__file__).parents[1]
-VERBS = ("sources", "generate", "pack", "run", "claims", "book")
+VERBS = ("sources", "generate", "pack", "run", "train", "plan", "claims", "book")
 
 
 class Command:
@@ -111,7 +111,7 @@ def test_sources_are_listed(command):
     [
         (["genrate"], "unknown verb 'genrate'; did you mean 'generate'?"),
         (["claim"], "unknown verb 'claim'; did you mean 'claims'?"),
-        (["xyzzy"], "unknown verb 'xyzzy'; known: book, claims, generate, pack, run, sources"),
+        (["xyzzy"], "unknown verb 'xyzzy'; known: book, claims, generate, pack, plan, run, sources, train"),
         (["--versoin"], "unknown option '--versoin'; did you mean '--version'?"),
         (["claims", "--resluts", "x"], "unknown option '--resluts'; did you mean '--results'?"),
         (["book", "--scale", "laptp"], "unknown scale 'laptp'; did you mean 'laptop'?"),

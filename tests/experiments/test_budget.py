@@ -1,10 +1,10 @@
 """What a plan says, against what torch counts and what a run measures."""
 
 import pytest
-import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from structure_first.data.batch import Batch
 from structure_first.errors import UserError
 from structure_first.experiments import budget
 from structure_first.experiments.budget import GPUS, costs, kept, weights_of
@@ -70,11 +70,14 @@ def test_nothing_is_packed_or_trained(tmp_path, config, monkeypatch):
     assert sorted(set(tmp_path.rglob("*")) - set(before)) == [tmp_path / "run.yaml"]
 
 
-@pytest.mark.parametrize("shape", [Shape(50, 24, 2, 2, 64), Shape(50, 24, 2, 4, 16), Shape(50, 24, 1, 1, 32, tied=True)])
+@pytest.mark.parametrize(
+    "shape", [Shape(50, 24, 2, 2, 64), Shape(50, 24, 2, 4, 16), Shape(50, 24, 1, 1, 32, tied=True)]
+)
 def test_what_is_kept_is_counted_without_memory_as_with_it(config, shape):
     """The narrow shape is run for real in both; the others have tensors without memory on one side."""
     source = budget.source("random", vocab=50, length=25)
-    sizes = saved_bytes(Transformer(shape), Stream(source, 3, [0], "test")(0), source)
+    alone = Batch(*(tensor.clone() for tensor in Stream(source, 3, [0], "test")(0)))  # of several drawn together
+    sizes = saved_bytes(Transformer(shape), alone, source)
     assert kept(shape, source, Compute(), 3) == sum(sizes) + 2 * max(sizes)
     assert weights_of(shape) == sum(parameter.numel() for parameter in Transformer(shape).parameters())
 

@@ -99,27 +99,27 @@ class TwoStages:
 
         Under torchrun all processes call this; the first alone packs and writes.
         """
-        first = processes.first()
+        first, device = processes.first(), pick_device(self.device)
         with self.store.locked() if first else nullcontext():
-            if first:
-                self.settle()
+            self.check()
             packed = self.packed()
             corpus = packed_source(packed, self.config.corpus.context, checked=first)
             found, model = halves(self.config, corpus), None
-            self.others  # noqa: B018  a missing one is said before anything is trained
-            with processes.joined(pick_device(self.device)) as device:
+            if first and not (self.folder / SETTINGS).exists():
+                with replacing(self.folder / SETTINGS) as temporary:
+                    temporary.write_text(yaml.safe_dump(self.config.plain(), sort_keys=False))
+            with processes.joined(device) as device:
                 for half in found if not self.finished(found[-1]) else ():
                     model = self.load(half).to(device) if self.finished(half) else self.fit(half, model, packed, device)
             if first and not (self.folder / EXPORT / "config.json").exists():
                 self.export(found[-1], packed)
             return self.store.rows()
 
-    def settle(self) -> None:
-        """Write the configuration, or refuse one that differs from what the folder's run began with."""
-        path, mine = self.folder / SETTINGS, self.config.plain()
+    def check(self) -> None:
+        """Refuse, before anything is done, weights that are not there and a folder whose run began otherwise."""
+        self.others  # noqa: B018  reads them
+        path = self.folder / SETTINGS
         if not path.exists():
-            with replacing(path) as temporary:
-                temporary.write_text(yaml.safe_dump(mine, sort_keys=False))
             return
         try:
             began = dict(leaves(yaml.safe_load(path.read_text())))
@@ -127,7 +127,7 @@ class TwoStages:
             raise UserError(
                 f"cannot read {path}: {' '.join(str(error).split())}; restore it or remove the run"
             ) from None
-        now = dict(leaves(mine))
+        now = dict(leaves(self.config.plain()))
         for key in sorted(began.keys() | now.keys()):
             if began.get(key) != now.get(key) and not key.startswith("compute."):
                 problem = f"{self.folder} holds a run with {key} {began.get(key)}, not {now.get(key)}"
