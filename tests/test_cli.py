@@ -314,10 +314,11 @@ def test_outside_a_repository_the_book_says_where_to_stand(command, tmp_path, mo
     assert "run this from the top of the repository" in command.fails("book")
 
 
-def test_an_interrupt_is_one_line(command, book, monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(("stop", "status"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])
+def test_an_interrupt_and_sigterm_are_one_line(command, book, monkeypatch, stop, status):
+    def stopped(*_):
+        raise stop
 
-    monkeypatch.setattr("structure_first.book.build.build", interrupted)
+    monkeypatch.setattr("structure_first.book.build.build", stopped)
     code, _, err = command("book")
-    assert code == 130 and err == "structure-first: stopped; give the same command again to go on\n"
+    assert code == status and err == "structure-first: stopped; give the same command again to go on\n"

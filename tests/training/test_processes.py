@@ -51,7 +51,8 @@ CHILD = """
                         os.kill(os.getpid(), signal.SIGTERM)
 
                 if case.get("dies") == processes.rank():
-                    os._exit(9)
+                    steps, agreed = iter(range(20)), processes.agreed
+                    processes.agreed = lambda *values: os._exit(9) if next(steps, None) is None else agreed(*values)
                 path = folder / case["checkpoint"] if "checkpoint" in case else None
                 compute, stage = Compute(**case["compute"]), Stage(**case["stage"])
                 try:
@@ -174,10 +175,12 @@ def test_a_replica_leaves_in_all_processes_at_once(together, kind):
 
 
 def test_when_one_process_ends_the_others_say_so_and_end(tmp_path):
-    cases = {"dies": {"compute": {}, "stage": vars(STAGE), "dies": 1}}
-    done = torchrun(tmp_path, cases)
-    assert done.returncode == 1 and not list(tmp_path.glob("dies.*"))
-    assert "exitcode  : 9" in done.stderr
+    endless = replace(STAGE, steps=10**7, evaluate_every=10**7)
+    case = {"compute": {}, "stage": vars(endless), "dies": 1, "checkpoint": "dies.safetensors"}
+    done = torchrun(tmp_path, {"dies": case})
+    assert done.returncode == 1 and "exitcode  : 9" in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("one line: another process")]) == 1
+    assert "File " + '"' + str(tmp_path) not in done.stderr, "no traceback"
 
 
 def test_the_shares_are_the_whole_and_fill_up_with_what_bears_no_loss(monkeypatch):

@@ -1,6 +1,7 @@
 """The processes that torchrun starts: each trains on its share of every batch. One alone needs none of this."""
 
 import os
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,7 +54,8 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     except RuntimeError as error:
         if not lost(error):
             raise
-        reason = str(error).splitlines()[0]
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it to those that are left; this ends by itself
+        reason = str(error).splitlines()[0].split(". ")[0]
         again = "see what it said, and run again: training goes on from its checkpoint"
         raise UserError(f"another process of this run has ended or cannot be reached; {again} ({reason})") from None
     finally:
