@@ -163,7 +163,7 @@ def test_a_try_is_shorter_in_everything(tmp_path):
     assert (short.first.steps, short.second.steps, short.second.warmup) == (4, 5, 5)
     assert short.corpus.limit_tokens is None and short.second.evaluate_every == 5
     assert short.enough == 3200 * 33 == config.enough
-    limited = read(written(tmp_path, GOOD.replace("context: 32", "context: 32, limit_tokens: 100000"))).stopped_at(5)
+    limited = read(written(tmp_path, GOOD.replace("context: 32", "context: 32, limit_tokens: 1000000"))).stopped_at(5)
     assert limited.corpus.limit_tokens == 3200 * 33
     assert config.stopped_at(None) is config
     with pytest.raises(UserError, match="--steps must be 1 or more, not 0"):

@@ -57,7 +57,6 @@ class Cost:
 
     half: Half
     updates: int
-    tokens: int
     flops: int
     evaluation_flops: int
     memory: dict[str, float]  # by what takes it
@@ -65,6 +64,10 @@ class Cost:
     micro_batch: int
     available: float
     hours: float | None  # None where this machine is to be timed and cannot hold it
+
+    @property
+    def tokens(self) -> int:
+        return self.half.tokens
 
     @property
     def bytes(self) -> float:
@@ -103,7 +106,6 @@ def cost(half: Half, compute: Compute, gpu: str, gpus: int, utilisation: float) 
     found = Cost(
         half=half,
         updates=training.steps,
-        tokens=half.tokens(),
         flops=half.flops(),
         evaluation_flops=evaluations * training.held_out * forward,
         memory=memory,

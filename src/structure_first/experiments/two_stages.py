@@ -48,11 +48,7 @@ class Half:
     training: Training
     source: Source
     shape: Shape
-
-    def tokens(self) -> int:
-        """How many are trained on, unless the source is mastered before."""
-        counts = self.training.updates(self.source.settings.get("length"))
-        return self.training.batch * sum(count * self.source.at(length).length for length, count in counts.items())
+    tokens: int  # that are trained on, unless the source is mastered before
 
     def flops(self, steps: int | None = None) -> int:
         """What the first `steps` updates cost, or all of them."""
@@ -66,10 +62,10 @@ def halves(config: Config, corpus: Source) -> list[Half]:
     found, first = [], config.first
     if first:
         shape = config.shape.at(first.made.vocab, first.made.length - 1, tied=first.tied, dropout=first.dropout)
-        found.append(Half(1, first.label, first, first.made, shape))
+        found.append(Half(1, first.label, first, first.made, shape, first.tokens))
     shape = config.shape.at(corpus.vocab, config.corpus.context)
     label = f"{config.corpus.name or config.corpus.packed}, context {config.corpus.context:,}"
-    return [*found, Half(2, label, config.second, corpus, shape)]
+    return [*found, Half(2, label, config.second, corpus, shape, config.tokens)]
 
 
 @dataclass(frozen=True)
