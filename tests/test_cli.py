@@ -16,7 +16,7 @@ from structure_first.experiments.recipe import Experiment, Phase, Recipe
 from structure_first.training.stage import Stage
 
 ROOT = Path(__file__).parents[1]
-VERBS = ("sources", "generate", "pack", "run", "claims", "book")
+VERBS = ("sources", "generate", "pack", "run", "train", "plan", "claims", "book")
 
 
 class Command:
@@ -111,7 +111,7 @@ def test_sources_are_listed(command):
     [
         (["genrate"], "unknown verb 'genrate'; did you mean 'generate'?"),
         (["claim"], "unknown verb 'claim'; did you mean 'claims'?"),
-        (["xyzzy"], "unknown verb 'xyzzy'; known: book, claims, generate, pack, run, sources"),
+        (["xyzzy"], "unknown verb 'xyzzy'; known: book, claims, generate, pack, plan, run, sources, train"),
         (["--versoin"], "unknown option '--versoin'; did you mean '--version'?"),
         (["claims", "--resluts", "x"], "unknown option '--resluts'; did you mean '--results'?"),
         (["book", "--scale", "laptp"], "unknown scale 'laptp'; did you mean 'laptop'?"),
@@ -314,10 +314,11 @@ def test_outside_a_repository_the_book_says_where_to_stand(command, tmp_path, mo
     assert "run this from the top of the repository" in command.fails("book")
 
 
-def test_an_interrupt_is_one_line(command, book, monkeypatch):
-    def interrupted(*_):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(("stop", "status"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])
+def test_an_interrupt_and_sigterm_are_one_line(command, book, monkeypatch, stop, status):
+    def stopped(*_):
+        raise stop
 
-    monkeypatch.setattr("structure_first.book.build.build", interrupted)
+    monkeypatch.setattr("structure_first.book.build.build", stopped)
     code, _, err = command("book")
-    assert code == 130 and err == "structure-first: stopped; give the same command again to go on\n"
+    assert code == status and err == "structure-first: stopped; give the same command again to go on\n"

@@ -1,6 +1,7 @@
 """The command `structure-first`: every verb, and one line and exit status 2 for whatever a user gets wrong."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,12 +12,13 @@ from structure_first import __version__
 from structure_first.errors import UserError, unknown
 
 if TYPE_CHECKING:
+    from structure_first.experiments.budget import Cost
     from structure_first.experiments.jobs import Job
 
 SCALES = ("smoke", "laptop", "gpu", "paper")
 FREE = {"allow_extra_args": True, "ignore_unknown_options": True}
 
-INTERRUPTED = 130  # typer's exit status after Ctrl-C
+STOPPED = (130, 143)  # the exit statuses after Ctrl-C, which typer gives, and after SIGTERM
 MOST_SEEDS, MOST_WORKERS, LAST_SEED = 10_000, 1_000, 2**31 - 1
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -189,6 +191,90 @@ def show_plan(jobs: "list[Job]", workers: int) -> None:
     )
 
 
+Settings = Annotated[Path, typer.Argument(help="a YAML file; book/configs has some to begin with", metavar="CONFIG")]
+Steps = Annotated[int | None, typer.Option(help="at most so many a stage, and as little of the corpus: a try")]
+
+
+@app.command()
+def train(
+    config: Settings,
+    out: Annotated[Path | None, typer.Option(help="the run's folder [default: runs/NAME of the file]")] = None,
+    steps: Steps = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+) -> None:
+    """Train a model in two stages on a corpus of your own.
+
+    Started again it goes on where it was. On several GPUs: torchrun --nproc-per-node 8 -m structure_first.cli train ...
+    """
+    from structure_first.experiments.config import read
+    from structure_first.experiments.two_stages import TwoStages
+
+    folder = out or Path("runs", config.stem if steps is None else f"{config.stem}-{steps}-steps")
+    run = TwoStages(read(config).stopped_at(steps), folder, device)
+    rows = run.train()
+    if os.environ.get("RANK", "0") != "0":
+        return  # under torchrun the first process speaks for all
+    for stage, found in rows.groupby("stage"):
+        last = found[found["step"] == found["step"].max()].set_index("metric")
+        loss, tokens, step = (last.loc["loss", name] for name in ("value", "tokens", "step"))
+        typer.echo(f"stage {stage}  held-out loss {loss:.4f} nats a token after {step:,} updates, {tokens:,} tokens")
+    typer.echo(f"rows, weights/ and export/, which Hugging Face loads, are in {folder}")
+
+
+@app.command()
+def plan(
+    config: Settings,
+    gpu: Annotated[str, typer.Option(help="h100, a100-80gb, ...; this: time this machine")] = "h100",
+    gpus: Annotated[int, typer.Option(help="how many")] = 1,
+    price: Annotated[float | None, typer.Option(help="of an hour of one of them, in any currency")] = None,
+    utilisation: Annotated[float, typer.Option(help="the share of its peak that a GPU is taken to reach")] = 0.3,
+    steps: Steps = None,
+) -> None:
+    """Print what a training would cost before it starts.
+
+    Tokens, FLOPs, memory, hours and money of each stage; nothing is packed or trained.
+    """
+    from structure_first.experiments.budget import costs
+    from structure_first.experiments.config import read
+
+    if price is not None and not 0 <= price < float("inf"):
+        raise UserError(f"--price must be 0 or more, not {price}")
+    show_costs(costs(read(config).stopped_at(steps), gpu, gpus, utilisation), gpu, gpus, price)
+
+
+def show_costs(costs: "list[Cost]", gpu: str, gpus: int, price: float | None) -> None:
+    """A line for each stage, a line for the memory of each, and what it comes to."""
+    machine = f"{gpus} x {gpu}"
+    for cost in costs:
+        hours = "unknown" if cost.hours is None else f"{cost.hours:.3g}"
+        spent, evaluated = cost.flops / 1e15, cost.evaluation_flops / 1e15
+        typer.echo(f"stage {cost.half.number}  {cost.half.label}: {cost.updates:,} updates, {cost.tokens:,} tokens")
+        typer.echo(f"         {spent:.4g} PFLOPs, {evaluated:.3g} more to evaluate; hours on {machine}: {hours}")
+        parts = ", ".join(f"{name} {size / 1e9:.3g}" for name, size in cost.memory.items())
+        typer.echo(
+            f"         GB on each: {parts} ({cost.micro_batch:,} sequences at once), in all {cost.bytes / 1e9:.3g} "
+            f"of {cost.available / 1e9:.3g}"
+        )
+        if not cost.fits:
+            typer.echo(f"         it does NOT fit; {remedy(cost)}")
+    tokens, spent = ([getattr(cost, name) for cost in costs] for name in ("tokens", "flops"))
+    if len(costs) == 2:
+        shares = f"{tokens[0] / tokens[1]:.2%} of stage two's tokens, {spent[0] / spent[1]:.2%} of its FLOPs"
+        typer.echo(f"stage one is {shares}")
+    if None in (hours := [cost.hours for cost in costs]):
+        return
+    bill = "" if price is None else f", {price * gpus * sum(hours):,.2f} at {price:g} a GPU-hour"
+    typer.echo(
+        f"in all {sum(tokens):,} tokens, {sum(spent) / 1e15:.4g} PFLOPs, {sum(hours):.3g} hours on {machine}{bill}"
+    )
+
+
+def remedy(cost: "Cost") -> str:
+    if cost.most:
+        return f"compute.micro_batch: {cost.most} would"
+    return "not one sequence at once would; try compute.recompute, compute.sharded on several GPUs, or a smaller shape"
+
+
 @app.command()
 def claims(
     results: Annotated[Path, typer.Option(help="the folder of results")] = Path("book/results"),
@@ -230,8 +316,12 @@ def main() -> None:
         code, message = 2, str(error)
     except UsageError as error:
         code, message = 2, usage(error)
+    except SystemExit as stopped:
+        code, message = stopped.code, ""
     else:
-        message = "stopped; give the same command again to go on" if code == INTERRUPTED else ""
+        message = ""
+    if code in STOPPED and os.environ.get("RANK", "0") == "0":  # under torchrun the first process speaks for all
+        message = "stopped; give the same command again to go on"
     if message:
         print(f"structure-first: {message}", file=sys.stderr)
     sys.exit(code)

@@ -10,6 +10,7 @@ from time import perf_counter
 import pandas as pd
 import torch
 
+from structure_first.data.batch import Batch, Source
 from structure_first.errors import unknown
 from structure_first.evidence import flops
 from structure_first.evidence.store import Store
@@ -17,9 +18,11 @@ from structure_first.evidence.traffic import settle
 from structure_first.experiments.jobs import Job, Replica, weights_of
 from structure_first.experiments.recipe import Experiment
 from structure_first.model.transformer import Transformer
+from structure_first.training.compute import Compute
 from structure_first.training.devices import cores, keep_freed_memory
 from structure_first.training.devices import device as pick_device
 from structure_first.training.loop import Run, predict
+from structure_first.training.stage import Stage
 from structure_first.training.stream import Stream
 
 CACHED = 1 << 20  # a CPU gains from more replicas up to about so many numbers in a stream, and then no more
@@ -110,31 +113,42 @@ def bytes_of(job: Job) -> int:
     """Memory that one replica of the job takes while it trains: four copies of its weights (gradients and AdamW's two
     moments among them), what one step saves for its backward pass, counted, and as much again for what comes and goes.
     """
-    made, kept = job.phase.make(), {}
+    made = job.phase.make()
     model = Transformer(job.shape, [0])
     small = Stream(made, min(8, job.phase.stage.batch), [0], "plan")
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    return 4 * weights + 2 * sum(saved_bytes(model, small(0), made)) * job.phase.stage.batch // small.batch
+
+
+def saved_bytes(model: Transformer, batch: Batch, source: Source) -> list[int]:
+    """The size of each piece of memory that a forward pass keeps for its backward pass, the weights left out."""
+    kept = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor
+        kept[tensor.untyped_storage()._cdata] = tensor  # tells pieces apart that are counted but not there, too
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        predict(model, small(0), made).nats()
-    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
-    saved = sum(tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in own)
-    weights = sum(parameter.nbytes for parameter in model.parameters())
-    return 4 * weights + 2 * saved * job.phase.stage.batch // small.batch
+        predict(model, batch, source).nats()
+    own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    return [tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in own]
 
 
 def update_of(job: Job) -> Callable[[], None]:
     """An update of all the job's replicas, from fresh weights and on one batch, drawn beforehand."""
+    return timed_update(
+        Transformer(job.shape, job.seeds).to(pick_device(job.device)), job.phase.make(), job.phase.stage
+    )
+
+
+def timed_update(model: Transformer, source: Source, stage: Stage, compute: Compute = Compute()) -> Callable[[], None]:
+    """An update of the model on one batch, drawn beforehand."""
     keep_freed_memory()
-    made, where, stage = job.phase.make(), pick_device(job.device), job.phase.stage
-    run = Run(Transformer(job.shape, job.seeds).to(where), made, stage, "timed")
-    stream = Stream(made, stage.batch, job.seeds, "timed", where)
+    run = Run(model, source, stage, "timed", compute)
+    stream = Stream(source, stage.batch, model.seeds, "timed", model.position.device)
     stream.block = 1
     batch = stream(0)
-    return lambda: run.update(batch, made)
+    return lambda: run.update(batch, source)
 
 
 def seconds_of(update: Callable[[], None], spend: float, least: int = 3) -> float:

@@ -81,7 +81,7 @@ def _each(jobs: Sequence[Job], workers: int, say: Callable[[str], None]) -> Iter
                 making = {replica.key for job in (*waiting, *running.values()) for replica in job.replicas}
                 for job in [job for job in waiting if not _needs(job) & making]:
                     waiting.remove(job)
-                    running[pool.submit(execute_in_parts, job, _say)] = job
+                    running[pool.submit(_execute, job)] = job
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     yield from future.result()
                     del running[future]
@@ -102,12 +102,20 @@ def _say(line: str) -> None:
     tqdm.write(line, file=sys.stderr)
 
 
+def _execute(job: Job) -> list[Outcome]:
+    """In a worker: after SIGTERM nobody may be left to hear of it, so the worker ends once its checkpoint is saved."""
+    try:
+        return execute_in_parts(job, _say)
+    except SystemExit as stopped:
+        os._exit(stopped.code)
+
+
 def _worker(count: int, lock, parent: int) -> None:
-    """A worker uses its share of the cores, and does not outlive its parent."""
+    """A worker uses its share of the cores, and outlives its parent by a step and a checkpoint at most."""
     torch.set_num_threads(count)
     tqdm.set_lock(lock)
     if sys.platform == "linux":
         die_with_parent = 1
-        ctypes.CDLL(None).prctl(die_with_parent, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(die_with_parent, signal.SIGTERM)
         if os.getppid() != parent:
             os._exit(1)

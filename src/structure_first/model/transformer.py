@@ -107,7 +107,8 @@ class Attention(nn.Module):
                 at, "replica batch n -> (replica batch) 1 n 1"
             )
         dropout = self.dropout if self.training else 0.0
-        if query.shape[-1] < NARROW_HEAD and x.device.type == "cpu" and not dropout:
+        plain = query.dtype == torch.float32 and x.device.type == "cpu" and not dropout
+        if query.shape[-1] < NARROW_HEAD and plain:
             major = "batch head time d -> batch head d time"
             mixed = NarrowAttention.apply(*(rearrange(part, major).contiguous() for part in (query, key, value)), past)
             mixed = rearrange(mixed, "batch head d time -> batch head time d")

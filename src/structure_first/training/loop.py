@@ -1,8 +1,9 @@
-"""The one loop: both stages, every experiment, one replica or hundreds."""
+"""The one loop: both stages, every experiment, one replica or hundreds, one process or many."""
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
@@ -12,15 +13,19 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange, reduce
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from structure_first.data.batch import Batch, Source
 from structure_first.errors import UserError
 from structure_first.model.transformer import Transformer
-from structure_first.training import checkpoints
+from structure_first.seeding import generator
+from structure_first.training import checkpoints, processes, signals
+from structure_first.training.compute import Compute, remove
 from structure_first.training.stage import Stage
 from structure_first.training.stream import Stream
+
+EVALUATED_AT_ONCE = 500  # sequences
 
 
 class Predictions(NamedTuple):
@@ -32,7 +37,7 @@ class Predictions(NamedTuple):
 
     def nats(self) -> Float[Tensor, " replica"]:
         """The summed loss of each replica."""
-        flat = rearrange(self.logits, "replica batch n vocab -> (replica batch n) vocab")
+        flat = rearrange(self.logits.float(), "replica batch n vocab -> (replica batch n) vocab")
         loss = F.cross_entropy(flat, self.targets.flatten(), reduction="none").view(self.targets.shape)
         return reduce(loss * self.mask, "replica batch n -> replica", "sum")
 
@@ -40,7 +45,7 @@ class Predictions(NamedTuple):
         return reduce(self.mask.long(), "replica batch n -> replica", "sum")
 
 
-def predict(model: Transformer, batch: Batch, source: Source) -> Predictions:
+def predict(model: nn.Module, batch: Batch, source: Source) -> Predictions:
     """What the model says of `batch`; only the window that bears loss is computed to the end."""
     inputs, targets, mask, at = batch.tokens[..., :-1], batch.tokens[..., 1:], batch.loss_mask[..., 1:], None
     if source.window < inputs.shape[-1]:
@@ -50,66 +55,124 @@ def predict(model: Transformer, batch: Batch, source: Source) -> Predictions:
     return Predictions(model(inputs, at), targets, mask)
 
 
+def parts(batch: Batch, size: int) -> Iterator[Batch]:
+    """`batch`, `size` sequences of each replica at a time."""
+    for start in range(0, batch.tokens.shape[1], size):
+        yield Batch(*(tensor[:, start : start + size] for tensor in batch))
+
+
 @torch.no_grad()
-def evaluate(model: Transformer, batch: Batch, source: Source, share: int = 500) -> dict[str, Tensor]:
-    """Loss (nats a token) and accuracy of each replica, `share` sequences at a time.
+def evaluate(model: Transformer, batch: Batch, source: Source, compute: Compute = Compute()) -> dict[str, Tensor]:
+    """Loss (nats a token) and accuracy of each replica, over the batches of all processes together.
 
     Accuracy counts the positions that bear loss and whose token the ones before determine.
     """
     model.eval()
-    parts = []
-    for start in range(0, batch.tokens.shape[1], share):
-        found = predict(model, Batch(*(tensor[:, start : start + share] for tensor in batch)), source)
+    found_in = []
+    for part in parts(batch, compute.micro_batch or EVALUATED_AT_ONCE):
+        with compute.cast(batch.tokens.device):
+            found = predict(model, part, source)
         graded = found.mask if source.determined is None else found.mask & source.determined(found.targets)
         right = (found.logits.argmax(-1) == found.targets) & graded
-        parts.append((found.nats(), found.count(), right.sum((1, 2)), graded.sum((1, 2))))
+        found_in.append((found.nats(), found.count(), right.sum((1, 2)), graded.sum((1, 2))))
     model.train()
-    nats, count, right, graded = (torch.stack(column).sum(0) for column in zip(*parts, strict=True))
+    sums = (torch.stack(column).sum(0) for column in zip(*found_in, strict=True))
+    nats, count, right, graded = map(processes.summed, sums)
     loss, accuracy = nats / count, right / graded
     return {"loss": loss, "accuracy": accuracy.where(loss.isfinite(), torch.nan)}
 
 
-def clip(parameters: Iterable[Tensor], limit: float) -> None:
-    """Scale each replica's gradient to a norm of `limit` at most; a replica gone to NaN spoils no other."""
-    gradients = [parameter.grad.flatten(1) for parameter in parameters]
+def clip(parameters: Iterable[Tensor], limit: float, spread: bool = False) -> None:
+    """Scale each replica's gradient to a norm of `limit` at most; a replica gone to NaN spoils no other.
+
+    Each process holds a part of every gradient where they are `spread`.
+    """
+    gradients = [processes.local(parameter.grad).flatten(1) for parameter in parameters]
     norm = torch.stack([torch.linalg.vector_norm(gradient, dim=1) for gradient in gradients]).norm(dim=0)
+    if spread:
+        norm = processes.summed(norm.square()).sqrt()
     scale = (limit / norm).clamp(max=1.0)[:, None]
     torch._foreach_mul_(gradients, [scale] * len(gradients))
 
 
 class Run:
-    """The state of one stage: everything a checkpoint holds.
+    """The state of one stage: everything a checkpoint holds, whatever computes it.
 
     A replica that masters its source, or diverges, leaves the program that trains; the others go on, at less cost.
+    Under torchrun every process has the whole `model`, and computes its share of a batch. Where the weights are
+    sharded, the program is a copy of the model, which waits in the CPU's memory.
     """
 
-    def __init__(self, model: Transformer, source: Source, stage: Stage, name: str):
-        self.model, self.source, self.stage = model, source, stage
+    def __init__(self, model: Transformer, source: Source, stage: Stage, name: str, compute: Compute = Compute()):
+        self.model, self.source, self.stage, self.name, self.compute = model, source, stage, name, compute
         settings = dict(stage=asdict(stage), shape=asdict(model.shape), seeds=model.seeds, name=name)
         settings |= dict(source=source.name, source_settings=dict(source.settings))
         self.digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         self.step, self.tokens = 0, 0
         self.measurements: list[dict] = []
         self.left_at: list[int | None] = [None] * model.replicas
-        self.training = list(range(model.replicas))
-        self.program, self.optimizer = model, self._optimizer(model)
+        self.device, self.sharded = model.position.device, compute.sharded and processes.world() > 1
+        if self.sharded:
+            model.cpu()
+        self.train_only(list(range(model.replicas)))
 
-    def _optimizer(self, program: Transformer) -> torch.optim.AdamW:
-        stage = self.stage
-        return torch.optim.AdamW(program.parameters(), lr=stage.rate, weight_decay=stage.weight_decay, fused=True)
+    def train_only(self, replicas: list[int], state: dict[int, dict[str, Tensor]] | None = None) -> None:
+        """Go on with these replicas of the model, and their optimizer's `state`, if there is one."""
+        self.training, every = replicas, len(replicas) == self.model.replicas
+        self.program = self.model if every and not self.sharded else self.model.pick(replicas)
+        remove(self.program)
+        self.compute.apply(self.program)
+        self.forward: nn.Module = self.program  # what a training step calls
+        if self.sharded:
+            self.forward = processes.sharded(self.program, self.device, self.compute.dtype)
+        elif processes.world() > 1:
+            self.forward = processes.copied(self.program)
+        parameters, stage = list(self.program.parameters()), self.stage
+        self.optimizer = torch.optim.AdamW(parameters, lr=stage.rate, weight_decay=stage.weight_decay, fused=True)
+        if state:
+            state = {
+                index: {name: processes.spread(tensor, parameters[index]) for name, tensor in each.items()}
+                for index, each in state.items()
+            }
+            self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
 
     def update(self, batch: Batch, source: Source) -> None:
         """One optimizer step of every replica that still trains."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.stage.rate_at(self.step)
         self.optimizer.zero_grad()
-        found = predict(self.program, batch, source)
-        (found.nats() / found.count()).sum().backward()
+        with self._seeded():
+            self._backward(batch, source)
         if self.stage.clip is not None:
-            clip(self.program.parameters(), self.stage.clip)
+            clip(self.program.parameters(), self.stage.clip, self.sharded)
         self.optimizer.step()
         self.step += 1
         self.tokens += batch.tokens[0].numel()
+
+    def _backward(self, batch: Batch, source: Source) -> None:
+        """The gradients of each replica's mean loss over `batch`, whatever part of it is computed when and where."""
+        count = batch.loss_mask[..., 1:].sum((1, 2)) / processes.world()  # the processes' gradients are averaged
+        mine = list(parts(processes.share(batch), self.compute.micro_batch or self.stage.batch))
+        for number, part in enumerate(mine, 1):
+            with self._adding_up(last=number == len(mine)):
+                with self.compute.cast(self.device):
+                    found = predict(self.forward, part, source)
+                (found.nats() / count).sum().backward()
+
+    def _adding_up(self, last: bool) -> AbstractContextManager:
+        """Copies of the weights exchange their gradients once a step, after its last micro-batch."""
+        return nullcontext() if last or self.forward is self.program else self.forward.no_sync()
+
+    @contextmanager
+    def _seeded(self) -> Iterator[None]:
+        """Within, what is dropped depends on the seeds, the stage, the step and the process alone."""
+        if not self.model.shape.dropout:
+            yield
+            return
+        key = (*self.model.seeds, self.name, "dropout", self.step, processes.rank())
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(generator("cpu", *key).initial_seed())
+            yield
 
     def record(self, metrics: dict[str, Tensor]) -> None:
         """Keep held-out `metrics` of the replicas that train, and let go of those that are done."""
@@ -120,13 +183,12 @@ class Run:
             mastered = self.stage.mastery is not None and metrics["accuracy"][number] >= self.stage.mastery
             if mastered or not metrics["loss"][number].isfinite():
                 self.left_at[replica] = self.step
-        self.write_back()
         stay = [number for number, replica in enumerate(self.training) if self.left_at[replica] is None]
         if 0 < len(stay) < len(self.training):
-            state = {
-                index: {name: tensor[stay] if tensor.ndim else tensor for name, tensor in each.items()}
-                for index, each in self.optimizer.state_dict()["state"].items()
-            }
+            self.write_back()
+            state = self.optimizer.state_dict()["state"]
+            for each in state.values():
+                each |= {name: processes.whole(tensor)[stay] for name, tensor in each.items() if tensor.ndim}
             self.train_only([self.training[number] for number in stay], state)
 
     @torch.no_grad()
@@ -134,14 +196,12 @@ class Run:
         """Give the model the weights of the replicas that train."""
         if self.program is not self.model:
             for whole, part in zip(self.model.parameters(), self.program.parameters(), strict=True):
-                whole[self.training] = part
+                whole[self.training] = processes.whole(part)
 
-    def train_only(self, replicas: list[int], state: dict[int, dict[str, Tensor]]) -> None:
-        """Go on with these replicas of the model, and their optimizer's `state`."""
-        self.training = replicas
-        self.program = self.model if len(replicas) == self.model.replicas else self.model.pick(replicas)
-        self.optimizer = self._optimizer(self.program)
-        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
+    def close(self) -> None:
+        """Leave the model where it was, and computing as it did."""
+        remove(self.model)
+        self.model.to(self.device)
 
     @property
     def due(self) -> bool:
@@ -154,12 +214,17 @@ class Run:
         return self.step >= self.stage.steps or None not in self.left_at
 
     def save(self, path: Path) -> None:
+        """Write a checkpoint of whole tensors, in the first process; all must call."""
         self.write_back()
         tensors = {f"model.{name}": parameter for name, parameter in self.model.named_parameters()}
         for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": tensor for name, tensor in state.items()}
-        meta = {name: getattr(self, name) for name in ("digest", "step", "tokens", "measurements", "left_at")}
-        checkpoints.save(path, tensors, meta)
+            for name, tensor in state.items():
+                whole = processes.whole(tensor)
+                if processes.first():
+                    tensors[f"optimizer.{index}.{name}"] = whole
+        if processes.first():
+            meta = {name: getattr(self, name) for name in ("digest", "step", "tokens", "measurements", "left_at")}
+            checkpoints.save(path, tensors, meta)
 
     @torch.no_grad()
     def restore(self, path: Path) -> None:
@@ -172,7 +237,7 @@ class Run:
         for name, parameter in self.model.named_parameters():
             parameter.copy_(tensors[f"model.{name}"])
         if self.finished:
-            return
+            return self.train_only(self.training)
         state: dict[int, dict[str, Tensor]] = {}
         for key in (key for key in tensors if key.startswith("optimizer.")):
             _, index, name = key.split(".")
@@ -190,6 +255,7 @@ def fit(
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 60.0,
     watch: Callable[[int, Transformer], None] | None = None,
+    compute: Compute = Compute(),
 ) -> list[dict]:
     """Train every replica of `model` on `source` in place; returns held-out measurements, a row each.
 
@@ -197,37 +263,51 @@ def fit(
 
     A replica that reaches `stage.mastery` keeps the weights it had then; training ends once all have, or after
     `stage.steps`. One whose loss is no longer finite ends there, with that loss as its last measurement. With
-    `checkpoint`, a killed run goes on from its last one and ends with the same weights; the file is left for the caller
-    to delete. `watch(step, model)` is called at every evaluation. Raises `UserError` on a checkpoint of another run.
+    `checkpoint`, a killed run goes on from its last one and ends with the same weights, and SIGTERM or Ctrl-C end it
+    after a whole step, with one; the file is left for the caller to delete. `watch(step, model)` is called at every
+    evaluation. Raises `UserError` on a checkpoint of another run.
+
+    `compute` changes nothing but how fast, and rounding. Within `processes.joined`, all processes call this alike: each
+    trains on its share and ends with the same weights and measurements; the first alone writes and watches.
     """
-    device = model.position.device
-    run = Run(model, source, stage, name)
-    held_out = Stream(source.held_out or source, stage.held_out, model.seeds, f"{name}, held out", device)(0)
-    if checkpoint and checkpoint.exists():
-        run.restore(checkpoint)
-    stream, saved, started = None, monotonic(), (monotonic(), run.tokens)
     model.train()
-    with tqdm(total=stage.steps, initial=run.step, desc=label or name, unit="step", disable=None, leave=False) as bar:
-        while True:
-            if run.due:
-                metrics = evaluate(run.program, Batch(*(tensor[run.training] for tensor in held_out)), source)
-                speed = (run.tokens - started[1]) * len(run.training) / max(1e-9, monotonic() - started[0])
-                shown = {metric: f"{values.mean().item():.3f}" for metric, values in metrics.items()}
-                bar.set_postfix(shown | {"seeds": len(run.training), "tokens/s": f"{speed:,.0f}"})
-                started = monotonic(), run.tokens
-                run.record(metrics)
-                if watch:
-                    watch(run.step, model)
-            if run.finished:
-                break
-            if checkpoint and monotonic() - saved > checkpoint_seconds:
-                run.save(checkpoint)
-                saved = monotonic()
-            length = stage.length_at(run.step, source.settings.get("length"))
-            if stream is None or (stream.source.settings.get("length"), stream.seeds) != (length, run.program.seeds):
-                stream = Stream(source.at(length), stage.batch, run.program.seeds, name, device)
-            run.update(stream(run.step), stream.source)
-            bar.update()
-    if checkpoint:
-        run.save(checkpoint)
+    with closing(Run(model, source, stage, name, compute)) as run, signals.put_off(checkpoint is not None) as came:
+        if checkpoint and any(processes.agreed(checkpoint.exists())):
+            run.restore(checkpoint)
+        held_out = Stream(source.held_out or source, stage.held_out, model.seeds, f"{name}, held out", run.device)(0)
+        held_out, stream = processes.share(held_out), None
+        saved, started = monotonic(), (monotonic(), run.tokens)
+        shown = dict(total=stage.steps, initial=run.step, desc=label or name, unit="step", leave=False)
+        with tqdm(**shown, disable=None if processes.first() else True) as bar:
+            while True:
+                if checkpoint:
+                    signal, due = processes.agreed(came(), monotonic() - saved > checkpoint_seconds)
+                    if signal or due:
+                        run.save(checkpoint)
+                        saved = monotonic()
+                    if signal:
+                        raise signals.stop(signal)
+                if run.due:
+                    mine = Batch(*(tensor[run.training] for tensor in held_out))
+                    metrics = evaluate(run.program, mine, source, compute)
+                    speed = (run.tokens - started[1]) * len(run.training) / max(1e-9, monotonic() - started[0])
+                    means = {metric: f"{values.mean().item():.3f}" for metric, values in metrics.items()}
+                    bar.set_postfix(means | {"seeds": len(run.training), "tokens/s": f"{speed:,.0f}"})
+                    started = monotonic(), run.tokens
+                    run.record(metrics)
+                    if watch:
+                        run.write_back()
+                        if processes.first():
+                            watch(run.step, model)
+                if run.finished:
+                    break
+                length = stage.length_at(run.step, source.settings.get("length"))
+                seeds = run.program.seeds
+                if stream is None or (stream.source.settings.get("length"), stream.seeds) != (length, seeds):
+                    stream = Stream(source.at(length), stage.batch, seeds, name, run.device)
+                run.update(stream(run.step), stream.source)
+                bar.update()
+        run.write_back()
+        if checkpoint:
+            run.save(checkpoint)
     return run.measurements

@@ -1,0 +1,231 @@
+"""A run of two stages, for real and tiny: what it leaves behind, how it goes on, and what it refuses."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from structure_first.data.corpora import tokenisers
+from structure_first.data.corpora.packing import pack
+from structure_first.errors import UserError
+from structure_first.evidence.store import Store
+from structure_first.experiments import two_stages
+from structure_first.experiments.config import read
+from structure_first.experiments.two_stages import TwoStages
+from structure_first.model import weights
+from structure_first.training.loop import Run, fit
+
+TEXTS = [f"document {i}: " + "lorem ipsum dolor\n" * (i % 7) for i in range(200)]
+CONFIG = """
+shape: {layers: 1, heads: 2, width: 32}
+first: {source: identity, settings: {length: 4, vocab: 8}, steps: 4, batch: 4, rate: 1e-3, evaluate_every: 2}
+corpus: {name: CORPUS, tokeniser: bytes, context: 16, held_out: 0.2}
+second: {steps: 6, batch: 4, rate: 1e-3, held_out: 8, evaluate_every: 3}
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    """The configuration, with some of its text replaced."""
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+
+    def changed(*changes: tuple[str, str]):
+        text = CONFIG.replace("CORPUS", str(corpus))
+        for old, new in changes:
+            assert old in text
+            text = text.replace(old, new)
+        (tmp_path / "run.yaml").write_text(text)
+        return read(tmp_path / "run.yaml")
+
+    return changed
+
+
+def stored(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def test_it_leaves_what_it_says(tmp_path, config):
+    made, folder = config(), tmp_path / "run"
+    rows = TwoStages(made, folder, "cpu").train()
+    assert {path.name for path in folder.iterdir()} == {
+        *("config.yaml", "corpus", "rows.parquet", "manifest.json", "weights", "checkpoints", "export", ".lock")
+    }
+    assert not list((folder / "checkpoints").iterdir())
+    assert read(folder / "config.yaml") == made
+    assert set(rows["cell"]) == {"identity(length=4, vocab=8)"} and set(rows["metric"]) == {"loss", "accuracy"}
+    assert rows.groupby("stage")["step"].unique().map(list).to_dict() == {1: [0, 2, 4], 2: [0, 3, 6]}
+    runs = Store(folder).manifest()["runs"]
+    for stage in (1, 2):
+        (key,) = set(rows.loc[rows["stage"] == stage, "run"])
+        assert runs[key]["configuration"] == made.plain() and runs[key]["stage"] == stage
+        assert runs[key]["corpus"]["tokens"]["train"] > 0 and runs[key]["packages"]["torch"]
+
+
+def test_what_is_finished_is_not_done_again(tmp_path, config, monkeypatch):
+    run = TwoStages(config(), tmp_path / "run", "cpu")
+    rows, before = run.train(), stored(tmp_path / "run")
+    monkeypatch.setattr(two_stages, "fit", None)
+    pd.testing.assert_frame_equal(TwoStages(config(), tmp_path / "run", "cpu").train(), rows)
+    assert stored(tmp_path / "run") == before
+    (tmp_path / "run" / "weights" / "stage_1.safetensors").unlink()
+    (tmp_path / "run" / "export" / "config.json").unlink()
+    run.train()
+    assert stored(tmp_path / "run").keys() == before.keys() - {"weights/stage_1.safetensors"}
+
+
+@pytest.mark.parametrize("updates", [3, 6, 9])
+def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(tmp_path, config, monkeypatch, updates):
+    TwoStages(config(), tmp_path / "whole", "cpu").train()
+    done, real = [], Run.update
+
+    def update(self, *arguments):
+        if len(done) == updates:
+            raise KeyboardInterrupt
+        done.append(self.name)
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Run, "update", update)
+    monkeypatch.setattr(two_stages, "fit", partial(fit, checkpoint_seconds=0))
+    with pytest.raises(KeyboardInterrupt):
+        TwoStages(config(), tmp_path / "parts", "cpu").train()
+    updates = -1
+    TwoStages(config(), tmp_path / "parts", "cpu").train()
+    assert done == ["stage 1"] * 4 + ["stage 2"] * 6
+    parts, whole = (stored(tmp_path / name) for name in ("parts", "whole"))
+    same = [name for name in whole if name.startswith(("weights", "export", "corpus"))]
+    assert len(same) > 8 and all(parts[name] == whole[name] for name in same)
+
+
+def test_another_configuration_is_refused_but_another_machine_is_not(tmp_path, config):
+    folder = tmp_path / "run"
+    rows = TwoStages(config(), folder, "cpu").train()
+    for changes, line in [
+        ([("steps: 6", "steps: 7")], "second.steps 6, not 7; name another --out"),
+        ([("{source: identity", "{source: reverse")], "first.source identity, not reverse"),
+        ([("shape:", "seed: 1\nshape:")], "seed 0, not 1"),
+    ]:
+        before = stored(folder)
+        with pytest.raises(UserError, match=f"run holds a run with {line}"):
+            TwoStages(config(*changes), folder, "cpu").train()
+        assert stored(folder) == before
+    split = config(("shape:", "compute: {micro_batch: 2}\nshape:"))
+    pd.testing.assert_frame_equal(TwoStages(split, folder, "cpu").train(), rows)
+    (folder / "config.yaml").write_text("- [")
+    with pytest.raises(UserError, match=r"cannot read .*config.yaml: .*; restore it or remove the run"):
+        TwoStages(config(), folder, "cpu").train()
+
+
+def test_without_stage_one_it_is_the_baseline_on_the_same_batches(tmp_path, config):
+    """Transferring nothing is starting afresh: the two runs agree in every row of stage two."""
+    first = CONFIG.split("\n")[2]
+    alone = TwoStages(config((first, "first: null")), tmp_path / "alone", "cpu").train()
+    fresh = "transfer: {attention: fresh, mlp: fresh, norms: fresh, positions: fresh, embeddings: fresh}\nshape:"
+    after = TwoStages(config(("shape:", fresh)), tmp_path / "after", "cpu").train()
+    assert set(alone["stage"]) == {2} and set(alone["cell"]) == {"random init"}
+    columns = ["step", "tokens", "flops", "metric", "value"]
+    second = after.loc[after["stage"] == 2, columns].reset_index(drop=True)
+    pd.testing.assert_frame_equal(alone[columns], second, check_exact=True)
+
+
+def test_weights_of_another_run_can_be_carried_over(tmp_path, config):
+    TwoStages(config(("identity", "reverse")), tmp_path / "other", "cpu").train()
+    path = tmp_path / "other" / "weights" / "stage_1.safetensors"
+    rule = f"transfer: {{mlp: from({path})}}\nshape:"
+    start = {}
+    watched = config(("shape:", rule))
+
+    def fitted(model, *arguments, name, **options):
+        start[name] = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+        return fit(model, *arguments, name=name, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(two_stages, "fit", fitted)
+        TwoStages(watched, tmp_path / "run", "cpu").train()
+    other, mine = weights.load(path), weights.load(tmp_path / "run" / "weights" / "stage_1.safetensors")
+    for name, tensor in start["stage 2"].items():
+        if ".mlp." in name:
+            assert torch.equal(tensor, other.get_parameter(name))
+        elif ".attention." in name:
+            assert torch.equal(tensor, mine.get_parameter(name))
+    missing = config(("shape:", "transfer: {mlp: from(none.safetensors)}\nshape:"))
+    with pytest.raises(UserError, match=r"cannot read weights from none\.safetensors"):
+        TwoStages(missing, tmp_path / "none", "cpu").train()
+    assert not (tmp_path / "none" / "weights").exists()
+
+
+@pytest.mark.parametrize("tied", ["true", "false"])
+def test_hugging_face_loads_the_export(tmp_path, config, tied):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    TwoStages(config(("width: 32", f"width: 32, tied: {tied}")), tmp_path / "run", "cpu").train()
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "export").eval()
+    tokeniser = AutoTokenizer.from_pretrained(tmp_path / "run" / "export")
+    tokens = tokeniser("lorem ipsum", return_tensors="pt")["input_ids"]
+    assert tokens.tolist() == [list(b"lorem ipsum")]
+    mine = weights.load(tmp_path / "run" / "weights" / "stage_2.safetensors").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(model(tokens).logits, mine(tokens[None])[0], atol=1e-5, rtol=1e-5)
+
+
+def test_a_packed_corpus_serves_and_is_checked(tmp_path, config):
+    packed = tmp_path / "packed"
+    pack(tmp_path / "corpus.jsonl" if config() else "", "bytes", packed, held_out=0.2)
+    own = (f"name: {tmp_path}/corpus.jsonl, tokeniser: bytes", f"packed: {packed}")
+    own = [own, (", held_out: 0.2}", "}")]
+    run = TwoStages(config(*own), tmp_path / "run", "cpu")
+    assert run.train()["stage"].max() == 2 and not (tmp_path / "run" / "corpus").exists()
+
+    def refused(name: str, *changes: tuple[str, str]) -> str:
+        with pytest.raises(UserError) as error:
+            TwoStages(config(*own, *changes), tmp_path / name, "cpu").train()
+        assert not (tmp_path / name / "weights").exists()
+        return str(error.value)
+
+    tokeniser = (f"packed: {packed}", f"packed: {packed}, tokeniser: characters")
+    assert "were made by another tokeniser (bytes" in refused("a", tokeniser)
+    assert "corpus.vocab is 9 but bytes has 256 tokens" in refused("b", (f"{packed}", f"{packed}, vocab: 9"))
+    assert "has no 5,001 tokens in a row" in refused("c", ("context: 16", "context: 5000"))
+    assert "there is no packed corpus in" in refused("d", (f"packed: {packed}", f"packed: {tmp_path}"))
+    shard = packed / "train-00000.npy"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    assert "has changed since it was packed; restore it or pack again" in refused("e")
+
+
+def test_a_corpus_or_tokeniser_that_is_not_there_is_one_line(tmp_path, config):
+    for change, line in [
+        ((f"{tmp_path}/corpus.jsonl", f"{tmp_path}/none.jsonl"), "there is no file .*none.jsonl"),
+        ((f"{tmp_path}/corpus.jsonl", "langage"), "unknown corpus 'langage'; did you mean 'language'"),
+        (("tokeniser: bytes", "tokeniser: 'bpe:3'"), "write bpe:VOCAB with a vocabulary of"),
+    ]:
+        with pytest.raises(UserError, match=line):
+            TwoStages(config(change), tmp_path / "run", "cpu").train()
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+
+
+def test_a_bpe_of_the_corpus_is_exported_with_the_model(tmp_path, config):
+    TwoStages(config(("tokeniser: bytes", "tokeniser: 'bpe:300'")), tmp_path / "run", "cpu").train()
+    made = tokenisers.saved(tmp_path / "run" / "export" / tokenisers.FILE, "bpe:300")
+    model = weights.load(tmp_path / "run" / "weights" / "stage_2.safetensors")
+    assert made.vocab == model.shape.vocab <= 300
+
+
+def test_two_processes_train_the_same(tmp_path, config):
+    alone = TwoStages(config(), tmp_path / "alone", "cpu").train()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "structure_first.cli", "train", tmp_path / "run.yaml", "--out", tmp_path / "both"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    said = subprocess.run(
+        [*map(str, command), "--device", "cpu"], capture_output=True, text=True, env=environment, timeout=300
+    )
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.count("stage 1") == said.stdout.count("stage 2") == 1
+    both = Store(tmp_path / "both").rows()
+    pd.testing.assert_frame_equal(both, alone, rtol=1e-4)
+    assert (tmp_path / "both" / "export" / "config.json").exists()

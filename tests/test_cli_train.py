@@ -1,0 +1,123 @@
+"""The verbs `train` and `plan`, and the configurations that come with the book."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from structure_first import cli
+from structure_first.evidence.store import Store
+from structure_first.experiments.budget import UTILISATION, costs
+from structure_first.experiments.config import Config, names, read
+from structure_first.experiments.two_stages import TwoStages
+
+CONFIGS = sorted((Path(__file__).parents[1] / "book" / "configs").glob("*.yaml"))
+TINY = """
+shape: {layers: 1, heads: 2, width: 32}
+first: {source: identity, settings: {length: 4, vocab: 8}, steps: 4, batch: 4, rate: 1e-3}
+corpus: {name: CORPUS, tokeniser: bytes, context: 16, held_out: 0.2}
+second: {steps: 6, batch: 4, rate: 1e-3}
+"""
+
+
+@pytest.fixture
+def said(monkeypatch, capsys):
+    """What `structure-first` prints, and its one line on standard error where it fails."""
+
+    def run(*arguments: object) -> tuple[str, str]:
+        monkeypatch.setattr(sys, "argv", ["structure-first", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert (exit.value.code, err.count("\n")) == ((0, 0) if not err else (2, 1))
+        return out, err
+
+    return run
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch) -> str:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts").mkdir()
+    for number in range(60):
+        (tmp_path / "texts" / f"{number}.txt").write_text(f"document {number} " + "lorem ipsum " * (number % 9))
+    (tmp_path / "tiny.yaml").write_text(TINY.replace("CORPUS", "./texts"))
+    return "tiny.yaml"
+
+
+def test_it_trains_once_and_says_where_things_are(said, tiny):
+    out, _ = said("train", tiny, "--device", "cpu")
+    lines = out.splitlines()
+    rows = Store(Path("runs/tiny")).rows()
+    for stage, steps in ((1, 4), (2, 6)):
+        last = rows[(rows["stage"] == stage) & (rows["step"] == steps) & (rows["metric"] == "loss")]
+        loss = f"stage {stage}  held-out loss {last['value'].item():.4f} nats a token after {steps} updates"
+        assert lines[stage - 1].startswith(loss)
+    assert lines[2].endswith("in runs/tiny") and Path("runs/tiny/export/model.safetensors").exists()
+    assert said("train", tiny) == (out, "")
+    Path(tiny).write_text(Path(tiny).read_text().replace("steps: 6", "steps: 7"))
+    assert "runs/tiny holds a run with second.steps 6, not 7" in said("train", tiny)[1]
+
+
+def test_a_try_stops_early_and_leaves_the_run_alone(said, tiny):
+    said("train", tiny, "--steps", 2, "--device", "cpu")
+    rows = Store(Path("runs/tiny-2-steps")).rows()
+    assert rows["step"].max() == 2 and set(rows["stage"]) == {1, 2} and not Path("runs/tiny").exists()
+
+
+def test_a_plan_is_printed_and_leaves_nothing(said, tiny):
+    out, _ = said("plan", tiny, "--gpu", "a100-80gb", "--gpus", 2, "--price", 3)
+    assert "4 updates, 144 tokens" in out and "6 updates, 408 tokens" in out and "at 3 a GPU-hour" in out
+    assert "stage one is 35.29% of stage two's tokens" in out and "does NOT fit" not in out
+    assert sorted(path.name for path in Path().iterdir()) == ["texts", "tiny.yaml"]
+
+
+def test_what_does_not_fit_is_said_plainly(said, tiny):
+    Path("big.yaml").write_text(
+        TINY.replace("{layers: 1, heads: 2, width: 32}", "gpt2-xl").replace("CORPUS", "./texts")
+    )
+    assert "it does NOT fit; not one sequence at once would; try" in said("plan", "big.yaml", "--gpu", "a10")[0]
+    Path("wide.yaml").write_text(
+        TINY.replace("CORPUS", "./texts").replace("batch: 4, rate: 1e-3}", "batch: 90000000, rate: 1}")
+    )
+    assert "it does NOT fit; compute.micro_batch: " in said("plan", "wide.yaml")[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["train", "none.yaml"], "cannot read none.yaml: No such file or directory; name a YAML file such as"),
+        (["plan", "none.yaml"], "cannot read none.yaml"),
+        (["train", "tiny.yaml", "--steps", "0"], "--steps must be 1 or more, not 0"),
+        (["train", "tiny.yaml", "--device", "gpu"], "unknown device 'gpu'"),
+        (["plan", "tiny.yaml", "--gpu", "h1000"], "unknown GPU 'h1000'; did you mean 'h100'?"),
+        (["plan", "tiny.yaml", "--price", "-1"], "--price must be 0 or more, not -1.0"),
+        (["plan", "tiny.yaml", "--utilization", "1"], "unknown option '--utilization'; did you mean '--utilisation'?"),
+    ],
+)
+def test_a_mistake_is_one_line(said, tiny, arguments, line):
+    out, err = said(*arguments)
+    assert out == "" and err.startswith(f"structure-first: {line}")
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_each_configuration_of_the_book_is_read_and_planned(path):
+    made = read(path)
+    first, second = costs(made, "h100", 8, UTILISATION)
+    assert first.fits and second.fits and first.tokens < second.tokens and 0 < second.hours < 24
+    short = costs(made.stopped_at(3), "h100", 8)
+    assert [cost.updates for cost in short] == [3, 3] and short[1].tokens < second.tokens
+
+
+def test_the_quick_one_is_quick_and_offline(tmp_path):
+    """A few of its steps: the corpus is what every machine has."""
+    rows = TwoStages(read(CONFIGS[-1]).stopped_at(2), tmp_path / "run", "cpu").train()
+    assert CONFIGS[-1].stem == "quick" and set(rows["stage"]) == {1, 2}
+
+
+def test_the_quick_one_names_every_section():
+    assert {*names(())} - {"allow_larger_first"} == {
+        line.partition(":")[0] for line in CONFIGS[-1].read_text().splitlines() if line[:1].isalpha()
+    }
+    assert set(Config.model_fields) == set(names(()))
