@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, reduce
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm import tqdm
@@ -32,12 +31,11 @@ class Predictions(NamedTuple):
 
     def nats(self) -> Float[Tensor, " replica"]:
         """The summed loss of each replica."""
-        flat = rearrange(self.logits, "replica batch n vocab -> (replica batch n) vocab")
-        loss = F.cross_entropy(flat, self.targets.flatten(), reduction="none").view(self.targets.shape)
-        return reduce(loss * self.mask, "replica batch n -> replica", "sum")
+        loss = F.cross_entropy(self.logits.flatten(0, 2), self.targets.flatten(), reduction="none")
+        return (loss.view(self.targets.shape) * self.mask).sum((1, 2))
 
     def count(self) -> Int[Tensor, " replica"]:
-        return reduce(self.mask.long(), "replica batch n -> replica", "sum")
+        return self.mask.sum((1, 2))
 
 
 def predict(model: Transformer, batch: Batch, source: Source) -> Predictions:
@@ -72,9 +70,12 @@ def evaluate(model: Transformer, batch: Batch, source: Source, share: int = 500)
 def clip(parameters: Iterable[Tensor], limit: float) -> None:
     """Scale each replica's gradient to a norm of `limit` at most; a replica gone to NaN spoils no other."""
     gradients = [parameter.grad.flatten(1) for parameter in parameters]
-    norm = torch.stack([torch.linalg.vector_norm(gradient, dim=1) for gradient in gradients]).norm(dim=0)
-    scale = (limit / norm).clamp(max=1.0)[:, None]
-    torch._foreach_mul_(gradients, [scale] * len(gradients))
+    if len(gradients[0]) == 1:
+        norm = torch.stack(torch._foreach_norm(gradients)).norm()
+        torch._foreach_mul_(gradients, (limit / norm).clamp(max=1.0))
+    else:
+        norm = torch.stack([torch.linalg.vector_norm(gradient, dim=1) for gradient in gradients]).norm(dim=0)
+        torch._foreach_mul_(gradients, [(limit / norm).clamp(max=1.0)[:, None]] * len(gradients))
 
 
 class Run:
@@ -106,7 +107,7 @@ class Run:
         found = predict(self.program, batch, source)
         (found.nats() / found.count()).sum().backward()
         if self.stage.clip is not None:
-            clip(self.program.parameters(), self.stage.clip)
+            clip(self.optimizer.param_groups[0]["params"], self.stage.clip)
         self.optimizer.step()
         self.step += 1
         self.tokens += batch.tokens[0].numel()
