@@ -18,6 +18,7 @@ from structure_first.data.batch import Batch, Source
 from structure_first.errors import UserError
 from structure_first.model.transformer import Transformer
 from structure_first.training import checkpoints
+from structure_first.training.devices import choose_products
 from structure_first.training.stage import Stage
 from structure_first.training.stream import Stream
 
@@ -96,7 +97,8 @@ class Run:
         self.program, self.optimizer = model, self._optimizer(model)
 
     def _optimizer(self, program: Transformer) -> torch.optim.AdamW:
-        stage = self.stage
+        stage, shape = self.stage, program.shape
+        choose_products(program.replicas * stage.batch * self.source.length * 4 * shape.width**2)
         return torch.optim.AdamW(program.parameters(), lr=stage.rate, weight_decay=stage.weight_decay, fused=True)
 
     def update(self, batch: Batch, source: Source) -> None:
