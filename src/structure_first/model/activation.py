@@ -11,7 +11,12 @@ SLOPE, CUBIC = (8 / torch.pi) ** 0.5, (8 / torch.pi) ** 0.5 * 0.044715
 
 def gelu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     """GPT-2's GELU (Hendrycks and Gimpel 2016); it equals `x sigmoid(x (SLOPE + CUBIC x^2))`."""
-    return Gelu.apply(x) if x.device.type == "cpu" else F.gelu(x, approximate="tanh")
+    return Gelu.apply(x) if eager_on_cpu(x) else F.gelu(x, approximate="tanh")
+
+
+def eager_on_cpu(x: Tensor) -> bool:
+    """Whether kernels of our own serve: float32 on a CPU, and no compiler that would write better ones."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and not torch.compiler.is_compiling()
 
 
 class Gelu(torch.autograd.Function):

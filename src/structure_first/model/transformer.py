@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from structure_first.errors import UserError
-from structure_first.model.activation import gelu
+from structure_first.model.activation import eager_on_cpu, gelu
 from structure_first.model.narrow import NarrowAttention
 from structure_first.seeding import generator
 
@@ -108,7 +108,7 @@ class Attention(nn.Module):
                 at, "replica batch n -> (replica batch) 1 n 1"
             )
         dropout = self.dropout if self.training else 0.0
-        if query.shape[-1] < NARROW_HEAD and x.device.type == "cpu" and not dropout:
+        if query.shape[-1] < NARROW_HEAD and eager_on_cpu(query) and not dropout:
             mixed = NarrowAttention.apply(query.mT, key.mT, value.mT, past).mT
         else:
             mixed = F.scaled_dot_product_attention(query, key, value, past, dropout, past is None)
