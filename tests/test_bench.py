@@ -35,9 +35,17 @@ def test_quick_prints_every_ratio(said: str):
     listed = [line.split()[0] for line in lines if line.startswith("  ")]
     assert set(PROCEDURAL) <= set(listed)
     assert len(re.findall(r"\d x$", said, re.MULTILINE)) == 3  # the generators that have a plain peer
-    ratios = RATIO.findall(said)
+    ratios = RATIO.findall(said[: said.index("Bytes, packed")])
     assert len(ratios) >= 4 and len(ratios) % 2 == 0
     assert all(float(low) <= float(middle) <= float(high) for middle, low, high in ratios)
+
+
+def test_quick_prints_what_text_costs(said: str):
+    lines = said[said.index("Bytes, packed and drawn from") :].splitlines()
+    assert [line.split()[:2] for line in lines[2:4]] == [["0.05", "MB"], ["0.5", "MB"]]
+    assert all(float(line.split()[column]) > 0 for line in lines[2:4] for column in (2, 5))
+    steps = said[said.index("GPT-2-shaped steps a second") :]
+    assert len(RATIO.findall(steps)) == 1 and re.search(r"model FLOPs of ours, .*: \d+%", steps)
 
 
 def test_quick_prints_the_grids_tables(said: str):

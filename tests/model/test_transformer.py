@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from structure_first.errors import UserError
-from structure_first.model import weights
+from structure_first.model import activation, weights
 from structure_first.model.narrow import NarrowAttention
 from structure_first.model.transformer import Shape, Transformer
 
@@ -89,7 +90,7 @@ def test_narrow_attention_is_attention(heads, keys, width, seed, scale):
         past = past[torch.randint(keys, (2, 1, queries), generator=random)]
     future = ~past
     wide = [x.detach().double().requires_grad_() for x in (query, key, value)]
-    expected = (wide[0].mT @ wide[1]).masked_fill(future, -torch.inf).softmax(-1) @ wide[2].mT
+    expected = (width**-0.5 * wide[0].mT @ wide[1]).masked_fill(future, -torch.inf).softmax(-1) @ wide[2].mT
     found = NarrowAttention.apply(query, key, value, None if causal else past).mT
     tolerance = dict(atol=1e-4 * scale**2, rtol=1e-3)
     torch.testing.assert_close(found, expected.float(), **tolerance)
@@ -97,6 +98,16 @@ def test_narrow_attention_is_attention(heads, keys, width, seed, scale):
     grads = torch.autograd.grad(found, (query, key, value), upstream.float())
     for grad, truth in zip(grads, torch.autograd.grad(expected, wide, upstream), strict=True):
         torch.testing.assert_close(grad, truth.float(), atol=2e-4 * scale**2, rtol=1e-2)
+
+
+@pytest.mark.parametrize("size", [1, 100, 2 * activation.SHARE + 1])
+def test_the_gelu_is_torchs(size):
+    x = torch.linspace(-12, 12, size).requires_grad_()
+    y = x.detach().double().requires_grad_()
+    found, expected = activation.gelu(x), F.gelu(y, approximate="tanh")
+    torch.testing.assert_close(found, expected.float(), atol=2e-6, rtol=1e-5)
+    (grad,), (truth,) = torch.autograd.grad(found.sum(), x), torch.autograd.grad(expected.sum(), y)
+    torch.testing.assert_close(grad, truth.float(), atol=5e-6, rtol=1e-5)
 
 
 def test_the_attention_pattern_is_causal_and_sums_to_one():

@@ -105,6 +105,11 @@ def test_the_clip_is_per_replica():
     clip([large, small], 1.0)
     norms = (large.grad.flatten(1).square().sum(1) + small.grad.square().sum(1)).sqrt()
     assert norms.tolist() == pytest.approx([1.0, 1e-3 * 17**0.5], rel=1e-4)
+    alone = torch.zeros(1, 3, 4, requires_grad=True)
+    for size, norm in ((2.0, 1.0), (0.1, 0.1 * 12**0.5)):
+        alone.grad = torch.full_like(alone, size)
+        clip([alone], 1.0)
+        assert alone.grad.norm().item() == pytest.approx(norm, rel=1e-4)
 
 
 def test_the_batch_of_a_step_depends_on_seed_and_step_alone():

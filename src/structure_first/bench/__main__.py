@@ -1,8 +1,8 @@
 """`make bench`: how fast this machine is, as ratios from one run, beside the targets.
 
-Each part says what it compares, and why that is fair: `generators`, `steps`, and `grid` for the replica program. The
-sides of a comparison are each in a process of its own, as their user would run them, and take turns of a share of a
-second, so that whatever else the machine does falls on all; a ratio is the median over turns.
+Each part says what it compares, and why that is fair: `generators`, `steps`, `grid` for the replica program, and
+`text`. The sides of a comparison are each in a process of its own, as their user would run them, and take turns of a
+share of a second, so that whatever else the machine does falls on all; a ratio is the median over turns.
 """
 
 import argparse
@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
-from structure_first.bench import generators, grid, steps
+from structure_first.bench import generators, grid, steps, text
 from structure_first.bench.sides import QUICK, Sizes
 from structure_first.errors import UserError
 from structure_first.training.devices import cores
 
-PARTS = {"generators": generators.report, "steps": steps.report, "grid": grid.report}
+PARTS = {"generators": generators.report, "steps": steps.report, "grid": grid.report, "text": text.report}
 
 
 def machine() -> str:

@@ -31,6 +31,9 @@ class Sizes:
     models: int = 40  # of the grid's cell at once
     models_on_cuda: int = 128
     largest: int = 128  # number of replicas whose cost is measured
+    megabytes: float = 8  # of the smaller corpus that is packed
+    texts: tuple[tuple[int, ...], ...] = ((4, 4, 256, 256, 256, 16), (12, 12, 768, 1024, 50257, 1))  # layers, heads,
+    texts_on_cuda: tuple[tuple[int, ...], ...] = ((12, 12, 768, 1024, 50257, 16),)  # width, context, vocabulary, batch
     turns: int = 7
     seconds: float = 0.6  # a turn
 
@@ -45,6 +48,9 @@ QUICK = Sizes(
     models=4,
     models_on_cuda=4,
     largest=4,
+    megabytes=0.05,
+    texts=((1, 2, 32, 16, 64, 2),),
+    texts_on_cuda=((1, 2, 32, 16, 64, 2),),
     turns=2,
     seconds=0.02,
 )
@@ -104,17 +110,18 @@ class Side:
 
     def calibrate(self, case: Any, threads: int, seconds: float) -> None:
         """Warm up, and find how many steps fill a turn."""
-        self.seconds(case, threads, 3)
-        self.steps = max(2, round(seconds * 5 / self.seconds(case, threads, 5)))
+        self.seconds(case, threads, 1)
+        self.steps = max(1, round(seconds / min(self.seconds(case, threads, 1) for _ in range(3))))
 
     def rate(self, case: Any, threads: int) -> float:
         """Models times steps a second, in one turn."""
         return self.replicas * self.steps / self.seconds(case, threads, self.steps)
 
     def end(self) -> None:
-        for process in self.processes:
+        for pipe, process in zip(self.pipes, self.processes, strict=True):
+            pipe.close()
+            process.join(5)  # it ends by itself, unless it is in the middle of a turn
             process.terminate()
-            process.join()
 
 
 @contextmanager

@@ -8,19 +8,20 @@ values makes the product that mixes them return the softmax's sums as well.
 
 from collections.abc import Iterator
 from itertools import pairwise
+from math import e, log2
 
 import torch
-from einops import pack, rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 SHARE = 1 << 18  # scores handled at once: a megabyte, so that they stay in a core's own cache
-TILE = 16  # queries handled at once: a tile skips the keys that lie in the future of all its queries
-SAFE = 60.0  # exp(60) times any context fits a float32; scores that may exceed it are shifted by their row's maximum
+TILE = 28  # queries handled at once: a tile skips the keys that lie in the future of all its queries
+BITS = log2(e)  # scores are taken in bits: powers of 2 cost a quarter of what powers of e do
+SAFE = 86.0  # 2 ** 86 times any context fits a float32; scores that may exceed it are shifted by their row's maximum
 
 
 class NarrowAttention(torch.autograd.Function):
-    """`softmax(query^T key) value` with scaled queries: causal, or where `past` says, one row of it for each query."""
+    """`softmax(d ** -0.5 query^T key) value`: causal, or where `past` says, one row of it for each query."""
 
     @staticmethod
     def forward(
@@ -30,53 +31,59 @@ class NarrowAttention(torch.autograd.Function):
         value: Float[Tensor, "batch head d key"],
         past: Bool[Tensor, "batch 1 query key"] | None = None,
     ) -> Float[Tensor, "batch head d query"]:
-        ctx.heads = query.shape[1]
-        query, key, value = (rearrange(x, "batch head d time -> (batch head) d time") for x in (query, key, value))
-        value, _ = pack([value, torch.ones_like(value[:, :1])], "head * key")
-        safe = bool(_norm(query) * _norm(key) <= SAFE)
-        ctx.tiles = [(slice(None), key.shape[-1])] if past is not None else list(_tiles(query.shape[-1]))
-        sums, weights = [], []
+        batch, heads, d, times = key.shape
+        over_ones = value.new_ones(batch, heads, d + 1, times)
+        over_ones[:, :, :d] = value
+        query, key, value = (x.flatten(0, 1) for x in (query, key, over_ones))
+        ctx.scale = d**-0.5
+        safe = bool(ctx.scale * BITS * d * _largest(query) * _largest(key) <= SAFE)
+        ctx.tiles = [(slice(None), times)] if past is not None else list(_tiles(times))
+        sums, weights = query.new_empty(len(query), d + 1, query.shape[-1]), []
         for rows, seen in ctx.tiles:
             tile = query[..., rows]
             if past is None:
                 future = tile.new_full((tile.shape[-1], seen), -torch.inf).triu(1 + seen - tile.shape[-1])
             else:
-                future = torch.where(past, 0.0, -torch.inf).expand(-1, ctx.heads, -1, -1).flatten(0, 1)
+                future = torch.where(past, 0.0, -torch.inf).expand(-1, heads, -1, -1).flatten(0, 1)
             weights.append(tile.new_empty(len(tile), *future.shape[-2:]))
-            sums.append(tile.new_empty(len(tile), value.shape[1], tile.shape[-1]))
             for part in _shares(weights[-1]):
                 scores, bias = weights[-1][part], future if past is None else future[part]
-                torch.baddbmm(bias, tile[part].mT, key[part, :, :seen], out=scores)
+                torch.baddbmm(bias, tile[part].mT, key[part, :, :seen], alpha=ctx.scale * BITS, out=scores)
                 if not safe:
                     scores.sub_(scores.amax(-1, keepdim=True))
-                torch.bmm(value[part, :, :seen], scores.exp_().mT, out=sums[-1][part])
-        sums = torch.cat(sums, dim=-1)
-        mixed, total = sums[:, :-1] / sums[:, -1:], sums[:, -1:]
+                sums[part, :, rows] = torch.bmm(value[part, :, :seen], scores.exp2_().mT)
+        mixed, total = sums[:, :d] / sums[:, d:], sums[:, d:]
         ctx.save_for_backward(query, key, value, mixed, total, *weights)
-        return rearrange(mixed, "(batch head) d query -> batch head d query", head=ctx.heads)
+        return mixed.unflatten(0, (batch, heads))
 
     @staticmethod
     def backward(ctx, grad: Float[Tensor, "batch head d query"]):
         query, key, value, mixed, total, *weights = ctx.saved_tensors
+        split, d = grad.shape[:2], grad.shape[2]
         # The weights are not normalised: divide the narrow side, not the wide one.
-        grad = rearrange(grad, "batch head d query -> (batch head) d query") / total
-        inner, _ = pack([grad, -(grad * mixed).sum(1, keepdim=True)], "head * query")
-        for_query, for_key, for_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(key)
-        for (rows, seen), tile in zip(ctx.tiles, weights, strict=True):
+        inner = grad.new_empty(len(query), d + 1, grad.shape[-1])
+        torch.div(grad.reshape(mixed.shape), total, out=inner[:, :d])
+        torch.sum(inner[:, :d] * mixed, 1, keepdim=True, out=inner[:, d:]).neg_()
+        for_query, for_key, for_value = torch.empty_like(query), torch.empty_like(key), torch.empty_like(key)
+        for (rows, seen), tile in reversed(list(zip(ctx.tiles, weights, strict=True))):  # the last sees every key
             for part in _shares(tile):
-                seen_key, weight = key[part, :, :seen], tile[part]
-                for_value[part, :, :seen] += _product(grad[part, :, rows], weight)
-                back = torch.bmm(inner[part, :, rows].mT, value[part, :, :seen])
-                back.mul_(weight)
-                for_query[part, :, rows] = torch.bmm(seen_key, back.mT)
-                for_key[part, :, :seen] += _product(query[part, :, rows], back)
-        split = "(batch head) d time -> batch head d time"
-        return *(rearrange(x, split, head=ctx.heads) for x in (for_query, for_key, for_value)), None
+                weight, there = tile[part], inner[part, :, rows]
+                back = torch.bmm(there.mT, value[part, :, :seen]).mul_(weight)
+                for_query[part, :, rows] = torch.bmm(key[part, :, :seen], back.mT)
+                for whole, a, b in ((for_value, there[:, :d], weight), (for_key, query[part, :, rows], back)):
+                    if seen == whole.shape[-1]:
+                        _product(a, b, out=whole[part])
+                    else:
+                        whole[part, :, :seen].add_(_product(a, b))
+        grads = (for_query.mul_(ctx.scale), for_key.mul_(ctx.scale), for_value)
+        return *(x.unflatten(0, split) for x in grads), None
 
 
-def _product(a: Float[Tensor, "head d q"], b: Float[Tensor, "head q k"]) -> Float[Tensor, "head d k"]:
+def _product(
+    a: Float[Tensor, "head d q"], b: Float[Tensor, "head q k"], out: Tensor | None = None
+) -> Float[Tensor, "head d k"]:
     """Their matrix product; over a single query that is a multiplication, at which `bmm` is slow."""
-    return a * b if a.shape[-1] == 1 else torch.bmm(a, b)
+    return torch.mul(a, b, out=out) if a.shape[-1] == 1 else torch.bmm(a, b, out=out)
 
 
 def _tiles(queries: int) -> Iterator[tuple[slice, int]]:
@@ -90,5 +97,5 @@ def _shares(scores: Float[Tensor, "head q k"]) -> Iterator[slice]:
     return (slice(i, i + step) for i in range(0, len(scores), step))
 
 
-def _norm(x: Float[Tensor, "head d time"]) -> Tensor:
-    return x.square().sum(1).amax().sqrt()
+def _largest(x: Tensor) -> Tensor:
+    return x.abs().amax()

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from einops import einsum, rearrange, repeat
+from einops import einsum, rearrange
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from structure_first.errors import UserError
+from structure_first.model.activation import eager_on_cpu, gelu
 from structure_first.model.narrow import NarrowAttention
 from structure_first.seeding import generator
 
@@ -28,7 +29,7 @@ def taken(x: Float[Tensor, "replica batch time width"], at: At) -> Float[Tensor,
     """The stream `at` those positions; None is all of them."""
     if at is None:
         return x
-    return x.gather(2, repeat(at, "replica batch n -> replica batch n width", width=x.shape[-1]))
+    return x.gather(2, at.unsqueeze(-1).expand(-1, -1, -1, x.shape[-1]))
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,9 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(replicas, width_out))
 
     def forward(self, x: Float[Tensor, "replica batch time i"]) -> Float[Tensor, "replica batch time o"]:
-        flat = rearrange(x, "replica batch time i -> replica (batch time) i")
-        out = torch.baddbmm(rearrange(self.bias, "replica o -> replica 1 o"), flat, self.weight)
-        return rearrange(out, "replica (batch time) o -> replica batch time o", batch=x.shape[1])
+        # Not einops: what is called this often shows in the time of a small step.
+        out = torch.baddbmm(self.bias.unsqueeze(1), x.flatten(1, 2), self.weight)
+        return out.view(*x.shape[:-1], -1)
 
 
 class Norm(nn.Module):
@@ -78,6 +79,8 @@ class Norm(nn.Module):
         self.shift = nn.Parameter(torch.zeros(replicas, width))
 
     def forward(self, x: Float[Tensor, "replica batch time width"]) -> Float[Tensor, "replica batch time width"]:
+        if len(x) == 1:
+            return F.layer_norm(x, x.shape[-1:], self.scale[0], self.shift[0], eps=1e-5)
         scale, shift = (rearrange(p, "replica width -> replica 1 1 width") for p in (self.scale, self.shift))
         return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-5), scale)
 
@@ -93,11 +96,9 @@ class Attention(nn.Module):
         self.out = Linear(replicas, shape.width, shape.width)
 
     def project(self, x: Float[Tensor, "replica batch time width"], at: At = None) -> list[Tensor]:
-        """Queries, keys and values, each `[(replica batch) head time d]`; the queries are scaled by d ** -0.5."""
+        """Queries, keys and values, each `[(replica batch) head time d]`."""
         parts = [self.query(taken(x, at)), *self.key_value(x).chunk(2, dim=-1)]
-        split = "replica batch time (head d) -> (replica batch) head time d"
-        query, key, value = (rearrange(part, split, head=self.heads) for part in parts)
-        return [query * query.shape[-1] ** -0.5, key, value]
+        return [part.unflatten(-1, (self.heads, -1)).flatten(0, 1).transpose(1, 2) for part in parts]
 
     def forward(self, x: Float[Tensor, "replica batch time width"], at: At = None) -> Float[Tensor, "..."]:
         query, key, value = self.project(x, at)
@@ -107,22 +108,18 @@ class Attention(nn.Module):
                 at, "replica batch n -> (replica batch) 1 n 1"
             )
         dropout = self.dropout if self.training else 0.0
-        plain = query.dtype == torch.float32 and x.device.type == "cpu" and not dropout
-        if query.shape[-1] < NARROW_HEAD and plain:
-            major = "batch head time d -> batch head d time"
-            mixed = NarrowAttention.apply(*(rearrange(part, major).contiguous() for part in (query, key, value)), past)
-            mixed = rearrange(mixed, "batch head d time -> batch head time d")
+        if query.shape[-1] < NARROW_HEAD and eager_on_cpu(query) and not dropout:
+            mixed = NarrowAttention.apply(query.mT, key.mT, value.mT, past).mT
         else:
-            mixed = F.scaled_dot_product_attention(query, key, value, past, dropout, past is None, scale=1.0)
-        merge = "(replica batch) head time d -> replica batch time (head d)"
-        return self.out(rearrange(mixed, merge, replica=x.shape[0]))
+            mixed = F.scaled_dot_product_attention(query, key, value, past, dropout, past is None)
+        return self.out(mixed.transpose(1, 2).reshape(*x.shape[:2], -1, x.shape[-1]))
 
     def weights(self, x: Float[Tensor, "replica batch time width"]) -> Float[Tensor, "replica batch head query key"]:
         """The attention pattern: how much each position takes from each one at or before it."""
         query, key, _ = self.project(x)
         future = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool, device=x.device).triu(1)
         scores = einsum(query, key, "batch head query d, batch head key d -> batch head query key")
-        pattern = scores.masked_fill(future, -torch.inf).softmax(-1)
+        pattern = (query.shape[-1] ** -0.5 * scores).masked_fill(future, -torch.inf).softmax(-1)
         return rearrange(pattern, "(replica batch) ... -> replica batch ...", replica=x.shape[0])
 
 
@@ -135,7 +132,7 @@ class MLP(nn.Module):
         self.down = Linear(replicas, 4 * shape.width, shape.width)
 
     def forward(self, x: Float[Tensor, "replica batch time width"]) -> Float[Tensor, "replica batch time width"]:
-        return self.down(F.gelu(self.up(x), approximate="tanh"))
+        return self.down(gelu(self.up(x)))
 
 
 class Block(nn.Module):
@@ -202,9 +199,10 @@ class Transformer(nn.Module):
         time = tokens.shape[-1]
         if time > self.shape.context:
             raise UserError(f"{time} tokens do not fit in a context of {self.shape.context}; shorten the sequence")
-        offset = torch.arange(self.replicas, device=tokens.device) * self.shape.vocab
-        table = rearrange(self.embedding, "replica vocab width -> (replica vocab) width")
-        x = F.embedding(tokens + rearrange(offset, "replica -> replica 1 1"), table)
+        if self.replicas > 1:  # each looks into its own part of one table
+            offset = torch.arange(self.replicas, device=tokens.device) * self.shape.vocab
+            tokens = tokens + rearrange(offset, "replica -> replica 1 1")
+        x = F.embedding(tokens, rearrange(self.embedding, "replica vocab width -> (replica vocab) width"))
         return self.drop(x + rearrange(self.position[:, :time], "replica time width -> replica 1 time width"))
 
     def forward(

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, reduce
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -22,6 +21,7 @@ from structure_first.model.transformer import Transformer
 from structure_first.seeding import generator
 from structure_first.training import checkpoints, processes, signals
 from structure_first.training.compute import Compute, remove
+from structure_first.training.devices import choose_products
 from structure_first.training.stage import Stage
 from structure_first.training.stream import Stream
 
@@ -37,12 +37,11 @@ class Predictions(NamedTuple):
 
     def nats(self) -> Float[Tensor, " replica"]:
         """The summed loss of each replica."""
-        flat = rearrange(self.logits.float(), "replica batch n vocab -> (replica batch n) vocab")
-        loss = F.cross_entropy(flat, self.targets.flatten(), reduction="none").view(self.targets.shape)
-        return reduce(loss * self.mask, "replica batch n -> replica", "sum")
+        loss = F.cross_entropy(self.logits.float().flatten(0, 2), self.targets.flatten(), reduction="none")
+        return (loss.view(self.targets.shape) * self.mask).sum((1, 2))
 
     def count(self) -> Int[Tensor, " replica"]:
-        return reduce(self.mask.long(), "replica batch n -> replica", "sum")
+        return self.mask.sum((1, 2))
 
 
 def predict(model: nn.Module, batch: Batch, source: Source) -> Predictions:
@@ -88,11 +87,15 @@ def clip(parameters: Iterable[Tensor], limit: float, spread: bool = False) -> No
     Each process holds a part of every gradient where they are `spread`.
     """
     gradients = [processes.local(parameter.grad).flatten(1) for parameter in parameters]
-    norm = torch.stack([torch.linalg.vector_norm(gradient, dim=1) for gradient in gradients]).norm(dim=0)
+    alone = len(gradients[0]) == 1  # all gradients are then one vector: a few operations, not a few for each
+    if alone and not spread:
+        norm = torch.stack(torch._foreach_norm(gradients)).norm()
+    else:
+        norm = torch.stack([torch.linalg.vector_norm(gradient, dim=1) for gradient in gradients]).norm(dim=0)
     if spread:
         norm = processes.summed(norm.square()).sqrt()
-    scale = (limit / norm).clamp(max=1.0)[:, None]
-    torch._foreach_mul_(gradients, [scale] * len(gradients))
+    scale = (limit / norm).clamp(max=1.0)
+    torch._foreach_mul_(gradients, scale.squeeze() if alone else [scale[:, None]] * len(gradients))
 
 
 class Run:
@@ -128,6 +131,7 @@ class Run:
         elif processes.world() > 1:
             self.forward = processes.copied(self.program)
         parameters, stage = list(self.program.parameters()), self.stage
+        choose_products(len(replicas) * stage.batch * self.source.length * 4 * self.model.shape.width**2)
         self.optimizer = torch.optim.AdamW(parameters, lr=stage.rate, weight_decay=stage.weight_decay, fused=True)
         if state:
             state = {
@@ -144,7 +148,7 @@ class Run:
         with self._seeded():
             self._backward(batch, source)
         if self.stage.clip is not None:
-            clip(self.program.parameters(), self.stage.clip, self.sharded)
+            clip(self.optimizer.param_groups[0]["params"], self.stage.clip, self.sharded)
         self.optimizer.step()
         self.step += 1
         self.tokens += batch.tokens[0].numel()
