@@ -59,13 +59,13 @@ def test_the_narrow_kernel_adds_a_row_of_ones(window):
 
 
 def test_the_narrow_kernel_leaves_out_tiles_of_the_future():
-    """40 tokens are three tiles, whose last queries see 13, 26 and 40 keys."""
+    """70 tokens are three tiles, whose last queries see 23, 46 and 70 keys."""
     shape = Shape(**NARROW, layers=1)
-    scored = 13 * 13 + 13 * 26 + 14 * 40
-    nominal = flops.forward_parts(shape, 40)
+    scored = 23 * 23 + 23 * 46 + 24 * 70
+    nominal = flops.forward_parts(shape, 70)
     expected = 2 * (2 * shape.width + shape.heads) * scored
     others = sum(nominal.values()) - nominal["attention scores"]
-    assert counted(shape, 40) == others + expected < sum(nominal.values())
+    assert counted(shape, 70) == others + expected < sum(nominal.values())
 
 
 @pytest.mark.parametrize("settings", [dict(pairs=5), dict(pairs=12)])

@@ -88,7 +88,7 @@ LAPTOP = Size(
     body={"layers": 2, "heads": 4, "width": 64, "init_embedding": 0.1},
     context=128,
     pool=4_200_000,
-    second=Stage(steps=1_000, batch=32, rate=6e-3, warmup=50, floor=0.1, weight_decay=0.1, held_out=400),
+    second=Stage(steps=1_000, batch=32, rate=1.2e-2, warmup=50, floor=0.1, weight_decay=0.1, held_out=400),
     first=Stage(batch=8, rate=1e-3, warmup=20, schedule="constant", weight_decay=0.1, held_out=200),
     settings={"length": 16, "vocab": 32, "k": 16, "width": 4},
 )
@@ -168,7 +168,7 @@ def tuning(scale: str) -> dict[str, Recipe]:
     size, found = SIZES[scale], {}
     for corpus in size.corpora:
         text, own = size.phase(corpus), size.second.rate
-        for factor in (0.5, 1.0, 2.0):
+        for factor in (0.25, 0.5, 1.0, 2.0):
             stage = replace(text.stage, rate=own * factor)
             found[f"{corpus} / rate {own * factor:g}"] = size.recipe(None, None, replace(text, stage=stage))
         narrow = size.body | {"init_embedding": Recipe.init}
