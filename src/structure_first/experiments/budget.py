@@ -162,7 +162,7 @@ def memory_of(half: Half, compute: Compute, micro_batch: int, processes: int) ->
 def weights_of(shape: Shape) -> int:
     """How many weights a transformer of that shape has."""
     with FakeTensorMode():
-        return sum(parameter.numel() for parameter in Transformer(shape).parameters())
+        return sum(parameter.numel() for parameter in Transformer(shape, fresh=False).parameters())
 
 
 def kept(shape: Shape, made: Source, compute: Compute, count: int) -> float:
@@ -172,7 +172,7 @@ def kept(shape: Shape, made: Source, compute: Compute, count: int) -> float:
     pass, one of them at a time is there, and of each its input.
     """
     alone = replace(shape, layers=1) if compute.recompute else shape
-    narrow = shape.width // shape.heads * shape.context <= NARROW  # whose kernel looks at numbers; such a model is small
+    narrow = shape.width // shape.heads * shape.context <= NARROW  # whose kernel looks at numbers; it is small
     with nullcontext() if narrow else FakeTensorMode(), compute.cast(torch.device("cpu")):
         model = Transformer(alone)
         tokens = torch.zeros(1, count, made.length, dtype=torch.long)
