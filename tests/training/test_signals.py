@@ -71,6 +71,16 @@ def test_a_second_signal_acts_at_once():
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_what_torchrun_passes_on_as_well_does_not_act_at_once(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "any")
+    before = signal.getsignal(signal.SIGINT)
+    with signals.put_off() as came:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            assert came() == signal.SIGINT
+    assert signal.getsignal(signal.SIGINT) is before
+
+
 def test_an_ignored_signal_stays_ignored():
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
