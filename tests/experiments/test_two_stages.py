@@ -7,6 +7,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -19,6 +20,7 @@ from structure_first.experiments import two_stages
 from structure_first.experiments.config import read
 from structure_first.experiments.two_stages import TwoStages
 from structure_first.model import weights
+from structure_first.training import processes
 from structure_first.training.loop import Run, fit
 
 TEXTS = [f"document {i}: " + "lorem ipsum dolor\n" * (i % 7) for i in range(200)]
@@ -216,14 +218,51 @@ def test_a_bpe_of_the_corpus_is_exported_with_the_model(tmp_path, config):
     assert made.vocab == model.shape.vocab <= 300
 
 
+@pytest.mark.parametrize("change", [("width: 32", "width: 3200000"), ("held_out: 8", "held_out: 100000000000000")])
+def test_what_is_too_large_for_the_memory_is_one_line(tmp_path, config, change):
+    with pytest.raises(
+        UserError, match=r"stage [12] needs more memory than there is; lower .* or take a smaller shape"
+    ):
+        TwoStages(config(change, ("shape:", "allow_larger_first: true\nshape:")), tmp_path / "run", "cpu").train()
+
+
+def two_processes(folder: Path) -> subprocess.CompletedProcess:
+    """The command under torchrun, on the configuration in a folder."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "structure_first.cli", "train", folder / "run.yaml", "--out", folder / "both", "--device", "cpu"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, env=environment, timeout=300)
+
+
+def test_numpy_may_be_what_runs_out_of_memory(tmp_path, config, monkeypatch):
+    monkeypatch.setattr(two_stages, "fit", lambda *_, **__: np.empty((10**6, 10**9)))
+    with pytest.raises(UserError, match="stage 1 needs more memory than there is"):
+        TwoStages(config(), tmp_path / "run", "cpu").train()
+
+
+def test_the_others_look_at_the_rows_once_they_are_written(tmp_path, config, monkeypatch):
+    run, seen = TwoStages(config(), tmp_path / "run", "cpu"), []
+    agreed, kept = processes.agreed, TwoStages.keep
+
+    def keep(self, half, *rest):
+        kept(self, half, *rest)
+        seen.append(f"kept {half.number}")
+
+    monkeypatch.setattr(TwoStages, "keep", keep)
+    monkeypatch.setattr(processes, "agreed", lambda *values: seen.append("agreed") or agreed(*values))
+    run.train()
+    assert [seen[seen.index(f"kept {number}") + 1] for number in (1, 2)] == ["agreed"] * 2 and seen[-1] == "agreed"
+
+
+def test_a_mistake_of_two_processes_is_said_once(tmp_path, config):
+    config((f"name: {tmp_path}/corpus.jsonl, tokeniser: bytes", "packed: nowhere"), (", held_out: 0.2}", "}"))
+    said = two_processes(tmp_path)
+    assert said.returncode == 1 and said.stderr.count("structure-first: there is no packed corpus in nowhere;") == 1
+
+
 def test_two_processes_train_the_same(tmp_path, config):
     alone = TwoStages(config(), tmp_path / "alone", "cpu").train()
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "structure_first.cli", "train", tmp_path / "run.yaml", "--out", tmp_path / "both"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    said = subprocess.run(
-        [*map(str, command), "--device", "cpu"], capture_output=True, text=True, env=environment, timeout=300
-    )
+    said = two_processes(tmp_path)
     assert said.returncode == 0, said.stderr
     assert said.stdout.count("stage 1") == said.stdout.count("stage 2") == 1
     both = Store(tmp_path / "both").rows()

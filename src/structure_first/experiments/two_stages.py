@@ -193,8 +193,14 @@ class TwoStages:
                 raise
             problem = f"{name} needs more memory than there is; lower compute.micro_batch, batch or held_out"
             raise UserError(f"{problem}, write compute: {{recompute: true}}, or take a smaller shape") from None
-        if not processes.first():
-            return model
+        if processes.first():
+            self.keep(half, model, measured, packed, time.monotonic() - began)
+            checkpoint.unlink(missing_ok=True)
+        processes.agreed(0)  # none looks at the rows before the first has written them
+        return model
+
+    def keep(self, half: Half, model: Transformer, measured: list[dict], packed: Path, seconds: float) -> None:
+        """Write a stage's weights, then its rows."""
         weights.save(self.weights(half), model)
         rows = pd.DataFrame(measured).drop(columns="replica")
         rows["flops"] = [half.flops(step) for step in rows["step"]]
@@ -204,12 +210,10 @@ class TwoStages:
             "stage": half.number,
             "source": {"name": half.source.name, **half.source.settings},
             "corpus": {name: value for name, value in read_manifest(packed).items() if name != "state"},
-            "seconds": round(time.monotonic() - began, 1),  # since it was last started
+            "seconds": round(seconds, 1),  # since it was last started
             **environment(),
         }
         self.store.append(rows, {self.run(half): manifest})
-        checkpoint.unlink(missing_ok=True)
-        return model
 
     def export(self, half: Half, packed: Path) -> None:
         """Write what `AutoModelForCausalLM` and `AutoTokenizer` load; the file that says it is whole comes last."""
