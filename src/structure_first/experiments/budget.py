@@ -174,7 +174,7 @@ def kept(shape: Shape, made: Source, compute: Compute, count: int) -> float:
     alone = replace(shape, layers=1) if compute.recompute else shape
     narrow = shape.width // shape.heads * shape.context <= NARROW  # whose kernel looks at numbers; it is small
     with nullcontext() if narrow else FakeTensorMode(), compute.cast(torch.device("cpu")):
-        model = Transformer(alone)
+        model = Transformer(alone, fresh=False)
         tokens = torch.zeros(1, count, made.length, dtype=torch.long)
         sizes = saved_bytes(model, Batch(tokens, torch.ones_like(tokens, dtype=torch.bool)), made)
     inputs = 4 * count * (made.length - 1) * shape.width * (shape.layers if compute.recompute else 0)
