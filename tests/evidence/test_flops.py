@@ -71,7 +71,7 @@ def test_the_narrow_kernel_leaves_out_tiles_of_the_future():
 @pytest.mark.parametrize("settings", [dict(pairs=5), dict(pairs=12)])
 def test_training_costs_three_forward_passes(settings):
     made = source("haystack", **settings)
-    shape = Shape(made.vocab, made.length - 1, heads=1, width=512)  # wide enough for the fused attention
+    shape = Shape(made.vocab, made.length - 1, heads=1, width=1024)  # wide enough for the fused attention
     model = Transformer(shape, range(REPLICAS))
     batch = Stream(made, BATCH, model.seeds, "test")(0)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):

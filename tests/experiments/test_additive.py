@@ -86,6 +86,9 @@ def test_a_real_run_has_a_row_for_every_seed(rows):
     assert set(found.loc[found["metric"] == "mastery", "cell"]) == {
         cell for cell in RAN if additive.cells("smoke")[cell].first
     }
+    read = [run["source"] for run in manifest["runs"].values() if run["stage"] == 2]
+    assert all(each["name"] == "packed:code" and each["tokens"] > 20_000 for each in read)
+    assert len({each["digest"] for each in read}) == 1
     assert all(run["recipe"]["second"] is None or run["recipe"]["second"]["tied"] for run in manifest["runs"].values())
 
 

@@ -172,7 +172,8 @@ def kept(shape: Shape, made: Source, compute: Compute, count: int) -> float:
     pass, one of them at a time is there, and of each its input.
     """
     alone = replace(shape, layers=1) if compute.recompute else shape
-    narrow = shape.width // shape.heads * shape.context <= NARROW  # whose kernel looks at numbers; such a model is small
+    # The narrow kernel looks at numbers; a model that it serves is small.
+    narrow = shape.width // shape.heads * shape.context <= NARROW
     with nullcontext() if narrow else FakeTensorMode(), compute.cast(torch.device("cpu")):
         model = Transformer(alone)
         tokens = torch.zeros(1, count, made.length, dtype=torch.long)
