@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from structure_first.book import figures
+from structure_first.evidence.claims import Entry
 from structure_first.evidence.statistics import final, interval, reached_at
 from structure_first.experiments import additive, substitutive
 from structure_first.experiments.recipe import Recipe
@@ -342,3 +343,42 @@ def budgets(models: pd.DataFrame) -> go.Figure:
     fig.add_hline(0, line={"dash": "dot", "color": figures.GREY})
     fig.update_xaxes(title="share of the text", tickformat=".0%")
     return fig.update_yaxes(title="gain, nats a token", col=1)
+
+
+# What was read
+
+
+def sizes(size: additive.Size, manifest: dict) -> pd.DataFrame:
+    """What the stored runs trained on, a line a corpus: the model, the tokens that were packed, and those read."""
+    packed = {run["source"]["name"].removeprefix("packed:"): run["source"] for run in manifest["runs"].values()}
+    body = "{layers} layers, {heads} heads, width {width}".format(**size.body)
+    second = size.second
+    lines = {
+        corpus: {
+            "tokens are": tokeniser,
+            "model": body,
+            "context": size.context,
+            "packed to train on": f"{packed[corpus]['tokens']:,}" if corpus in packed else "",
+            "read in stage two": f"{second.steps * second.batch * (size.context + 1):,}",
+            "rate": f"{size.rates.get(corpus, second.rate):g}",
+        }
+        for corpus, (tokeniser, _) in size.corpora.items()
+    }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("corpus")
+
+
+def answers(entries: Sequence[Entry], ids: Sequence[str]) -> pd.DataFrame:
+    """The ledger's lines for these claims."""
+    lines = {
+        entry.statement: {
+            "paper": entry.paper,
+            "measured, nats a token": ""
+            if entry.measured is None
+            else f"{entry.measured:+.3f} ({entry.low:+.3f} to {entry.high:+.3f})",
+            "seeds": entry.seeds or "",
+            "verdict": entry.verdict,
+        }
+        for entry in entries
+        if entry.id in ids
+    }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("claim")
