@@ -89,7 +89,7 @@ LAPTOP = Size(
     context=128,
     pool=4_200_000,
     second=Stage(steps=1_000, batch=32, rate=1.2e-2, warmup=50, floor=0.1, weight_decay=0.1, held_out=400),
-    first=Stage(batch=8, rate=1e-3, warmup=20, schedule="constant", weight_decay=0.1, held_out=200),
+    first=Stage(batch=4, rate=3e-3, warmup=20, schedule="constant", weight_decay=0.1, held_out=200),
     settings={"length": 16, "vocab": 32, "k": 16, "width": 4},
 )
 SMOKE = replace(
