@@ -355,14 +355,15 @@ def sizes(size: additive.Size, manifest: dict) -> pd.DataFrame:
     second = size.second
     lines = {
         corpus: {
-            "tokens are": tokeniser,
+            "text": text.corpus,
+            "tokens are": text.tokeniser,
             "model": body,
             "context": size.context,
-            "packed to train on": f"{packed[corpus]['tokens']:,}" if corpus in packed else "",
+            "packed to train on": f"{packed[text.corpus]['tokens']:,}" if text.corpus in packed else "",
             "read in stage two": f"{second.steps * second.batch * (size.context + 1):,}",
             "rate": f"{size.rates.get(corpus, second.rate):g}",
         }
-        for corpus, (tokeniser, _) in size.corpora.items()
+        for corpus, text in size.corpora.items()
     }
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("corpus")
 
