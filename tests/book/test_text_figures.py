@@ -23,7 +23,12 @@ SOLUTIONS = {
     ]
     for stem in ("05_a_pinch_of_structure", "06_same_loss_less_data")
 }
-LOSSES = {"code / random init": 2.0, "code / set 1 %": 1.9, "code / set 10 % / attention": 2.1, "code / text 1 %": 1.8}
+LOSSES = {
+    "code / random init": 2.0,
+    "code / identity 1 %": 1.9,
+    "code / identity 10 % / attention": 2.1,
+    "code / text 1 %": 1.8,
+}
 
 
 def row(experiment, cell, seed, step, metric, value, flops=1000):
@@ -54,20 +59,22 @@ def substitutive_rows() -> pd.DataFrame:
                 row("s", f"code / random init / {share}", seed, 10, "loss", 2 - np.log(part), int(1e15 * part))
             )
             lines.append(
-                row("s", f"code / set 1 % / {share}", seed, 10, "loss", 2 - np.log(2 * part), int(1e15 * part))
+                row("s", f"code / identity 1 % / {share}", seed, 10, "loss", 2 - np.log(2 * part), int(1e15 * part))
             )
-            lines.append(row("s", f"code / set 10 % / {share}", seed, 10, "loss", 3 - np.log(part), int(1e15 * part)))
-            lines.append(row("s", f"code / width 32 / set 1 % / {share}", seed, 10, "loss", 2.0, int(1e14 * part)))
+            lines.append(
+                row("s", f"code / identity 3 % / {share}", seed, 10, "loss", 3 - np.log(part), int(1e15 * part))
+            )
+            lines.append(row("s", f"code / width 32 / identity 1 % / {share}", seed, 10, "loss", 2.0, int(1e14 * part)))
             lines.append(row("s", f"code / width 32 / random init / {share}", seed, 10, "loss", 2.5, int(1e14 * part)))
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
 
 def test_gains_are_paired_by_seed_and_step():
     found = text_figures.curves(additive_rows()).set_index(["cell", "seed", "step"])
-    assert found.loc[("code / set 1 %", 2, 200), "gain"] == pytest.approx(0.1)
-    assert found.loc[("code / set 1 %", 2, 100), "gain"] == pytest.approx(0.15)
-    told = found.loc[("code / set 10 % / attention", 0, 200), ["corpus", "front", "share", "carried"]]
-    assert told.tolist() == ["code", "set", "10 %", "attention"]
+    assert found.loc[("code / identity 1 %", 2, 200), "gain"] == pytest.approx(0.1)
+    assert found.loc[("code / identity 1 %", 2, 100), "gain"] == pytest.approx(0.15)
+    told = found.loc[("code / identity 10 % / attention", 0, 200), ["corpus", "front", "share", "carried"]]
+    assert told.tolist() == ["code", "identity", "10 %", "attention"]
     assert found.loc[("code / text 1 %", 0, 200), ["front", "share", "carried"]].tolist() == ["text", "1 %", "full"]
     assert found.loc[("code / random init", 1, 200), "gain"] == 0
 
@@ -102,7 +109,7 @@ def test_the_slider_ends_where_training_ends():
 def test_the_dose_is_a_line_over_the_shares():
     fig = text_figures.dose(text_figures.ends(text_figures.curves(additive_rows())))
     lines = {trace.name: trace for trace in fig.data if trace.mode == "lines+markers"}
-    assert list(lines["set"].x) == [0.01] and lines["set"].y[0] == pytest.approx(0.1)
+    assert list(lines["identity"].x) == [0.01] and lines["identity"].y[0] == pytest.approx(0.1)
     assert lines["text"].y[0] == pytest.approx(0.2), "what carries attention alone is no point of the line"
 
 
@@ -110,20 +117,20 @@ def test_a_saving_is_where_the_curve_meets_the_baselines_end():
     models = text_figures.by_share(substitutive_rows())
     table = text_figures.savings(models)
     whole = table[table["width"] == "whole"].set_index("in front")
-    assert whole.loc["set 1 %", "of the text"] == "50%"
-    spent = additive.spent(substitutive.cells("laptop")["code / set 1 % / 50 %"])[1]
-    assert whole.loc["set 1 %", "of the FLOPs"] == f"{0.5 + spent / 1e15:.0%}"
-    assert whole.loc["set 10 %", "of the text"] == "more than was tried"
-    assert whole.loc["set 1 %", "paper, of the text"] == "67%"
+    assert whole.loc["identity 1 %", "of the text"] == "50%"
+    spent = additive.spent(substitutive.cells("laptop")["code / identity 1 % / 50 %"])[1]
+    assert whole.loc["identity 1 %", "of the FLOPs"] == f"{0.5 + spent / 1e15:.0%}"
+    assert whole.loc["identity 3 %", "of the text"] == "more than was tried"
+    assert whole.loc["identity 1 %", "paper, of the text"] == "67%"
     small = table[table["width"] == "32"].set_index("in front")
-    assert small.loc["set 1 %", "of the text"] == "25%", "against the small model's own baseline"
+    assert small.loc["identity 1 %", "of the text"] == "25%", "against the small model's own baseline"
 
 
 def test_the_gain_by_budget_is_over_the_same_share():
     fig = text_figures.budgets(text_figures.by_share(substitutive_rows()))
     lines = {trace.legendgroup: trace for trace in fig.data if trace.mode == "lines"}
-    assert np.allclose(lines["set 1 %"].y, np.log(2), atol=1e-3)
-    assert np.allclose(lines["set 1 %, width 32"].y, 0.5, atol=1e-3)
+    assert np.allclose(lines["identity 1 %"].y, np.log(2), atol=1e-3)
+    assert np.allclose(lines["identity 1 %, width 32"].y, 0.5, atol=1e-3)
     dotted = text_figures.iso_loss(text_figures.by_share(substitutive_rows())).layout.shapes
     assert [line.y0 for line in dotted] == [2.0]
 

@@ -15,7 +15,13 @@ from structure_first.experiments.planning import chosen
 from structure_first.experiments.runner import run
 
 SCALES = ("smoke", "laptop", "gpu", "paper")
-RAN = ("code / random init", "code / identity 1 %", "code / text 10 %", "code / mixture 1 %", "code / as many FLOPs 10 %")
+RAN = (
+    "code / random init",
+    "code / identity 1 %",
+    "code / text 10 %",
+    "code / mixture 1 %",
+    "code / as many FLOPs 10 %",
+)
 
 
 @pytest.fixture(scope="module")
