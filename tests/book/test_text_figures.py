@@ -128,7 +128,7 @@ def test_a_saving_is_where_the_curve_meets_the_baselines_end():
 
 def test_the_gain_by_budget_is_over_the_same_share():
     fig = text_figures.budgets(text_figures.by_share(substitutive_rows()))
-    lines = {trace.legendgroup: trace for trace in fig.data if trace.mode == "lines"}
+    lines = {trace.legendgroup: trace for trace in fig.data if trace.mode == "lines+markers"}
     assert np.allclose(lines["identity 1 %"].y, np.log(2), atol=1e-3)
     assert np.allclose(lines["identity 1 %, width 32"].y, 0.5, atol=1e-3)
     dotted = text_figures.iso_loss(text_figures.by_share(substitutive_rows())).layout.shapes

@@ -93,53 +93,53 @@ def tuned(rows: pd.DataFrame) -> go.Figure:
     return fig.update_xaxes(type="log", tickvals=sorted(last.loc[last["what"] == "rate", "amount"].unique()))
 
 
+def line(
+    fig: go.Figure, part: pd.DataFrame, x: str, y: str, name: str, colour: str, column: int, hover: str, **look
+) -> None:
+    """In one panel every seed a dot, and a line through their medians with 95 % intervals; the legend names it once."""
+    if part.empty:
+        return
+    common = {"name": name, "legendgroup": name, "row": 1, "col": column}
+    fig.add_scatter(
+        x=part[x],
+        y=part[y].round(4),
+        mode="markers",
+        marker={"size": 4, "color": colour, "opacity": 0.5},
+        text=part["seed"],
+        hovertemplate=f"{name}, {hover}, seed %{{text}}<extra></extra>",
+        showlegend=False,
+        **common,
+    )
+    ends = {at: interval(seeds.to_numpy()) for at, seeds in part.groupby(x)[y]}
+    middle, low, high = np.array(list(ends.values())).T
+    error = {"type": "data", "symmetric": False, "thickness": 1.2, "width": 0}
+    fig.add_scatter(
+        x=list(ends),
+        y=middle.round(4),
+        error_y=error | {"array": (high - middle).round(4), "arrayminus": (middle - low).round(4)},
+        mode="lines+markers",
+        line={"color": colour, "dash": look.get("dash", "solid")},
+        marker={"symbol": look.get("symbol", "circle"), "size": 7},
+        hovertemplate=f"{name}, {hover}, median<extra></extra>",
+        showlegend=all(trace.name != name or not trace.showlegend for trace in fig.data),
+        **common,
+    )
+
+
 def dose(last: pd.DataFrame, main: str = additive.MAIN) -> go.Figure:
-    """The gain over random init against the tokens in front, as a share of the text: a line for `main`, every seed a
-    dot, controls as signs of their own; a panel a corpus.
+    """The gain over random init against the tokens in front, as a share of the text: `main` and its controls, a panel a
+    corpus.
     """
-    table, corpora = summary(last), list(dict.fromkeys(last["corpus"]))
+    corpora = list(dict.fromkeys(last["corpus"]))
     fig = panels(corpora, 440, margin={"t": 90})
-    shown = (main, "text", f"shuffled {main}", "random tokens")
+    full = last[(last["carried"] == "full") & last["share"].notna() & last["gain"].notna()]
+    full = full.assign(share=full["share"].map(substitutive.part))
+    fronts = {main: "circle", "text": "diamond", f"shuffled {main}": "x", "random tokens": "cross", "set": "square"}
     for column, corpus in enumerate(corpora, 1):
-        for (colour, front), symbol in zip(figures.coloured(shown), ("circle", "diamond", "x", "cross"), strict=True):
-            full = (table["corpus"] == corpus) & (table["front"] == front) & (table["carried"] == "full")
-            line = table[full & table["gain"].notna()].copy()
-            line["at"] = line["share"].map(substitutive.part)
-            line = line.sort_values("at")
-            seeds = last[last["cell"].isin(line.index)]
-            fig.add_scatter(
-                x=seeds["share"].map(substitutive.part),
-                y=seeds["gain"].round(4),
-                mode="markers",
-                marker={"size": 4, "color": colour, "opacity": 0.5},
-                text=seeds["seed"],
-                hovertemplate=f"{front} %{{x:.1%}}, seed %{{text}}: %{{y:+.3f}} nats<extra></extra>",
-                legendgroup=front,
-                showlegend=False,
-                row=1,
-                col=column,
-            )
-            fig.add_scatter(
-                x=line["at"],
-                y=line["gain"].round(4),
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": (line["high"] - line["gain"]).round(4),
-                    "arrayminus": (line["gain"] - line["low"]).round(4),
-                    "thickness": 1.2,
-                    "width": 0,
-                },
-                mode="lines+markers",
-                line={"color": colour, "dash": "solid" if front == main else "dot"},
-                marker={"symbol": symbol, "size": 8},
-                name=front,
-                legendgroup=front,
-                showlegend=column == 1,
-                hovertemplate=f"{front} %{{x:.1%}}: median %{{y:+.3f}} nats<extra></extra>",
-                row=1,
-                col=column,
-            )
+        for colour, front in figures.coloured(fronts):
+            part = full[(full["corpus"] == corpus) & (full["front"] == front)]
+            look = {"symbol": fronts[front], "dash": "solid" if front == main else "dot"}
+            line(fig, part, "share", "gain", front, colour, column, "%{x:.1%} in front: %{y:+.3f} nats", **look)
     fig.add_hline(0, line={"dash": "dot", "color": figures.GREY})
     fig.update_xaxes(type="log", tickformat=".1~%", title="tokens in front, of the text's")
     return fig.update_yaxes(title="gain, nats a token", col=1)
@@ -249,30 +249,8 @@ def iso_loss(models: pd.DataFrame) -> go.Figure:
     for column, corpus in enumerate(corpora, 1):
         here = models[models["corpus"] == corpus]
         for colour, front in figures.coloured(fronts):
-            part = here[here["front"] == front].sort_values("share")
-            line = part.groupby("share")["loss"].median()
-            place, look = {"row": 1, "col": column}, {"legendgroup": front, "name": front}
-            fig.add_scatter(
-                x=part["share"],
-                y=part["loss"].round(4),
-                mode="markers",
-                marker={"size": 4, "color": colour, "opacity": 0.5},
-                text=part["seed"],
-                hovertemplate=f"{front}, %{{x:.0%}} of the text, seed %{{text}}: %{{y:.3f}}<extra></extra>",
-                showlegend=False,
-                **look,
-                **place,
-            )
-            fig.add_scatter(
-                x=line.index,
-                y=line.round(4),
-                mode="lines",
-                line={"color": colour},
-                hovertemplate=f"{front}, %{{x:.0%}} of the text: median %{{y:.3f}}<extra></extra>",
-                showlegend=column == 1,
-                **look,
-                **place,
-            )
+            part = here[here["front"] == front]
+            line(fig, part, "share", "loss", front, colour, column, "%{x:.0%} of the text: %{y:.3f}")
         fig.add_hline(here["target"].median(), line={"dash": "dot", "color": figures.GREY}, row=1, col=column)
     fig.update_xaxes(title="share of the text", tickformat=".0%")
     return fig.update_yaxes(title="final loss, nats a token", col=1)
@@ -316,30 +294,7 @@ def budgets(models: pd.DataFrame) -> go.Figure:
         for colour, (front, width) in zip(figures.PALETTE, kinds, strict=False):
             named = front + (f", width {width}" if width else "")
             part = models[(models["corpus"] == corpus) & (models["front"] == front) & (models["width"] == width)]
-            line = part.groupby("share")["gain"].median()
-            fig.add_scatter(
-                x=part["share"],
-                y=part["gain"].round(4),
-                mode="markers",
-                marker={"size": 5, "color": colour},
-                name=named,
-                legendgroup=named,
-                showlegend=column == 1,
-                hovertemplate=f"{named}, %{{x:.0%}} of the text: %{{y:+.3f}} nats<extra></extra>",
-                row=1,
-                col=column,
-            )
-            fig.add_scatter(
-                x=line.index,
-                y=line.round(4),
-                mode="lines",
-                line={"color": colour},
-                hoverinfo="skip",
-                showlegend=False,
-                legendgroup=named,
-                row=1,
-                col=column,
-            )
+            line(fig, part, "share", "gain", named, colour, column, "%{x:.0%} of the text: %{y:+.3f} nats")
     fig.add_hline(0, line={"dash": "dot", "color": figures.GREY})
     fig.update_xaxes(title="share of the text", tickformat=".0%")
     return fig.update_yaxes(title="gain, nats a token", col=1)
