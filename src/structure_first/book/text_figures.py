@@ -61,7 +61,7 @@ def summary(last: pd.DataFrame) -> pd.DataFrame:
 def panels(corpora: Sequence[str], height: int, **layout) -> go.Figure:
     """A panel a corpus, side by side."""
     fig = make_subplots(1, len(corpora), subplot_titles=list(corpora), shared_yaxes=True, horizontal_spacing=0.03)
-    return fig.update_layout(template=figures.TEMPLATE, height=height, **layout)
+    return fig.update_layout(template=figures.TEMPLATE, height=height, legend={"y": 1.1}, **layout)
 
 
 def tuned(rows: pd.DataFrame) -> go.Figure:
@@ -130,9 +130,9 @@ def dose(last: pd.DataFrame, main: str = additive.MAIN) -> go.Figure:
     """The gain over random init against the tokens in front, as a share of the text: `main` and its controls, a panel a
     corpus.
     """
-    corpora = list(dict.fromkeys(last["corpus"]))
-    fig = panels(corpora, 440, margin={"t": 90})
     full = last[(last["carried"] == "full") & last["share"].notna() & last["gain"].notna()]
+    corpora = list(dict.fromkeys(full["corpus"]))
+    fig = panels(corpora, 440, margin={"t": 90})
     full = full.assign(share=full["share"].map(substitutive.part))
     fronts = {main: "circle", "text": "diamond", f"shuffled {main}": "x", "random tokens": "cross", "set": "square"}
     for column, corpus in enumerate(corpora, 1):
@@ -141,7 +141,8 @@ def dose(last: pd.DataFrame, main: str = additive.MAIN) -> go.Figure:
             look = {"symbol": fronts[front], "dash": "solid" if front == main else "dot"}
             line(fig, part, "share", "gain", front, colour, column, "%{x:.1%} in front: %{y:+.3f} nats", **look)
     fig.add_hline(0, line={"dash": "dot", "color": figures.GREY})
-    fig.update_xaxes(type="log", tickformat=".1~%", title="tokens in front, of the text's")
+    ticks = [substitutive.part(share) for share in additive.SHARES]
+    fig.update_xaxes(type="log", tickvals=ticks, tickformat=".1~%", title="tokens in front, of the text's")
     return fig.update_yaxes(title="gain, nats a token", col=1)
 
 
@@ -199,7 +200,7 @@ def race(found: pd.DataFrame, fronts: Sequence[str] | None = None) -> go.Figure:
     slider = {"active": len(steps) - 1, "currentvalue": {"prefix": "tokens of text read: "}, "pad": {"t": 45}}
     fig.update_layout(sliders=[slider | {"steps": choices}])
     fig.add_vline(0, line={"dash": "dot", "color": figures.GREY})
-    reach = found["gain"].abs().quantile(0.98)
+    reach = found.loc[found["step"].isin(steps), "gain"].abs().quantile(0.99)
     fig.update_xaxes(title="gain, nats", range=[-1.1 * reach, 1.1 * reach])
     labels = {"tickvals": list(range(len(order))), "ticktext": [f"{label} " for label in order]}
     return fig.update_yaxes(range=[-0.6, len(order) - 0.4], showgrid=False, **labels)
@@ -245,7 +246,7 @@ def iso_loss(models: pd.DataFrame) -> go.Figure:
     models = models[models["width"] == ""]
     corpora, fronts = (list(dict.fromkeys(models[name])) for name in ("corpus", "front"))
     fig = make_subplots(1, len(corpora), subplot_titles=corpora, horizontal_spacing=0.08)
-    fig.update_layout(template=figures.TEMPLATE, height=430, margin={"t": 90})
+    fig.update_layout(template=figures.TEMPLATE, height=430, margin={"t": 90}, legend={"y": 1.1})
     for column, corpus in enumerate(corpora, 1):
         here = models[models["corpus"] == corpus]
         for colour, front in figures.coloured(fronts):
