@@ -64,6 +64,16 @@ def test_one_process_and_two_give_the_same_rows(tmp_path):
     pd.testing.assert_frame_equal(shared, again, check_exact=True)
 
 
+def test_wide_bodies_are_rounded_on_a_gpu_alone_and_the_manifest_says_so(tmp_path, monkeypatch):
+    rows = run(EXPERIMENT, "smoke", range(1), tmp_path, "cpu", workers=1, cells=["random init"])
+    assert Store(tmp_path / "tiny").manifest()["runs"][rows["run"][0]]["precision"] == "float32"
+    narrow = Job.of("", Recipe(None, None, SECOND), (0,), tmp_path)
+    wide = Job.of("", Recipe(None, None, SECOND, width=256), (0,), tmp_path)
+    assert replace(wide, device="cpu").compute.precision == "float32"
+    monkeypatch.setattr(jobs, "pick_device", lambda name: torch.device("cuda"))
+    assert (narrow.compute.precision, wide.compute.precision) == ("float32", "bfloat16")
+
+
 def test_changed_settings_are_run_again_in_place_of_the_old(tmp_path):
     run(EXPERIMENT, "smoke", range(1), tmp_path, workers=1, cells=["random init"])
     longer = replace(SECOND, stage=replace(QUICK, steps=16))

@@ -132,6 +132,15 @@ def test_saved_weights_come_back_and_broken_ones_say_so(tmp_path):
         weights.load(*paths)
 
 
+def test_some_replicas_alone_are_copies_and_draw_no_fresh_weights(monkeypatch):
+    model = perturbed(Shape(vocab=11, context=12), seeds=(4, 9, 2)).eval()
+    monkeypatch.setattr(Transformer, "reset", None)
+    part = model.pick([2, 0])
+    assert part.seeds == (2, 4) and not part.training
+    for mine, whole in zip(part.parameters(), model.parameters(), strict=True):
+        assert torch.equal(mine, whole[[2, 0]]) and mine.untyped_storage() is not whole.untyped_storage()
+
+
 @pytest.mark.parametrize("wrong", [dict(width=10), dict(layers=0), dict(dropout=1.0), dict(vocab=0)])
 def test_impossible_shapes_say_why(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):

@@ -14,8 +14,9 @@ import torch
 from structure_first.data.registry import source
 from structure_first.errors import UserError
 from structure_first.model.transformer import Shape, Transformer
-from structure_first.training import checkpoints
-from structure_first.training.loop import clip, fit
+from structure_first.training import checkpoints, loop
+from structure_first.training.compute import Compute
+from structure_first.training.loop import clip, evaluate, fit
 from structure_first.training.stage import Stage
 from structure_first.training.stream import Stream
 
@@ -110,6 +111,19 @@ def test_the_clip_is_per_replica():
         alone.grad = torch.full_like(alone, size)
         clip([alone], 1.0)
         assert alone.grad.norm().item() == pytest.approx(norm, rel=1e-4)
+
+
+@pytest.mark.parametrize(("most", "calls"), [(1 << 26, 1), (5 * COPY.window * COPY.vocab, 8), (1, 40)])
+def test_an_evaluation_holds_so_many_logits_at_once_and_measures_the_same(monkeypatch, most, calls):
+    model, sizes = Transformer(SHAPE, (0, 1)), []
+    batch = Stream(COPY, 40, (0, 1), "held out")(0)
+    expected = evaluate(model, batch, COPY, Compute(micro_batch=40))
+    monkeypatch.setattr(loop, "LOGITS_AT_ONCE", most)
+    model.register_forward_hook(lambda module, given, logits: sizes.append(logits[0].numel()))
+    found = evaluate(model, batch, COPY)
+    assert len(sizes) == calls and max(sizes) <= max(most, COPY.window * COPY.vocab)
+    for metric, values in expected.items():
+        torch.testing.assert_close(found[metric], values)
 
 
 def test_the_batch_of_a_step_depends_on_seed_and_step_alone():

@@ -9,7 +9,6 @@ has oneDNN multiply large float32 matrices, the peer leaves PyTorch's default. C
 
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import nullcontext
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -30,6 +29,7 @@ from structure_first.evidence import flops
 from structure_first.evidence.traffic import best
 from structure_first.model.transformer import Shape, Transformer
 from structure_first.model.weights import to_hf
+from structure_first.training.compute import Compute
 from structure_first.training.devices import LARGE, choose_products, cores, device, keep_freed_memory
 from structure_first.training.loop import Run
 from structure_first.training.stage import Stage
@@ -108,24 +108,19 @@ def model(case: tuple[int, ...]) -> tuple[Transformer, Source, int]:
     return made.to(device()), of, batch
 
 
-def precision() -> torch.autocast | nullcontext:
-    return torch.autocast("cuda", torch.bfloat16) if device().type == "cuda" else nullcontext()
+def compute() -> Compute:
+    """How both sides compute on this machine."""
+    return Compute(precision="bfloat16" if device().type == "cuda" else "float32")
 
 
 def ours(case: tuple[int, ...]) -> Take:
     """Steps of the package's loop."""
     keep_freed_memory()
     made, of, batch = model(case)
-    run = Run(made, of, Stage(steps=10**6, batch=batch), "bench")
-    if device().type == "cuda":
-        run.program = torch.compile(run.program)
+    how = replace(compute(), compile=device().type == "cuda")
+    run = Run(made, of, Stage(steps=10**6, batch=batch), "bench", how)
     given = Stream(of, batch, [0], "bench", device())(0)
-
-    def step() -> None:
-        with precision():
-            run.update(given, of)
-
-    return by_steps(step)
+    return by_steps(lambda: run.update(given, of))
 
 
 def peers(case: tuple[int, ...]) -> Take:
@@ -144,7 +139,7 @@ def peers(case: tuple[int, ...]) -> Take:
 
     def step() -> None:
         optimizer.zero_grad()
-        with precision():
+        with compute().cast(device()):
             logits = compiled(input_ids=tokens[:, :-1], use_cache=False).logits
             loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten())
         loss.backward()

@@ -162,7 +162,7 @@ def memory_of(half: Half, compute: Compute, micro_batch: int, processes: int) ->
 def weights_of(shape: Shape) -> int:
     """How many weights a transformer of that shape has."""
     with FakeTensorMode():
-        return sum(parameter.numel() for parameter in Transformer(shape).parameters())
+        return sum(parameter.numel() for parameter in Transformer(shape, fresh=False).parameters())
 
 
 def kept(shape: Shape, made: Source, compute: Compute, count: int) -> float:

@@ -17,10 +17,13 @@ from structure_first.experiments.recipe import Phase, Recipe, digest, plain
 from structure_first.model import weights
 from structure_first.model.transfer import transfer
 from structure_first.model.transformer import Shape, Transformer
+from structure_first.training.compute import Compute
 from structure_first.training.devices import device as pick_device
 from structure_first.training.devices import keep_freed_memory
 from structure_first.training.loop import evaluate, fit
 from structure_first.training.stream import Stream
+
+ROUNDED = 256  # the width from which on a GPU's products are the step, and are taken in bfloat16
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,12 @@ class Job:
         init_embedding = recipe.init if recipe.init_embedding is None else recipe.init_embedding
         return Shape(made.vocab, made.length - 1, **body, init=recipe.init, init_embedding=init_embedding)
 
+    @property
+    def compute(self) -> Compute:
+        """In bfloat16 where that pays: wide bodies on a GPU. The diagnostics' are narrow."""
+        wide = self.replicas[0].recipe.width >= ROUNDED
+        return Compute(precision="bfloat16" if wide and pick_device(self.device).type == "cuda" else "float32")
+
     def by_recipe(self) -> list[tuple[Recipe, list[int]]]:
         """Each recipe with the places of its replicas in the program."""
         places = range(len(self.replicas))
@@ -171,7 +180,16 @@ def execute(job: Job, watch: Callable[[int, Transformer], None] | None = None) -
     began, made = time.monotonic(), job.phase.make()
     model = initial_model(job).to(pick_device(job.device))
     name = f"stage {job.stage}"  # it seeds the batches: all cells see the same data
-    rows = fit(model, made, job.phase.stage, name=name, label=job.name, checkpoint=job.checkpoint, watch=watch)
+    rows = fit(
+        model,
+        made,
+        job.phase.stage,
+        name=name,
+        label=job.name,
+        checkpoint=job.checkpoint,
+        watch=watch,
+        compute=job.compute,
+    )
     for place, replica in enumerate(job.replicas):
         weights.save(weights_of(replica, job.folder), model, place)
     frame = pd.DataFrame(mastery(job) + rows).assign(stage=job.stage)
@@ -191,6 +209,7 @@ def execute(job: Job, watch: Callable[[int, Transformer], None] | None = None) -
             "seeds": [replica.seed for replica in group],
             "seconds": seconds,  # of the program
             "replicas": len(job.replicas),  # of the program
+            "precision": job.compute.precision,
             **environment(),
         }
     return frame.drop(columns="replica"), runs

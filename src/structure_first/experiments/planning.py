@@ -136,9 +136,8 @@ def saved_bytes(model: Transformer, batch: Batch, source: Source) -> list[int]:
 
 def update_of(job: Job) -> Callable[[], None]:
     """An update of all the job's replicas, from fresh weights and on one batch, drawn beforehand."""
-    return timed_update(
-        Transformer(job.shape, job.seeds).to(pick_device(job.device)), job.phase.make(), job.phase.stage
-    )
+    model = Transformer(job.shape, job.seeds).to(pick_device(job.device))
+    return timed_update(model, job.phase.make(), job.phase.stage, job.compute)
 
 
 def timed_update(model: Transformer, source: Source, stage: Stage, compute: Compute = Compute()) -> Callable[[], None]:

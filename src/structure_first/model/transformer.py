@@ -152,9 +152,12 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """GPT-2 for `len(seeds)` replicas, replica r initialised from `seeds[r]` alone."""
+    """GPT-2 for `len(seeds)` replicas, replica r initialised from `seeds[r]` alone.
 
-    def __init__(self, shape: Shape, seeds: Sequence[int] = (0,)):
+    Where not `fresh`, the weights are whatever stood in memory: for a caller who fills them all.
+    """
+
+    def __init__(self, shape: Shape, seeds: Sequence[int] = (0,), fresh: bool = True):
         super().__init__()
         replicas = len(seeds)
         self.shape, self.seeds = shape, tuple(seeds)
@@ -164,7 +167,8 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(replicas, shape) for _ in range(shape.layers))
         self.norm = Norm(replicas, shape.width)
         self.unembedding = None if shape.tied else nn.Parameter(torch.empty(replicas, shape.vocab, shape.width))
-        self.reset()
+        if fresh:
+            self.reset()
 
     @torch.no_grad()
     def reset(self) -> None:
@@ -189,7 +193,7 @@ class Transformer(nn.Module):
     @torch.no_grad()
     def pick(self, replicas: Sequence[int]) -> "Transformer":
         """Those replicas alone, copied into a transformer of their own."""
-        part = Transformer(self.shape, [self.seeds[replica] for replica in replicas]).to(self.position)
+        part = Transformer(self.shape, [self.seeds[replica] for replica in replicas], fresh=False).to(self.position)
         for mine, whole in zip(part.parameters(), self.parameters(), strict=True):
             mine.copy_(whole[replicas])
         return part.train(self.training)

@@ -37,7 +37,7 @@ def load(*paths: Path) -> Transformer:
                 shapes.append(Shape(**meta["shape"]))
                 seeds.append(meta["seed"])
                 replicas.append({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-            model = Transformer(shapes[0], seeds)
+            model = Transformer(shapes[0], seeds, fresh=False)
             model.load_state_dict({name: torch.stack([each[name] for each in replicas]) for name in replicas[0]})
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             reason = " ".join(str(error).split())
@@ -135,7 +135,7 @@ def from_hf(theirs: "GPT2LMHeadModel", seed: int = 0) -> Transformer:
         tied=config.tie_word_embeddings,
         dropout=config.resid_pdrop,
     )
-    model, state = Transformer(shape, [seed]), theirs.state_dict()
+    model, state = Transformer(shape, [seed], fresh=False), theirs.state_dict()
     mine = dict(model.named_parameters())
     for name, ours in _names(shape).items():
         parts = state[name].split([mine[part].shape[-1] for part in ours], dim=-1)

@@ -25,7 +25,8 @@ from structure_first.training.devices import choose_products
 from structure_first.training.stage import Stage
 from structure_first.training.stream import Stream
 
-EVALUATED_AT_ONCE = 500  # sequences
+EVALUATED_AT_ONCE = 500  # sequences, of each replica
+LOGITS_AT_ONCE = 1 << 26  # of each replica, where so many sequences have more
 
 
 class Predictions(NamedTuple):
@@ -68,7 +69,8 @@ def evaluate(model: Transformer, batch: Batch, source: Source, compute: Compute 
     """
     model.eval()
     found_in = []
-    for part in parts(batch, compute.micro_batch or EVALUATED_AT_ONCE):
+    fit_in = LOGITS_AT_ONCE // (source.window * source.vocab)
+    for part in parts(batch, compute.micro_batch or max(1, min(fit_in, EVALUATED_AT_ONCE))):
         with compute.cast(batch.tokens.device):
             found = predict(model, part, source)
         graded = found.mask if source.determined is None else found.mask & source.determined(found.targets)
