@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from structure_first import __version__
 from structure_first.errors import UserError, unknown
+from structure_first.training import signals
 
 if TYPE_CHECKING:
     from structure_first.experiments.budget import Cost
@@ -311,7 +313,8 @@ def book(
 def main() -> None:
     """Run the command line; what a user can mend is one line on standard error and exit status 2."""
     try:
-        code = app(standalone_mode=False, prog_name="structure-first") or 0
+        with signals.ending():
+            code = app(standalone_mode=False, prog_name="structure-first") or 0
     except UserError as error:
         code, message = 2, str(error)
     except UsageError as error:
@@ -320,11 +323,23 @@ def main() -> None:
         code, message = stopped.code, ""
     else:
         message = ""
-    if code in STOPPED and os.environ.get("RANK", "0") == "0":  # under torchrun the first process speaks for all
+    if code in STOPPED:
         message = "stopped; give the same command again to go on"
-    if message:
+    if message and not said(message):
         print(f"structure-first: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+def said(message: str) -> bool:
+    """Whether another of the processes that torchrun started here has said so, but for a reason in brackets."""
+    if not (path := os.environ.get("TORCHELASTIC_ERROR_FILE")):
+        return False
+    name = blake2b(message.partition(" (")[0].encode(), digest_size=8).hexdigest()
+    try:
+        Path(path).parents[1].joinpath(f"said-{name}").touch(exist_ok=False)  # in the folder that the processes share
+    except OSError as error:
+        return isinstance(error, FileExistsError)
+    return False
 
 
 def usage(error: Exception) -> str:

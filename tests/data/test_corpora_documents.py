@@ -110,6 +110,8 @@ ROW = b'{"text": "fine"}\n'
         ("a.txt", b"caf\xe9", "a.txt is not UTF-8 (byte 0xe9); convert it, for instance with iconv"),
         ("a.jsonl", b'{"text": "caf\xe9"}', "a.jsonl is not UTF-8 (byte 0xe9)"),
         ("a.jsonl", ROW + b'{"text": "ha', "line 2 of a.jsonl is not whole JSON; every line must hold one object;"),
+        ("a.jsonl", b'{"n": ' + b"9" * 5000 + b"}\n", "line 1 of a.jsonl is not whole JSON; every line must hold one"),
+        ("a.jsonl", b'{"text": ' + b"[" * 99_999 + b"\n", "line 1 of a.jsonl is not whole JSON; every line must hold"),
         ("a.jsonl", b"[1, 2]\n", 'line 1 of a.jsonl is no object; write lines such as {"text": "..."}'),
         (
             "a.jsonl",

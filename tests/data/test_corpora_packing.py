@@ -271,7 +271,8 @@ def test_a_folder_of_something_else(packed, corpus, tmp_path):
         pack(corpus, "bytes", packed, held_out=0.2)
     with pytest.raises(UserError, match=r"there is no packed corpus in .*; make one with structure-first pack"):
         Packed(tmp_path)
-    for text in ("", "{}", "[]", "null", '{"format": 1}'):
+    few = '{"format": 1, "shards": [], "tokeniser": {"digest": ""}, "finished": true}'
+    for text in ("", "{}", "[]", "null", '{"format": 1}', few):
         (packed / "manifest.json").write_text(text)
         with pytest.raises(UserError, match=r"cannot read .*manifest.json .*; restore it, or remove the folder"):
             Packed(packed)
@@ -321,6 +322,34 @@ def test_a_full_disk_keeps_the_finished_shards(tmp_path, corpus):
     assert contents(tmp_path / "out") == before
     made = pack(corpus, "bytes", tmp_path / "out", shard_tokens=600_000)
     assert sum(made["documents"].values()) == 20_000
+
+
+def test_what_is_packed_takes_no_more_space(tmp_path, corpus):
+    pack(corpus, "bytes", tmp_path / "out")
+    before, limit = contents(tmp_path / "out"), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limit[1]))
+    try:
+        pack(corpus, "bytes", tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert contents(tmp_path / "out") == before
+
+
+def test_what_was_stopped_behind_a_lower_limit_is_packed_to_that_one(tmp_path, corpus, monkeypatch):
+    real = packing.write_manifest
+
+    def stopping(folder, manifest):
+        real(folder, manifest)
+        if manifest["shards"]:
+            raise Stop
+
+    monkeypatch.setattr(packing, "write_manifest", stopping)
+    with pytest.raises(Stop):
+        pack(corpus, "bytes", tmp_path / "out", shard_tokens=800, limit_tokens=5000)
+    monkeypatch.setattr(packing, "write_manifest", real)
+    assert not read_manifest(tmp_path / "out")["finished"]
+    assert pack(corpus, "bytes", tmp_path / "out", limit_tokens=500) == read_manifest(tmp_path / "out")
+    assert Packed(tmp_path / "out").tokens() >= 500
 
 
 def test_two_processes_do_not_pack_into_one_folder(tmp_path, corpus):

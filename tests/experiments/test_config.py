@@ -1,5 +1,6 @@
 """A configuration: what is read is what was written, and every mistake is one line that says where and what else."""
 
+from collections import Counter
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -61,6 +62,14 @@ def test_a_section_has_the_fields_of_what_it_stands_for():
         assert {each.name for each in fields(kind)} <= {each.name for each in fields(section)}
 
 
+@given(st.lists(st.integers(2, 5), max_size=4), st.integers(1, 50), st.integers(0, 60))
+def test_updates_are_counted_without_going_through_them(curriculum, steps, first):
+    training = Training(steps=steps, batch=1, rate=1.0, curriculum=tuple(curriculum))
+    for count in (min(first, steps), None):
+        each = range(steps if count is None else count)
+        assert training.updates(9, count) == Counter(training.length_at(step, 9) for step in each)
+
+
 def test_a_curriculum_counts_each_length(tmp_path):
     shorter = GOOD.replace("rate: 5e-4", "rate: 5e-4, curriculum: [2, 4]").replace(
         "rate: 1e-3", "rate: 1e-3, curriculum: [9]"
@@ -100,6 +109,13 @@ def test_every_way_to_write_a_rate_is_a_number(tmp_path_factory, rate, letter, p
         ("steps: 40", "steps: 4, steps: 40", " is no YAML (the key 'steps' stands twice"),
         ("steps: 40", "steps: 40, warmup: 50", "second: warmup must lie between 0 and the 40 steps, not 50"),
         ("rate: 1e-3", "rate: fast", "second.rate must be a number, not 'fast'"),
+        ("weight_decay: 0", "weight_decay: -1", "second: weight_decay must be 0 or more and clip above 0, or null"),
+        (
+            "weight_decay: 0",
+            "clip: 0",
+            "second: weight_decay must be 0 or more and clip above 0, or null for none, not",
+        ),
+        ("weight_decay: 0", "mastery: 98", "second: mastery must be an accuracy above 0 and at most 1, not 98.0"),
         ("rate: 1e-3", "rate: .nan", "second.rate must be a finite number, not nan"),
         ("rate: 1e-3", "rate: 1, schedule: cosin", "second: unknown schedule 'cosin'; did you mean 'cosine'?"),
         ("rate: 1e-3", "rate: 1, curriculum: 4", "second.curriculum must be a list, not 4"),

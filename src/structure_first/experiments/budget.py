@@ -188,7 +188,7 @@ def timed(half: Half, batch: int, compute: Compute) -> float:
     try:
         model = Transformer(half.shape).to(pick_device())
         return seconds_of(timed_update(model, half.source, stage, compute), spend=1.0, least=1)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
         raise UserError(f"{batch} sequences need more memory than there is; lower compute.micro_batch") from None

@@ -66,10 +66,11 @@ class Training(Stage):
 
     def updates(self, length: int | None, steps: int | None = None) -> Counter[int | None]:
         """How many of the first `steps` updates, or of all, have each length setting; `length` is the source's own."""
-        steps = self.steps if steps is None else steps
-        if not self.curriculum:
-            return Counter({length: steps})
-        return Counter(self.length_at(step, length) for step in range(steps))
+        rungs, last, counts = 2 * len(self.curriculum), self.steps if steps is None else steps, Counter()
+        ends = [min(last, -(-rung * self.steps // rungs)) for rung in range(1, len(self.curriculum) + 1)]
+        for each, start, end in zip((*self.curriculum, length), (0, *ends), (*ends, last), strict=True):
+            counts[each] += end - start
+        return +counts
 
     def stopped_at(self, steps: int) -> "Training":
         """The same for so many steps at most."""

@@ -215,16 +215,16 @@ def execute(job: Job, watch: Callable[[int, Transformer], None] | None = None) -
     return frame.drop(columns="replica"), runs
 
 
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether torch, on either device, ran out of memory."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def out_of_memory(error: Exception) -> bool:
+    """Whether torch, on either device, or numpy ran out of memory."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def execute_in_parts(job: Job, say: Callable[[str], None]) -> list[tuple[Job, pd.DataFrame, dict[str, dict]]]:
     """Execute a job, in halves of halves where the memory is too small for it, and say so."""
     try:
         return [(job, *execute(job))]
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
         if len(job.replicas) == 1:

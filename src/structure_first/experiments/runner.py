@@ -74,6 +74,7 @@ def _each(jobs: Sequence[Job], workers: int, say: Callable[[str], None]) -> Iter
     context = multiprocessing.get_context("spawn")
     tqdm.set_lock(context.RLock())  # one for all processes, so that their bars do not overwrite each other
     setup = dict(initializer=_worker, initargs=(threads(workers), tqdm.get_lock(), os.getpid()))
+    others = multiprocessing.active_children()
     with ProcessPoolExecutor(workers, mp_context=context, **setup) as pool:
         waiting, running = list(jobs), {}
         try:
@@ -85,10 +86,14 @@ def _each(jobs: Sequence[Job], workers: int, say: Callable[[str], None]) -> Iter
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     yield from future.result()
                     del running[future]
-        except BrokenProcessPool:
-            raise UserError(
-                "a training process was killed (out of memory?); run again: it goes on from its checkpoint"
-            ) from None
+        except BaseException as error:
+            for worker in multiprocessing.active_children():
+                if worker not in others:
+                    worker.terminate()  # it ends its step and saves
+            if isinstance(error, BrokenProcessPool):
+                reason = "a training process was killed (out of memory?)"
+                raise UserError(f"{reason}; run again: it goes on from its checkpoint") from None
+            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -103,11 +108,13 @@ def _say(line: str) -> None:
 
 
 def _execute(job: Job) -> list[Outcome]:
-    """In a worker: after SIGTERM nobody may be left to hear of it, so the worker ends once its checkpoint is saved."""
+    """In a worker: stopped by SIGTERM, it tells its parent, or ends where nobody is left to hear of it."""
     try:
         return execute_in_parts(job, _say)
     except SystemExit as stopped:
-        os._exit(stopped.code)
+        if not multiprocessing.parent_process().is_alive():
+            os._exit(stopped.code)
+        raise
 
 
 def _worker(count: int, lock, parent: int) -> None:

@@ -170,15 +170,15 @@ class TwoStages:
         """Train a stage, from its checkpoint if there is one; keep its weights, then its rows."""
         keep_freed_memory()
         seeds, began = [self.config.seed], time.monotonic()
-        if before is None:
-            model = Transformer(half.shape, seeds).to(device)
-        else:
-            model = transfer(before, half.shape, self.config.transfer, seeds, self.others)
         name, stage = f"stage {half.number}", half.training.stage
         checkpoint = self.folder / "checkpoints" / f"stage_{half.number}.safetensors"
         at_once = self.config.compute.micro_batch or -(-stage.batch // processes.world())  # in an evaluation as well
         compute = replace(self.config.compute, micro_batch=at_once)
         try:
+            if before is None:
+                model = Transformer(half.shape, seeds).to(device)
+            else:
+                model = transfer(before, half.shape, self.config.transfer, seeds, self.others)
             measured = fit(
                 model,
                 half.source,
@@ -188,11 +188,11 @@ class TwoStages:
                 checkpoint=checkpoint,
                 compute=compute,
             )
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
-            problem = f"{name} needs more memory than there is"
-            raise UserError(f"{problem}; lower compute.micro_batch, or write compute: {{recompute: true}}") from None
+            problem = f"{name} needs more memory than there is; lower compute.micro_batch, batch or held_out"
+            raise UserError(f"{problem}, write compute: {{recompute: true}}, or take a smaller shape") from None
         if not processes.first():
             return model
         weights.save(self.weights(half), model)

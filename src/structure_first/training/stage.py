@@ -37,6 +37,11 @@ class Stage:
             raise unknown("schedule", self.schedule, SCHEDULES)
         if not 0 <= self.warmup <= self.steps:
             raise UserError(f"warmup must lie between 0 and the {self.steps} steps, not {self.warmup}")
+        if self.weight_decay < 0 or (self.clip is not None and self.clip <= 0):
+            given = f"{self.weight_decay}, {self.clip}"
+            raise UserError(f"weight_decay must be 0 or more and clip above 0, or null for none, not {given}")
+        if self.mastery is not None and not 0 < self.mastery <= 1:
+            raise UserError(f"mastery must be an accuracy above 0 and at most 1, not {self.mastery}")
         if self.rate <= 0 or not 0 <= self.floor <= 1:
             raise UserError(
                 f"the rate must be above 0 and its floor a share from 0 to 1, not {self.rate}, {self.floor}"

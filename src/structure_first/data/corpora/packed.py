@@ -19,6 +19,8 @@ from structure_first.errors import UserError, unknown
 FORMAT = 1
 MANIFEST = "manifest.json"
 SPLITS = ("train", "held_out")
+KEYS = ("source", "held_out", "dtype", "finished", "ended", "state", "tokens", "documents", "shards")  # of a manifest
+TOKENISER = ("name", "vocab", "separator", "digest")
 HASHES = "hashes"  # beside the splits of a shard: the hash of each of its documents
 
 
@@ -28,7 +30,8 @@ def read_manifest(folder: Path) -> dict:
     try:
         manifest = json.loads(path.read_text())
         found = manifest["format"]
-        manifest["shards"], manifest["tokeniser"]["digest"], manifest["finished"]
+        if found == FORMAT:
+            [manifest[name] for name in KEYS], [manifest["tokeniser"][name] for name in TOKENISER]
     except FileNotFoundError:
         raise UserError(f"there is no packed corpus in {folder}; make one with structure-first pack") from None
     except (OSError, ValueError, KeyError, TypeError) as error:

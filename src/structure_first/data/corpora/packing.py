@@ -106,10 +106,12 @@ def add_shards(
 ) -> None:
     """Write shard after shard, each with the manifest that counts it."""
     done, total = sum(manifest["tokens"].values()), None if limit == MOST_TOKENS else limit
+    known, manifest["finished"] = manifest["finished"], manifest["ended"] or done >= limit
+    if manifest["finished"]:
+        return None if known else write_manifest(folder, manifest)
     seen = Seen(folder)
     for number in range(len(manifest["shards"])):
         seen.add(np.load(shard_path(folder, HASHES, number)))
-    manifest["finished"] = manifest["ended"] or done >= limit
     name = f"pack {manifest['source']['corpus']}"
     with tqdm(total=total, initial=done, unit="token", unit_scale=True, desc=name, disable=None) as bar:
         while not manifest["finished"]:

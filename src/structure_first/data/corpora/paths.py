@@ -107,7 +107,9 @@ def json_lines(path: Path, column: str) -> Iterator[str]:
                 continue
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError:
+            except UnicodeDecodeError:
+                raise
+            except (ValueError, RecursionError):  # a number of thousands of digits, and what is nested as deep
                 problem = f"line {number:,} of {path} is not whole JSON; every line must hold one object"
                 raise UserError(f"{problem}; mend or remove it") from None
             if not isinstance(row, dict):
