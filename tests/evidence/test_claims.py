@@ -27,9 +27,9 @@ class Book:
         claim = dict(id="haystack", statement="It jumps", paper="10 % to 98 %", query=QUERY | changes)
         self.claims.write_text(yaml.safe_dump([claim]))
 
-    def measure(self, cell, values, scale="laptop", first_seed=0, stage=2):
+    def measure(self, cell, values, scale="laptop", first_seed=0, stage=2, metric="accuracy"):
         rows = pd.DataFrame(
-            dict(experiment="haystack", scale=scale, cell=cell, stage=stage, seed=first_seed + seed, metric="accuracy")
+            dict(experiment="haystack", scale=scale, cell=cell, stage=stage, seed=first_seed + seed, metric=metric)
             | dict(step=step, tokens=step, flops=step, value=value if step == 200 else 0.1)
             for seed, value in enumerate(values)
             for step in (100, 200)
@@ -59,6 +59,13 @@ def test_nothing_has_run(book):
     assert book.entry.verdict == "not yet run", "no seed has both"
     book.measure("random init", [0.1] * 6, scale="smoke")
     assert book.entry.verdict == "not yet run", "the scales are not mixed"
+
+
+def test_a_lower_loss_is_a_gain(book):
+    book.ask(metric="loss", reproduced_from=0.1)
+    book.measure("dyck", [1.5] * 6, metric="loss")
+    book.measure("random init", [1.75] * 6, metric="loss")
+    assert (book.entry.measured, book.entry.verdict) == (0.25, "reproduced")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from structure_first.model.transformer import Shape, Transformer
 from structure_first.training.loop import predict
 from structure_first.training.stream import Stream
 
-WIDE = dict(vocab=37, context=40, heads=1, width=512)
+WIDE = dict(vocab=37, context=40, heads=1, width=64)
 NARROW = dict(vocab=37, context=70, heads=4, width=16)
 REPLICAS, BATCH = 2, 3
 
@@ -32,7 +32,7 @@ def counted(shape: Shape, time: int, window: int | None = None) -> float:
 
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
-@pytest.mark.parametrize(("time", "window"), [(17, None), (40, None), (25, 1), (33, 5)])
+@pytest.mark.parametrize(("time", "window"), [(1, None), (25, None), (25, 1), (33, 5)])
 def test_a_forward_pass_is_counted_exactly(layers, time, window):
     shape = Shape(**WIDE, layers=layers)
     assert sum(flops.forward_parts(shape, time, window).values()) == counted(shape, time, window)
@@ -71,7 +71,7 @@ def test_the_narrow_kernel_leaves_out_tiles_of_the_future():
 @pytest.mark.parametrize("settings", [dict(pairs=5), dict(pairs=12)])
 def test_training_costs_three_forward_passes(settings):
     made = source("haystack", **settings)
-    shape = Shape(made.vocab, made.length - 1, heads=1, width=512)  # wide enough for the fused attention
+    shape = Shape(made.vocab, made.length - 1, heads=1, width=64)  # wide enough for the fused attention
     model = Transformer(shape, range(REPLICAS))
     batch = Stream(made, BATCH, model.seeds, "test")(0)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):

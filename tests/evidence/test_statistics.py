@@ -5,8 +5,10 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from structure_first.evidence.statistics import adjusted, final, interval, share_interval, steps_to
+from structure_first.evidence.statistics import adjusted, final, interval, reached_at, share_interval, steps_to
 
 
 def curves(values: dict[tuple[str, int], list[float]], metric: str = "accuracy", stage: int = 2) -> pd.DataFrame:
@@ -87,3 +89,23 @@ def test_one_comparison_of_few_seeds_is_counted_by_hand():
     statistics = [abs(values.mean()) / (error(values) + error(gains[0])) for values in patterns]
     observed = abs(gains[0].mean()) / (2 * error(gains[0]))
     assert adjusted(gains)[0] == np.mean([each >= observed - 1e-12 for each in statistics])
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.floats(0.05, 1.0), min_size=2, max_size=6, unique=True),
+    st.floats(0.1, 3.0),
+    st.floats(0.0, 1.0),
+)
+def test_a_loss_that_falls_with_the_logarithm_is_met_where_it_passes(budgets, slope, part):
+    budgets = np.sort(budgets)
+    losses = 2.0 - slope * np.log(budgets)
+    wanted = budgets[0] * (budgets[-1] / budgets[0]) ** part
+    assert reached_at(budgets, losses, 2.0 - slope * np.log(wanted)) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_a_loss_that_is_never_met_needs_an_infinite_budget_and_one_met_at_once_the_smallest():
+    budgets, losses = np.array([0.25, 0.5, 1.0]), np.array([3.0, 2.0, 2.5])
+    assert reached_at(budgets, losses, 1.9) == np.inf
+    assert reached_at(budgets, losses, 3.5) == 0.25
+    assert reached_at(budgets, losses, 2.0) == pytest.approx(0.5)  # the first time, though it rises again

@@ -15,7 +15,13 @@ from structure_first.experiments.planning import chosen
 from structure_first.experiments.runner import run
 
 SCALES = ("smoke", "laptop", "gpu", "paper")
-RAN = ("code / random init", "code / set 1 %", "code / text 10 %", "code / mixture 1 %", "code / as many FLOPs 10 %")
+RAN = (
+    "code / random init",
+    "code / identity 1 %",
+    "code / text 10 %",
+    "code / mixture 1 %",
+    "code / as many FLOPs 10 %",
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,22 +65,28 @@ def test_every_corpus_has_the_same_cells_and_what_is_compared_is_alike(scale):
                 assert recipe.second == base.second and recipe.width == base.width, cell
 
 
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("experiment", [additive.EXPERIMENT, substitutive.EXPERIMENT])
+def test_what_a_chapter_runs_live_is_there_at_every_scale(scale, experiment):
+    assert set(experiment.live) <= set(experiment.cells(scale))
+
+
 def test_as_many_flops_are_as_many(packed):
     found = additive.cells("smoke")
     longer, base = (found[f"code / {name}"] for name in ("as many FLOPs 10 %", "random init"))
     job = Job.of("x", base, [0], None)
     step = job.phase.stage.batch * flops.training(job.shape, job.phase.make())
     extra = (longer.second.stage.steps - base.second.stage.steps) * step
-    assert abs(extra - additive.spent(found["code / set 10 %"])[1]) <= step / 2
+    assert abs(extra - additive.spent(found["code / identity 10 %"])[1]) <= step / 2
 
 
 @pytest.mark.parametrize("corpus", ["code", "language"])
 def test_the_vocabulary_that_flops_are_counted_with_is_the_corpus_s(packed, corpus):
     size = additive.SIZES["smoke"]
     made = size.phase(corpus).make()
-    tokeniser, vocab = size.corpora[corpus]
+    name, tokeniser, vocab = size.corpora[corpus]
     assert (made.vocab, made.length) == (vocab, size.context + 1) and made.held_out is not None
-    assert (shelf.shelf() / f"{corpus}-{tokeniser}-{size.pool}" / "manifest.json").exists()
+    assert (shelf.shelf() / f"{name}-{tokeniser}-{size.pool}" / "manifest.json").exists()
 
 
 def test_a_real_run_has_a_row_for_every_seed(rows):
@@ -86,6 +98,9 @@ def test_a_real_run_has_a_row_for_every_seed(rows):
     assert set(found.loc[found["metric"] == "mastery", "cell"]) == {
         cell for cell in RAN if additive.cells("smoke")[cell].first
     }
+    read = [run["source"] for run in manifest["runs"].values() if run["stage"] == 2]
+    assert all(each["name"] == "packed:code" and each["tokens"] > 20_000 for each in read)
+    assert len({each["digest"] for each in read}) == 1
     assert all(run["recipe"]["second"] is None or run["recipe"]["second"]["tied"] for run in manifest["runs"].values())
 
 

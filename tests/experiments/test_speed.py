@@ -28,17 +28,17 @@ def test_no_program_is_measured_that_does_not_fit(monkeypatch):
 
 def test_the_floor_counts_products_and_bytes_by_the_replica():
     found = {}
-    for replicas in (1, 2):
+    for replicas in (2, 4):  # one alone takes a few operations less
         job = speed.program(replicas, "smoke", "cpu")
         found[replicas] = speed.floor(job, spend=0.02)
     made = job.phase.make()
     products = flops.training(job.shape, made) * job.phase.stage.batch
-    assert found[1].loc["matrix products", "counted"] == pytest.approx(products / 1e9)
-    twice = found[2]["counted"] / found[1]["counted"]
+    assert found[2].loc["matrix products", "counted"] == pytest.approx(2 * products / 1e9)
+    twice = found[4]["counted"] / found[2]["counted"]
     assert twice["matrix products"] == pytest.approx(2)
     assert twice["bytes, if from memory"] == pytest.approx(2, rel=0.02)  # all but the causal masks
     assert twice["operator calls"] == pytest.approx(1, rel=0.02)
-    assert found[1].loc["the step, measured", "share"] == pytest.approx(1)
+    assert found[2].loc["the step, measured", "share"] == pytest.approx(1)
 
 
 def test_the_sentence_names_what_takes_most():
@@ -54,7 +54,7 @@ def test_the_sentence_names_what_takes_most():
 
 def test_operators_are_those_of_an_update():
     found = speed.operators(speed.program(2, "smoke", "cpu"), updates=1, largest=100)
-    assert {"_fused_adamw_", "gelu", "native_layer_norm", "baddbmm"} <= set(found.index)
+    assert {"_fused_adamw_", "sigmoid_", "native_layer_norm", "baddbmm"} <= set(found.index)
     each = found.drop(index="all of them")
     assert each["share"].sum() == pytest.approx(1) and each["ms"].is_monotonic_decreasing
     assert found.loc["all of them", "calls"] == each["calls"].sum()

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from structure_first.book import figures
+from structure_first.evidence.claims import Entry
 from structure_first.evidence.statistics import final, interval, reached_at
 from structure_first.experiments import additive, substitutive
 from structure_first.experiments.recipe import Recipe
@@ -60,7 +61,7 @@ def summary(last: pd.DataFrame) -> pd.DataFrame:
 def panels(corpora: Sequence[str], height: int, **layout) -> go.Figure:
     """A panel a corpus, side by side."""
     fig = make_subplots(1, len(corpora), subplot_titles=list(corpora), shared_yaxes=True, horizontal_spacing=0.03)
-    return fig.update_layout(template=figures.TEMPLATE, height=height, **layout)
+    return fig.update_layout(template=figures.TEMPLATE, height=height, legend={"y": 1.1}, **layout)
 
 
 def tuned(rows: pd.DataFrame) -> go.Figure:
@@ -92,55 +93,56 @@ def tuned(rows: pd.DataFrame) -> go.Figure:
     return fig.update_xaxes(type="log", tickvals=sorted(last.loc[last["what"] == "rate", "amount"].unique()))
 
 
+def line(
+    fig: go.Figure, part: pd.DataFrame, x: str, y: str, name: str, colour: str, column: int, hover: str, **look
+) -> None:
+    """In one panel every seed a dot, and a line through their medians with 95 % intervals; the legend names it once."""
+    if part.empty:
+        return
+    common = {"name": name, "legendgroup": name, "row": 1, "col": column}
+    fig.add_scatter(
+        x=part[x],
+        y=part[y].round(4),
+        mode="markers",
+        marker={"size": 4, "color": colour, "opacity": 0.5},
+        text=part["seed"],
+        hovertemplate=f"{name}, {hover}, seed %{{text}}<extra></extra>",
+        showlegend=False,
+        **common,
+    )
+    ends = {at: interval(seeds.to_numpy()) for at, seeds in part.groupby(x)[y]}
+    middle, low, high = np.array(list(ends.values())).T
+    error = {"type": "data", "symmetric": False, "thickness": 1.2, "width": 0}
+    fig.add_scatter(
+        x=list(ends),
+        y=middle.round(4),
+        error_y=error | {"array": (high - middle).round(4), "arrayminus": (middle - low).round(4)},
+        mode="lines+markers",
+        line={"color": colour, "dash": look.get("dash", "solid")},
+        marker={"symbol": look.get("symbol", "circle"), "size": 7},
+        hovertemplate=f"{name}, {hover}, median<extra></extra>",
+        showlegend=all(trace.name != name or not trace.showlegend for trace in fig.data),
+        **common,
+    )
+
+
 def dose(last: pd.DataFrame, main: str = additive.MAIN) -> go.Figure:
-    """The gain over random init against the tokens in front, as a share of the text: a line for `main`, every seed a
-    dot, controls as signs of their own; a panel a corpus.
+    """The gain over random init against the tokens in front, as a share of the text: `main` and its controls, a panel a
+    corpus.
     """
-    table, corpora = summary(last), list(dict.fromkeys(last["corpus"]))
+    full = last[(last["carried"] == "full") & last["share"].notna() & last["gain"].notna()]
+    corpora = list(dict.fromkeys(full["corpus"]))
     fig = panels(corpora, 440, margin={"t": 90})
-    shown = (main, "text", f"shuffled {main}", "random tokens")
+    full = full.assign(share=full["share"].map(substitutive.part))
+    fronts = {main: "circle", "text": "diamond", f"shuffled {main}": "x", "random tokens": "cross", "set": "square"}
     for column, corpus in enumerate(corpora, 1):
-        for (colour, front), symbol in zip(figures.coloured(shown), ("circle", "diamond", "x", "cross"), strict=True):
-            full = (table["corpus"] == corpus) & (table["front"] == front) & (table["carried"] == "full")
-            line = table[full & table["gain"].notna()].copy()
-            line["at"] = line["share"].map(substitutive.part)
-            line = line.sort_values("at")
-            seeds = last[last["cell"].isin(line.index)]
-            fig.add_scatter(
-                x=seeds["share"].map(substitutive.part),
-                y=seeds["gain"].round(4),
-                mode="markers",
-                marker={"size": 4, "color": colour, "opacity": 0.5},
-                text=seeds["seed"],
-                hovertemplate=f"{front} %{{x:.1%}}, seed %{{text}}: %{{y:+.3f}} nats<extra></extra>",
-                legendgroup=front,
-                showlegend=False,
-                row=1,
-                col=column,
-            )
-            fig.add_scatter(
-                x=line["at"],
-                y=line["gain"].round(4),
-                error_y={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": (line["high"] - line["gain"]).round(4),
-                    "arrayminus": (line["gain"] - line["low"]).round(4),
-                    "thickness": 1.2,
-                    "width": 0,
-                },
-                mode="lines+markers",
-                line={"color": colour, "dash": "solid" if front == main else "dot"},
-                marker={"symbol": symbol, "size": 8},
-                name=front,
-                legendgroup=front,
-                showlegend=column == 1,
-                hovertemplate=f"{front} %{{x:.1%}}: median %{{y:+.3f}} nats<extra></extra>",
-                row=1,
-                col=column,
-            )
+        for colour, front in figures.coloured(fronts):
+            part = full[(full["corpus"] == corpus) & (full["front"] == front)]
+            look = {"symbol": fronts[front], "dash": "solid" if front == main else "dot"}
+            line(fig, part, "share", "gain", front, colour, column, "%{x:.1%} in front: %{y:+.3f} nats", **look)
     fig.add_hline(0, line={"dash": "dot", "color": figures.GREY})
-    fig.update_xaxes(type="log", tickformat=".1~%", title="tokens in front, of the text's")
+    ticks = [substitutive.part(share) for share in additive.SHARES]
+    fig.update_xaxes(type="log", tickvals=ticks, tickformat=".1~%", title="tokens in front, of the text's")
     return fig.update_yaxes(title="gain, nats a token", col=1)
 
 
@@ -198,7 +200,7 @@ def race(found: pd.DataFrame, fronts: Sequence[str] | None = None) -> go.Figure:
     slider = {"active": len(steps) - 1, "currentvalue": {"prefix": "tokens of text read: "}, "pad": {"t": 45}}
     fig.update_layout(sliders=[slider | {"steps": choices}])
     fig.add_vline(0, line={"dash": "dot", "color": figures.GREY})
-    reach = found["gain"].abs().quantile(0.98)
+    reach = found.loc[found["step"].isin(steps), "gain"].abs().quantile(0.99)
     fig.update_xaxes(title="gain, nats", range=[-1.1 * reach, 1.1 * reach])
     labels = {"tickvals": list(range(len(order))), "ticktext": [f"{label} " for label in order]}
     return fig.update_yaxes(range=[-0.6, len(order) - 0.4], showgrid=False, **labels)
@@ -244,34 +246,12 @@ def iso_loss(models: pd.DataFrame) -> go.Figure:
     models = models[models["width"] == ""]
     corpora, fronts = (list(dict.fromkeys(models[name])) for name in ("corpus", "front"))
     fig = make_subplots(1, len(corpora), subplot_titles=corpora, horizontal_spacing=0.08)
-    fig.update_layout(template=figures.TEMPLATE, height=430, margin={"t": 90})
+    fig.update_layout(template=figures.TEMPLATE, height=430, margin={"t": 90}, legend={"y": 1.1})
     for column, corpus in enumerate(corpora, 1):
         here = models[models["corpus"] == corpus]
         for colour, front in figures.coloured(fronts):
-            part = here[here["front"] == front].sort_values("share")
-            line = part.groupby("share")["loss"].median()
-            place, look = {"row": 1, "col": column}, {"legendgroup": front, "name": front}
-            fig.add_scatter(
-                x=part["share"],
-                y=part["loss"].round(4),
-                mode="markers",
-                marker={"size": 4, "color": colour, "opacity": 0.5},
-                text=part["seed"],
-                hovertemplate=f"{front}, %{{x:.0%}} of the text, seed %{{text}}: %{{y:.3f}}<extra></extra>",
-                showlegend=False,
-                **look,
-                **place,
-            )
-            fig.add_scatter(
-                x=line.index,
-                y=line.round(4),
-                mode="lines",
-                line={"color": colour},
-                hovertemplate=f"{front}, %{{x:.0%}} of the text: median %{{y:.3f}}<extra></extra>",
-                showlegend=column == 1,
-                **look,
-                **place,
-            )
+            part = here[here["front"] == front]
+            line(fig, part, "share", "loss", front, colour, column, "%{x:.0%} of the text: %{y:.3f}")
         fig.add_hline(here["target"].median(), line={"dash": "dot", "color": figures.GREY}, row=1, col=column)
     fig.update_xaxes(title="share of the text", tickformat=".0%")
     return fig.update_yaxes(title="final loss, nats a token", col=1)
@@ -315,30 +295,47 @@ def budgets(models: pd.DataFrame) -> go.Figure:
         for colour, (front, width) in zip(figures.PALETTE, kinds, strict=False):
             named = front + (f", width {width}" if width else "")
             part = models[(models["corpus"] == corpus) & (models["front"] == front) & (models["width"] == width)]
-            line = part.groupby("share")["gain"].median()
-            fig.add_scatter(
-                x=part["share"],
-                y=part["gain"].round(4),
-                mode="markers",
-                marker={"size": 5, "color": colour},
-                name=named,
-                legendgroup=named,
-                showlegend=column == 1,
-                hovertemplate=f"{named}, %{{x:.0%}} of the text: %{{y:+.3f}} nats<extra></extra>",
-                row=1,
-                col=column,
-            )
-            fig.add_scatter(
-                x=line.index,
-                y=line.round(4),
-                mode="lines",
-                line={"color": colour},
-                hoverinfo="skip",
-                showlegend=False,
-                legendgroup=named,
-                row=1,
-                col=column,
-            )
+            line(fig, part, "share", "gain", named, colour, column, "%{x:.0%} of the text: %{y:+.3f} nats")
     fig.add_hline(0, line={"dash": "dot", "color": figures.GREY})
     fig.update_xaxes(title="share of the text", tickformat=".0%")
     return fig.update_yaxes(title="gain, nats a token", col=1)
+
+
+# What was read
+
+
+def sizes(size: additive.Size, manifest: dict) -> pd.DataFrame:
+    """What the stored runs trained on, a line a corpus: the model, the tokens that were packed, and those read."""
+    packed = {run["source"]["name"].removeprefix("packed:"): run["source"] for run in manifest["runs"].values()}
+    body = "{layers} layers, {heads} heads, width {width}".format(**size.body)
+    second = size.second
+    lines = {
+        corpus: {
+            "text": text.corpus,
+            "tokens are": text.tokeniser,
+            "model": body,
+            "context": size.context,
+            "packed to train on": f"{packed[text.corpus]['tokens']:,}" if text.corpus in packed else "",
+            "read in stage two": f"{second.steps * second.batch * (size.context + 1):,}",
+            "rate": f"{size.rates.get(corpus, second.rate):g}",
+        }
+        for corpus, text in size.corpora.items()
+    }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("corpus")
+
+
+def answers(entries: Sequence[Entry], ids: Sequence[str]) -> pd.DataFrame:
+    """The ledger's lines for these claims."""
+    lines = {
+        entry.statement: {
+            "paper": entry.paper,
+            "measured, nats a token": ""
+            if entry.measured is None
+            else f"{entry.measured:+.3f} ({entry.low:+.3f} to {entry.high:+.3f})",
+            "seeds": entry.seeds or "",
+            "verdict": entry.verdict,
+        }
+        for entry in entries
+        if entry.id in ids
+    }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("claim")

@@ -77,18 +77,18 @@ def _entry(unanswered: Entry, gains: list[pd.Series], scale: str, threshold: flo
 def _gains(rows: pd.DataFrame, query: dict) -> list[pd.Series]:
     """For each comparison of the query the gain, treated minus control, paired by seed; empty if any has no rows.
 
-    A seed that diverged counts as the worst gain there is: left out, it would flatter.
+    A lower loss is a gain. A seed that diverged counts as the worst gain there is: left out, it would flatter.
     """
     rows = rows[~rows["seed"].isin(query.get("search_seeds", []))]
     cells = {cell: values.droplevel("cell") for cell, values in final(rows, query["metric"]).groupby("cell")}
-    gains = []
+    gains, sign = [], -1 if query["metric"] == "loss" else 1
     for treated, control in query["compare"]:
         if not {treated, control} <= set(cells):
             return []
         both = cells[treated].index.intersection(cells[control].index)
         if both.empty:
             return []
-        gains.append((cells[treated][both] - cells[control][both]).fillna(-np.inf))
+        gains.append((sign * (cells[treated][both] - cells[control][both])).fillna(-np.inf))
     return gains
 
 

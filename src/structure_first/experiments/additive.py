@@ -6,6 +6,7 @@ sizes are those of Jiang et al. 2026 (semantic stage); at `laptop` a model takes
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from structure_first.data.registry import defaults
 from structure_first.evidence import flops
@@ -23,16 +24,24 @@ CARRIED = {
 }
 SOURCES = {name: name for name in ("set", "identity", "sort", "union", "dyck", "dyck_shuffle", "eca")}
 SOURCES["mixture"] = "set+sort+dyck"
-MAIN = "set"
+MAIN = "identity"  # of set and identity, tried on code with seeds 500 to 502, the one that a pinch was enough for
 SHARES = ("0.1 %", "0.3 %", "1 %", "3 %", "10 %", "30 %")
 CONTROLLED = ("1 %", "10 %")  # the claim's largest pinch, and a front in which stage one is surely learnt
+
+
+class Text(NamedTuple):
+    """A corpus, as `structure-first pack` knows it, and in which tokens."""
+
+    corpus: str
+    tokeniser: str
+    vocab: int
 
 
 @dataclass(frozen=True)
 class Size:
     """How large everything is at a scale."""
 
-    corpora: Mapping[str, tuple[str, int]]  # each with its tokeniser and that one's vocabulary
+    corpora: Mapping[str, Text]  # by the names that the cells have for them at every scale
     body: Mapping[str, int | float]
     context: int
     pool: int  # tokens of each corpus that are packed
@@ -56,7 +65,7 @@ class Size:
 
     def text(self, corpus: str, stage: Stage) -> Phase:
         settings = {"context": self.context, "tokens": self.pool}
-        return Phase(f"{corpus}/{self.corpora[corpus][0]}", stage, settings, tied=True)
+        return Phase("/".join(self.corpora[corpus][:2]), stage, settings, tied=True)
 
     def front(self, name: str, share: str) -> Phase:
         """Stage one, on a procedural source or a corpus, of about that share of stage two's tokens."""
@@ -75,7 +84,7 @@ class Size:
     def flops(self, corpus: str) -> int:
         """FLOPs of an update on the text."""
         shape = Shape(
-            self.corpora[corpus][1], self.context, *(self.body[name] for name in ("layers", "heads", "width"))
+            self.corpora[corpus].vocab, self.context, *(self.body[name] for name in ("layers", "heads", "width"))
         )
         return self.second.batch * 3 * sum(flops.forward_parts(shape, self.context).values())
 
@@ -84,12 +93,16 @@ class Size:
 
 
 LAPTOP = Size(
-    corpora={"language": ("bytes", 256), "code": ("bytes", 256), "math": ("characters", 99)},
+    corpora={
+        "language": Text("language", "bytes", 256),
+        "code": Text("code", "bytes", 256),
+        "math": Text("math", "characters", 99),
+    },
     body={"layers": 2, "heads": 4, "width": 64, "init_embedding": 0.1},
     context=128,
     pool=4_200_000,
     second=Stage(steps=1_000, batch=32, rate=1.2e-2, warmup=50, floor=0.1, weight_decay=0.1, held_out=400),
-    first=Stage(batch=8, rate=1e-3, warmup=20, schedule="constant", weight_decay=0.1, held_out=200),
+    first=Stage(batch=4, rate=3e-3, warmup=20, schedule="constant", weight_decay=0.1, held_out=200),
     settings={"length": 16, "vocab": 32, "k": 16, "width": 4},
 )
 SMOKE = replace(
@@ -100,7 +113,11 @@ SMOKE = replace(
     second=replace(LAPTOP.second, steps=30, batch=8, warmup=3, held_out=20),
 )
 GPU = Size(
-    corpora={"c4": ("bpe:8192", 8192), "codeparrot": ("bpe:8192", 8192), "math": ("characters", 99)},
+    corpora={
+        "language": Text("c4", "bpe:8192", 8192),
+        "code": Text("codeparrot", "bpe:8192", 8192),
+        "math": Text("math", "characters", 99),
+    },
     body={"layers": 8, "heads": 8, "width": 512},
     context=512,
     pool=34_000_000,
@@ -109,7 +126,11 @@ GPU = Size(
     settings={"length": 64, "vocab": 100, "k": 64, "width": 16},
 )
 PAPER = Size(
-    corpora={"c4": ("gpt2", 50_257), "codeparrot": ("codeparrot/codeparrot", 32_768), "math": ("characters", 99)},
+    corpora={
+        "language": Text("c4", "gpt2", 50_257),
+        "code": Text("codeparrot", "codeparrot/codeparrot", 32_768),
+        "math": Text("math", "characters", 99),
+    },
     body={"layers": 12, "heads": 12, "width": 768},
     context=2_048,
     pool=700_000_000,
@@ -180,9 +201,9 @@ EXPERIMENT = Experiment(
     name="additive",
     asks="Does a pinch of structure in front of a fixed corpus lower the loss?",
     cells=cells,
-    seeds={"smoke": 1, "laptop": 3, "gpu": 3, "paper": 3},
-    first_seed=500,
-    live=("code / random init", "code / set 1 %", "code / text 1 %"),
+    seeds={"smoke": 1, "laptop": 6, "gpu": 3, "paper": 3},
+    first_seed=503,
+    live=("code / random init", f"code / {MAIN} 1 %", "code / text 1 %"),
     live_seeds=range(600, 602),
 )
 TUNING = Experiment(

@@ -19,7 +19,7 @@ from structure_first.experiments.config import Config, Corpus
 from structure_first.experiments.jobs import out_of_memory
 from structure_first.experiments.planning import free_memory, saved_bytes, seconds_of, timed_update
 from structure_first.experiments.two_stages import Half, halves
-from structure_first.model.transformer import NARROW, Shape, Transformer
+from structure_first.model.transformer import Shape, Transformer, narrow
 from structure_first.training.compute import Compute
 from structure_first.training.devices import device as pick_device
 
@@ -172,8 +172,9 @@ def kept(shape: Shape, made: Source, compute: Compute, count: int) -> float:
     pass, one of them at a time is there, and of each its input.
     """
     alone = replace(shape, layers=1) if compute.recompute else shape
-    narrow = shape.width // shape.heads * shape.context <= NARROW  # whose kernel looks at numbers; it is small
-    with nullcontext() if narrow else FakeTensorMode(), compute.cast(torch.device("cpu")):
+    # The narrow kernel looks at numbers; a model that it serves is small.
+    small = narrow(shape.width // shape.heads, shape.context)
+    with nullcontext() if small else FakeTensorMode(), compute.cast(torch.device("cpu")):
         model = Transformer(alone, fresh=False)
         tokens = torch.zeros(1, count, made.length, dtype=torch.long)
         sizes = saved_bytes(model, Batch(tokens, torch.ones_like(tokens, dtype=torch.bool)), made)

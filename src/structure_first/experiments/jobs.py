@@ -204,6 +204,7 @@ def execute(job: Job, watch: Callable[[int, Transformer], None] | None = None) -
         runs[run] = {
             "recipe": plain(group[0].recipe),
             "stage": job.stage,
+            "source": {"name": made.name, **made.settings},  # of a packed corpus, its tokens and their digest
             "configuration": group[0].configuration,
             "seeds": [replica.seed for replica in group],
             "seconds": seconds,  # of the program

@@ -10,7 +10,7 @@ from structure_first.experiments.additive import CARRIED, MAIN, SIZES, SOURCES
 from structure_first.experiments.recipe import Experiment, Recipe
 
 SHARES = ("25 %", "50 %", "70 %", "85 %", "100 %")  # of the text
-FRONTS = ("1 %", "10 %")  # of stage two's tokens at 100 %, whatever the share of the text
+FRONTS = ("1 %", "3 %")  # of stage two's tokens at 100 %, whatever the share of the text
 SMALLER = 0.5  # the width at which everything is repeated: does the saving move with the model's size?
 
 
@@ -38,7 +38,7 @@ EXPERIMENT = Experiment(
     asks="With structure in front, how much less text reaches the same loss?",
     cells=cells,
     seeds={"smoke": 1, "laptop": 3, "gpu": 3, "paper": 3},
-    first_seed=500,
-    live=("code / random init / 50 %", "code / random init / 100 %", "code / set 10 % / 50 %"),
+    first_seed=503,
+    live=("code / random init / 50 %", "code / random init / 100 %", f"code / {MAIN} 1 % / 50 %"),
     live_seeds=range(600, 601),
 )

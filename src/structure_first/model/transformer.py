@@ -18,8 +18,13 @@ from structure_first.model.activation import eager_on_cpu, gelu
 from structure_first.model.narrow import NarrowAttention
 from structure_first.seeding import generator
 
-# Up to this product of head width and context the fused attention kernels, made for wide heads, are slower on a CPU.
-NARROW = 1 << 13
+
+def narrow(head: int, context: int) -> bool:
+    """Whether heads so wide, over so many tokens, are attended with faster on a CPU by a kernel of our own.
+
+    The fused ones are made for wide heads; ours loses its lead as its products grow out of the cache.
+    """
+    return head <= 32 and head * context <= 1 << 13
 
 
 At = Int[Tensor, "replica batch n"] | None
@@ -108,7 +113,7 @@ class Attention(nn.Module):
                 at, "replica batch n -> (replica batch) 1 n 1"
             )
         dropout = self.dropout if self.training else 0.0
-        if query.shape[-1] * x.shape[2] <= NARROW and eager_on_cpu(query) and not dropout:
+        if narrow(query.shape[-1], x.shape[2]) and eager_on_cpu(query) and not dropout:
             mixed = NarrowAttention.apply(query.mT, key.mT, value.mT, past).mT
         else:
             mixed = F.scaled_dot_product_attention(query, key, value, past, dropout, past is None)
