@@ -353,7 +353,8 @@ def jump_curves(
 ) -> go.Figure:
     """A metric against the step, a thin line for every seed; `cells` says which and in what order (None: all)."""
     rows = rows[(rows["metric"] == metric) & (rows["stage"] == stage)].sort_values("step")
-    fig = plain(460, xaxis_title="step", yaxis={"title": metric, "rangemode": "tozero"})
+    low = "tozero" if metric == "accuracy" else "normal"
+    fig = plain(460, xaxis_title="step", yaxis={"title": metric, "rangemode": low})
     for colour, cell in coloured(sorted(rows["cell"].unique()) if cells is None else cells):
         for first, (seed, curve) in enumerate(rows[rows["cell"] == cell].groupby("seed")):
             fig.add_scatter(

@@ -60,7 +60,7 @@ def summary(last: pd.DataFrame) -> pd.DataFrame:
 
 def panels(corpora: Sequence[str], height: int, **layout) -> go.Figure:
     """A panel a corpus, side by side."""
-    fig = make_subplots(1, len(corpora), subplot_titles=list(corpora), shared_yaxes=True, horizontal_spacing=0.03)
+    fig = make_subplots(1, len(corpora), subplot_titles=list(corpora), shared_yaxes=True, horizontal_spacing=0.05)
     return fig.update_layout(template=figures.TEMPLATE, height=height, legend={"y": 1.1}, **layout)
 
 
@@ -162,7 +162,7 @@ def race(found: pd.DataFrame, fronts: Sequence[str] | None = None) -> go.Figure:
     places = {label: place for place, label in enumerate(order)}
     common = found[found["gain"].notna()].groupby("step")["cell"].nunique()
     steps = [step for step in common.index if step and common[step] == common.max()]
-    fig = panels(corpora, 190 + 21 * len(order), margin={"l": 170, "b": 110}, showlegend=False)
+    fig = panels(corpora, 210 + 21 * len(order), margin={"l": 170, "b": 130}, showlegend=False)
 
     def data(step: int, corpus: str) -> list[dict]:
         here = found[(found["step"] == step) & (found["corpus"] == corpus) & found["gain"].notna()]
@@ -197,7 +197,7 @@ def race(found: pd.DataFrame, fronts: Sequence[str] | None = None) -> go.Figure:
         change = {key: [list(each[key]) for each in parts] for key in ("x", "y", "text")}
         tokens = found.loc[found["step"] == step, "tokens"].iloc[0]
         choices.append({"label": f"{tokens / 1e6:.3g} M", "method": "restyle", "args": [change]})
-    slider = {"active": len(steps) - 1, "currentvalue": {"prefix": "tokens of text read: "}, "pad": {"t": 45}}
+    slider = {"active": len(steps) - 1, "currentvalue": {"prefix": "tokens of text read: "}, "pad": {"t": 65}}
     fig.update_layout(sliders=[slider | {"steps": choices}])
     fig.add_vline(0, line={"dash": "dot", "color": figures.GREY})
     reach = found.loc[found["step"].isin(steps), "gain"].abs().quantile(0.99)
