@@ -19,7 +19,6 @@ PAPER = {
     "code": 0.67,
     "math": 0.86,
 }  # of the text, to reach the loss of all of it (Jiang et al. 2026)
-CONTROLS = ("text", "random tokens", f"shuffled {additive.MAIN}", "as many FLOPs", "longer warm-up")
 
 
 def curves(rows: pd.DataFrame) -> pd.DataFrame:
@@ -146,7 +145,7 @@ def dose(last: pd.DataFrame, main: str = additive.MAIN) -> go.Figure:
     return fig.update_yaxes(title="gain, nats a token", col=1)
 
 
-def race(found: pd.DataFrame, fronts: Sequence[str] | None = None) -> go.Figure:
+def race(found: pd.DataFrame) -> go.Figure:
     """What each front is worth when so much text has been read: a row a cell, a panel a corpus, a slider over tokens.
 
     A dot is a seed's gain over random init at the same step, a bar their median.
@@ -154,8 +153,6 @@ def race(found: pd.DataFrame, fronts: Sequence[str] | None = None) -> go.Figure:
     found = found[found["front"] != "random init"]
     found = found.assign(label=found["front"] + " " + found["share"].fillna("") + ", " + found["carried"])
     found["label"] = found["label"].str.removesuffix(", full").str.strip()
-    if fronts is not None:
-        found = found[found["front"].isin(fronts)]
     corpora = list(dict.fromkeys(found["corpus"]))
     order = found.drop_duplicates(["cell", "seed"], keep="last").groupby("label")["gain"].median()
     order = list(order.sort_values().index)
@@ -317,7 +314,7 @@ def sizes(size: additive.Size, manifest: dict) -> pd.DataFrame:
             "context": size.context,
             "packed to train on": f"{packed[text.corpus]['tokens']:,}" if text.corpus in packed else "",
             "read in stage two": f"{second.steps * second.batch * (size.context + 1):,}",
-            "rate": f"{size.rates.get(corpus, second.rate):g}",
+            "rate": f"{second.rate:g}",
         }
         for corpus, text in size.corpora.items()
     }

@@ -5,7 +5,7 @@ sizes are those of Jiang et al. 2026 (semantic stage); at `laptop` a model takes
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from structure_first.data.registry import defaults
@@ -21,6 +21,7 @@ CARRIED = {
     "attention": Transfer.only("attention"),
     "mlp": Transfer.only("mlp"),
     "permuted": Transfer.only(**dict.fromkeys(BODY, "permute")),
+    "all": Transfer(embeddings="keep"),  # from a text to the same text
 }
 SOURCES = {name: name for name in ("set", "identity", "sort", "union", "dyck", "dyck_shuffle", "eca")}
 SOURCES["mixture"] = "set+sort+dyck"
@@ -48,16 +49,13 @@ class Size:
     second: Stage
     first: Stage  # but for its steps
     settings: Mapping[str, int]  # of the procedural sources, for those that have them
-    rates: Mapping[str, float] = field(default_factory=dict)  # the best of the baseline's; others have second's
 
     def phase(self, corpus: str, share: float = 1.0) -> Phase:
         """Stage two on a share of the text; the schedule ends there."""
         steps = max(2, round(share * self.second.steps))
-        rate = self.rates.get(corpus, self.second.rate)
         stage = replace(
             self.second,
             steps=steps,
-            rate=rate,
             warmup=min(self.second.warmup, steps // 2),
             evaluate_every=max(1, steps // 10),
         )
@@ -125,18 +123,18 @@ GPU = Size(
     first=Stage(batch=16, rate=5e-4, warmup=20, schedule="constant", weight_decay=0.1, held_out=200),
     settings={"length": 64, "vocab": 100, "k": 64, "width": 16},
 )
-PAPER = Size(
+PAPER = replace(
+    GPU,
     corpora={
+        **GPU.corpora,
         "language": Text("c4", "gpt2", 50_257),
         "code": Text("codeparrot", "codeparrot/codeparrot", 32_768),
-        "math": Text("math", "characters", 99),
     },
     body={"layers": 12, "heads": 12, "width": 768},
     context=2_048,
     pool=700_000_000,
-    second=Stage(steps=10_000, batch=32, rate=5e-4, warmup=1_000, floor=0.1, weight_decay=0.1, held_out=400),
-    first=Stage(batch=64, rate=5e-4, warmup=100, schedule="constant", weight_decay=0.1, held_out=1_000),
-    settings={"length": 64, "vocab": 100, "k": 64, "width": 16},
+    second=replace(GPU.second, steps=10_000, rate=5e-4, warmup=1_000),
+    first=replace(GPU.first, batch=64, warmup=100, held_out=1_000),
 )
 SIZES = {"smoke": SMOKE, "laptop": LAPTOP, "gpu": GPU, "paper": PAPER}
 
@@ -159,19 +157,19 @@ def cells(scale: str) -> dict[str, Recipe]:
         found[f"{corpus} / random init"] = size.recipe(None, None, text)
 
         def put(first: str, share: str, carried: str = "full", name: str | None = None) -> Recipe:
-            rules = CARRIED.get(carried) or Transfer(embeddings="keep")
-            recipe = size.recipe(size.front(first, share), rules, text)  # noqa: B023
             end = "" if carried in ("full", "all") else f" / {carried}"
+            recipe = size.recipe(size.front(first, share), CARRIED[carried], text)  # noqa: B023
             found[f"{corpus} / {name or first} {share}{end}"] = recipe  # noqa: B023
             return recipe
 
+        mains = {share: put(SOURCES[MAIN], share, name=MAIN) for share in SHARES}
         for share in CONTROLLED:
-            main = put(SOURCES[MAIN], share, name=MAIN)
+            main = mains[share]
             put(corpus, share, "all", "text")  # the same text, everything carried over
             put(f"shuffled:{SOURCES[MAIN]}", share, name=f"shuffled {MAIN}")
             put("random", share, name="random tokens")
-            for name, source in SOURCES.items():
-                put(source, share, name=name)
+            for name in (each for each in SOURCES if each != MAIN):
+                put(SOURCES[name], share, name=name)
             for carried in ("attention", "mlp", "permuted"):
                 put(SOURCES[MAIN], share, carried, MAIN)
             steps = text.stage.steps + round(spent(main)[1] / size.flops(corpus))
@@ -179,8 +177,6 @@ def cells(scale: str) -> dict[str, Recipe]:
             slower = replace(text.stage, warmup=min(text.stage.steps, text.stage.warmup + main.first.stage.steps))
             for name, stage in (("as many FLOPs", longer), ("longer warm-up", slower)):
                 found[f"{corpus} / {name} {share}"] = size.recipe(None, None, replace(text, stage=stage))
-        for share in SHARES:
-            put(SOURCES[MAIN], share, name=MAIN)
     return found
 
 
