@@ -210,12 +210,13 @@ def train(
     """
     from structure_first.experiments.config import read
     from structure_first.experiments.two_stages import TwoStages
+    from structure_first.training import processes
 
     folder = out or Path("runs", config.stem if steps is None else f"{config.stem}-{steps}-steps")
     run = TwoStages(read(config).stopped_at(steps), folder, device)
     rows = run.train()
-    if os.environ.get("RANK", "0") != "0":
-        return  # under torchrun the first process speaks for all
+    if not processes.first():
+        return
     for stage, found in rows.groupby("stage"):
         last = found[found["step"] == found["step"].max()].set_index("metric")
         loss, tokens, step = (last.loc["loss", name] for name in ("value", "tokens", "step"))

@@ -12,7 +12,6 @@ from structure_first.data.registry import defaults
 from structure_first.evidence import flops
 from structure_first.experiments.recipe import Experiment, Phase, Recipe
 from structure_first.model.transfer import Transfer
-from structure_first.model.transformer import Shape
 from structure_first.training.stage import Stage
 
 BODY = ("attention", "mlp", "norms")  # what goes across to text (Jiang et al. 2026); embeddings and positions are fresh
@@ -81,9 +80,7 @@ class Size:
 
     def flops(self, corpus: str) -> int:
         """FLOPs of an update on the text."""
-        shape = Shape(
-            self.corpora[corpus].vocab, self.context, *(self.body[name] for name in ("layers", "heads", "width"))
-        )
+        shape = self.recipe(None, None, self.phase(corpus)).shape(self.corpora[corpus].vocab, self.context)
         return self.second.batch * 3 * sum(flops.forward_parts(shape, self.context).values())
 
     def recipe(self, first: Phase | None, rules: Transfer | None, second: Phase) -> Recipe:
@@ -144,7 +141,7 @@ def spent(recipe: Recipe) -> tuple[int, int]:
     if recipe.first is None:
         return 0, 0
     made, stage = recipe.first.make(), recipe.first.stage
-    shape = Shape(made.vocab, made.length - 1, recipe.layers, recipe.heads, recipe.width)
+    shape = recipe.shape(made.vocab, made.length - 1)
     sequences = stage.steps * stage.batch
     return sequences * made.length, sequences * flops.training(shape, made)
 

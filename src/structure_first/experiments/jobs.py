@@ -104,10 +104,8 @@ class Job:
 
     @property
     def shape(self) -> Shape:
-        made, recipe = self.phase.make(), self.replicas[0].recipe
-        body = dict(layers=recipe.layers, heads=recipe.heads, width=recipe.width, tied=self.phase.tied)
-        init_embedding = recipe.init if recipe.init_embedding is None else recipe.init_embedding
-        return Shape(made.vocab, made.length - 1, **body, init=recipe.init, init_embedding=init_embedding)
+        made = self.phase.make()
+        return self.replicas[0].recipe.shape(made.vocab, made.length - 1, self.phase.tied)
 
     @property
     def compute(self) -> Compute:

@@ -10,6 +10,7 @@ from typing import Any
 from structure_first.data.batch import Source
 from structure_first.data.registry import source
 from structure_first.model.transfer import Transfer
+from structure_first.model.transformer import Shape
 from structure_first.training.stage import Stage
 
 
@@ -43,6 +44,12 @@ class Recipe:
     width: int = 16
     init: float = 0.02  # standard deviation of fresh weights
     init_embedding: float | None = None  # and of fresh embeddings and positions; None: the same
+
+    def shape(self, vocab: int, context: int, tied: bool = False) -> Shape:
+        """The transformer of a stage with that vocabulary and context."""
+        init_embedding = self.init if self.init_embedding is None else self.init_embedding
+        body = dict(layers=self.layers, heads=self.heads, width=self.width, init=self.init)
+        return Shape(vocab, context, tied=tied, init_embedding=init_embedding, **body)
 
     @cached_property
     def key(self) -> str:
