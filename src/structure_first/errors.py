@@ -8,9 +8,9 @@ class UserError(Exception):
     """Bad input or a failed resource; the command line prints it as one line and exits with status 2."""
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that is not in `known`, naming the nearest one that is."""
+def unknown(kind: str, name: str, known: Iterable[str], meant: str | None = None) -> UserError:
+    """The error for a name that is not in `known`, naming the one `meant` or else the nearest."""
     known = sorted(known)
-    nearest = get_close_matches(name, known, n=1, cutoff=0.4)
+    nearest = [meant] if meant in known else get_close_matches(name, known, n=1, cutoff=0.4)
     hint = f"did you mean {nearest[0]!r}?" if nearest else "known: " + ", ".join(known)
     return UserError(f"unknown {kind} {name!r}; {hint}")

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import sys
 from itertools import islice
 from pathlib import Path
@@ -143,6 +144,11 @@ def test_what_is_wrong_with_a_table(tmp_path):
     for path, message in {"bare": "there are no files in", "no.txt": "there is no file", "*.no": "there is no"}.items():
         with pytest.raises(UserError, match=f"{message} .*; name a text, JSON lines or Parquet file, a folder or a"):
             documents(tmp_path / path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match=r"pipe is no ordinary file; write what it gives into one"):
+        documents(tmp_path / "pipe")
+    with pytest.raises(UserError, match="the corpus has no name; name one of"):
+        documents("")
 
 
 def test_a_later_mistake_keeps_the_finished_shards(tmp_path):

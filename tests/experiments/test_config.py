@@ -105,6 +105,7 @@ def test_every_way_to_write_a_rate_is_a_number(tmp_path_factory, rate, letter, p
         ("seed: 3", "seed: -1", "seed: must be from 0 to 2,147,483,647, not -1"),
         ("seed: 3", "seed: true", "seed must be a whole number, not True"),
         ("steps: 40", "stpes: 40", "unknown key 'second.stpes'; did you mean 'second.steps'?"),
+        ("rate: 1e-3", "lr: 1e-3", "unknown key 'second.lr'; did you mean 'second.rate'?"),
         ("steps: 40", "steps: 40.5", "second.steps must be a whole number, not 40.5"),
         ("steps: 40", "steps: 4, steps: 40", " is no YAML (the key 'steps' stands twice"),
         ("steps: 40", "steps: 40, warmup: 50", "second: warmup must lie between 0 and the 40 steps, not 50"),

@@ -32,8 +32,12 @@ class Sizes:
     models_on_cuda: int = 128
     largest: int = 128  # number of replicas whose cost is measured
     megabytes: float = 8  # of the smaller corpus that is packed
-    texts: tuple[tuple[int, ...], ...] = ((4, 4, 256, 256, 256, 16), (12, 12, 768, 1024, 50257, 1))  # layers, heads,
-    texts_on_cuda: tuple[tuple[int, ...], ...] = ((12, 12, 768, 1024, 50257, 16),)  # width, context, vocabulary, batch
+    texts: tuple[tuple[int, ...], ...] = (  # layers, heads, width, context, vocabulary, batch
+        (2, 4, 64, 128, 256, 32),  # the experiments' at laptop
+        (4, 4, 256, 256, 256, 16),
+        (12, 12, 768, 1024, 50257, 1),
+    )
+    texts_on_cuda: tuple[tuple[int, ...], ...] = ((12, 12, 768, 1024, 50257, 16),)
     turns: int = 7
     seconds: float = 0.6  # a turn
 

@@ -271,7 +271,9 @@ def mistake(error: ValidationError) -> str:
     kind, where = found["type"], [part for part in found["loc"] if part not in TAGS]
     path = ".".join(map(str, where)) or "the file"
     if kind in EXTRA:
-        return str(unknown("key", path, (".".join([*map(str, where[:-1]), name]) for name in names(where[:-1]))))
+        section = [*map(str, where[:-1])]
+        meant = ".".join([*section, ELSEWHERE.get(str(where[-1]), "")])
+        return str(unknown("key", path, (".".join([*section, name]) for name in names(where[:-1])), meant))
     if kind in MISSING:
         return f"{path} is missing; it has no default"
     if kind == "value_error":
@@ -282,6 +284,19 @@ def mistake(error: ValidationError) -> str:
     return f"{path} must be {wanted}, not {found['input']!r:.60}"
 
 
+ELSEWHERE = {  # other libraries' names of our keys
+    "lr": "rate",
+    "learning_rate": "rate",
+    "batch_size": "batch",
+    "max_steps": "steps",
+    "warmup_steps": "warmup",
+    "max_grad_norm": "clip",
+    "n_layer": "layers",
+    "n_head": "heads",
+    "n_embd": "width",
+    "block_size": "context",
+    "tokenizer": "tokeniser",
+}
 EXTRA = ("extra_forbidden", "unexpected_keyword_argument")
 MISSING = ("missing", "missing_keyword_only_argument", "missing_argument")
 SECTION = ("dataclass_type", "model_type")

@@ -27,14 +27,18 @@ def files(path: str | Path) -> list[Path]:
 
     Of a folder these are its Parquet files, else its JSON lines, else all its files; hidden ones are left out.
     """
+    if not str(path):
+        raise UserError("the corpus has no name; name one of structure-first's, a file, a folder or a glob")
     given = Path(path).expanduser()
     if given.is_dir():
         inside = (each.relative_to(given) for each in sorted(given.rglob("*")) if each.is_file())
         found = [given / each for each in inside if not any(part.startswith(".") for part in each.parts)]
         kinds = {kind: [each for each in found if reader(each) is kind] for kind in (parquet, json_lines, plain)}
         found = next((each for each in kinds.values() if each), [])
-    elif given.exists():
+    elif given.is_file():
         found = [given]
+    elif given.exists():
+        raise UserError(f"{path} is no ordinary file; write what it gives into one")
     else:
         found = sorted(Path(each) for each in glob.glob(str(given), recursive=True) if Path(each).is_file())
     if not found:
