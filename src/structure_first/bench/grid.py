@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from structure_first.bench.sides import Side, Sizes, Take, by_steps, compare, ending, judged, table
+from structure_first.bench.sides import Side, Sizes, Take, by_steps, compare, ending, judged, programs, table
 from structure_first.data.batch import Batch
 from structure_first.errors import UserError
 from structure_first.evidence.traffic import settle
@@ -140,18 +140,13 @@ def report(sizes: Sizes) -> None:
 def rates(sizes: Sizes, models: int, cuda: bool) -> None:
     """Models times steps a second: of the programs, of one model at a time, and of the `Trainer`."""
     one, peer = Side(partial(ours, replicas=1)), Side(peers)
-    programs = {"one program": Side(partial(ours, replicas=models), replicas=models)}
-    if not cuda:
-        processes = min(cores(), models)
-        shares = [models // processes + (place < models % processes) for place in range(processes)]
-        parts = [partial(ours, replicas=share) for share in shares]
-        programs["a process a core"] = Side(*parts, replicas=models, threads=1)
+    at_once = programs(ours, models, split=not cuda)
     against_one, against_trainer = [], []
-    with ending(one, peer, *programs.values()):
+    with ending(one, peer, *at_once.values()):
         for threads in [cores()] if cuda else sorted({1, cores()}):
             whole = threads == cores()
-            names = list(programs)[: None if whole else 1]
-            sides = [one, peer, *(programs[name] for name in names)]
+            names = list(at_once)[: None if whole else 1]
+            sides = [one, peer, *(at_once[name] for name in names)]
             alone, theirs, *together = compare(sides, sizes.scale, threads, sizes)
             for name, mine in zip(names, together, strict=True):
                 case = (name, f"{threads}")

@@ -4,7 +4,7 @@ import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from multiprocessing.connection import Connection
 from statistics import median
 from time import perf_counter, sleep
@@ -14,6 +14,7 @@ import torch
 
 from structure_first.errors import UserError
 from structure_first.evidence.traffic import settle
+from structure_first.training.devices import cores
 
 Take = Callable[[int], float]  # makes so many steps, and says how many seconds they took
 
@@ -126,6 +127,17 @@ class Side:
             pipe.close()
             process.join(5)  # it ends by itself, unless it is in the middle of a turn
             process.terminate()
+
+
+def programs(ours: Callable[..., Take], models: int, split: bool = True) -> dict[str, Side]:
+    """So many models at once: one program and, where `split`, one for every core, as the runner trains them on a CPU."""
+    found = {"one program": Side(partial(ours, replicas=models), replicas=models)}
+    if split:
+        processes = min(cores(), models)
+        shares = [models // processes + (place < models % processes) for place in range(processes)]
+        parts = [partial(ours, replicas=share) for share in shares]
+        found["a process a core"] = Side(*parts, replicas=models, threads=1)
+    return found
 
 
 @contextmanager

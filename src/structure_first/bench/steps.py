@@ -2,14 +2,15 @@
 
 Both take the same batches from the same stream, clip, and step AdamW, in float32 and with as many threads; the peer
 keeps no cache, and its labels are -100 wherever no loss is wanted. Ours keeps freed memory, as our training does, and
-the peer's is as PyTorch leaves it. Then ten seeds along the replica axis against one seed in the same loop.
+the peer's is as PyTorch leaves it. Then ten seeds against one seed in the same loop: as one program, and as the runner
+trains them, a program of its own for every core.
 """
 
 from functools import partial
 
 import torch
 
-from structure_first.bench.sides import Side, Sizes, Take, by_steps, compare, ending, judged, table
+from structure_first.bench.sides import Side, Sizes, Take, by_steps, compare, ending, judged, programs, table
 from structure_first.data.registry import source
 from structure_first.errors import UserError
 from structure_first.model.transformer import Shape, Transformer
@@ -56,18 +57,21 @@ def peers(pairs: int, batch: int) -> Take:
 
 
 def report(sizes: Sizes) -> None:
-    steps, replicas = [], []
-    one = Side(partial(ours, batch=sizes.batch, replicas=1))
-    peer = Side(partial(peers, batch=sizes.batch))
-    many = Side(partial(ours, batch=sizes.batch, replicas=sizes.replicas), replicas=sizes.replicas)
-    with ending(one, peer, many) as sides:
+    steps, seeds = [], []
+    one, peer = (Side(partial(make, batch=sizes.batch)) for make in (partial(ours, replicas=1), peers))
+    at_once = programs(partial(ours, batch=sizes.batch), sizes.replicas)
+    with ending(one, peer, *at_once.values()):
         for threads in sorted({1, cores()}):
+            whole = threads == cores()
+            names = list(at_once)[: None if whole else 1]
+            sides = [one, peer, *(at_once[name] for name in names)]
             for pairs in sizes.pairs:
-                alone, theirs, together = compare(sides, pairs, threads, sizes)
+                alone, theirs, *together = compare(sides, pairs, threads, sizes)
                 case = (f"{pairs} pairs", f"{threads}")
                 steps.append(case + judged(alone, theirs, TARGET_STEP))
-                replicas.append(case + judged(together, alone, TARGET_REPLICAS))
+                for name, mine in zip(names, together, strict=True):
+                    seeds.append((*case, name, *judged(mine, alone, TARGET_REPLICAS if whole else None)))
     head = ("haystack", "threads", "ours", "transformers", "target", "met", "ratio, median (range)")
     table(f"Optimizer steps a second, batch {sizes.batch}, float32", head, steps)
-    head = ("haystack", "threads", f"{sizes.replicas} at once", "one", "target", "met", "ratio, median (range)")
-    table("Models times steps a second, seeds along the replica axis", head, replicas)
+    head = ("haystack", "threads", "as", "at once", "one", "target", "met", "ratio, median (range)")
+    table(f"Models times steps a second, {sizes.replicas} seeds, against one on the same threads", head, seeds)
