@@ -130,7 +130,7 @@ class Side:
 
 
 def programs(ours: Callable[..., Take], models: int, split: bool = True) -> dict[str, Side]:
-    """So many models at once: one program and, where `split`, one for every core, as the runner trains them on a CPU."""
+    """So many models at once: as one program and, if `split`, one for every core, as the runner trains on a CPU."""
     found = {"one program": Side(partial(ours, replicas=models), replicas=models)}
     if split:
         processes = min(cores(), models)
