@@ -27,6 +27,7 @@ LOSSES = {
     "code / random init": 2.0,
     "code / identity 1 %": 1.9,
     "code / identity 10 % / attention": 2.1,
+    "code / identity 1 % / mlp": 1.7,
     "code / text 1 %": 1.8,
 }
 
@@ -62,7 +63,7 @@ def substitutive_rows() -> pd.DataFrame:
                 row("s", f"code / identity 1 % / {share}", seed, 10, "loss", 2 - np.log(2 * part), int(1e15 * part))
             )
             lines.append(
-                row("s", f"code / identity 3 % / {share}", seed, 10, "loss", 3 - np.log(part), int(1e15 * part))
+                row("s", f"code / identity 1 % / mlp / {share}", seed, 10, "loss", 3 - np.log(part), int(1e15 * part))
             )
             lines.append(row("s", f"code / width 32 / identity 1 % / {share}", seed, 10, "loss", 2.0, int(1e14 * part)))
             lines.append(row("s", f"code / width 32 / random init / {share}", seed, 10, "loss", 2.5, int(1e14 * part)))
@@ -102,15 +103,22 @@ def test_the_slider_ends_where_training_ends():
     assert [step.label for step in slider.steps] == ["0.001 M", "0.002 M"]
     (change,) = slider.steps[-1].args
     assert list(change["x"][0]) == list(fig.data[0].x) and list(change["x"][1]) == list(fig.data[1].x)
-    assert sorted(fig.data[1].x) == pytest.approx([-0.1, 0.1, 0.2])
-    assert "text 1 % " in fig.layout.yaxis.ticktext and len(fig.data[0].x) == 9
+    assert sorted(fig.data[1].x) == pytest.approx([-0.1, 0.1, 0.2, 0.3])
+    assert "text 1 % " in fig.layout.yaxis.ticktext and len(fig.data[0].x) == 12
 
 
 def test_the_dose_is_a_line_over_the_shares():
     fig = text_figures.dose(text_figures.ends(text_figures.curves(additive_rows())))
     lines = {trace.name: trace for trace in fig.data if trace.mode == "lines+markers"}
     assert list(lines["identity"].x) == [0.01] and lines["identity"].y[0] == pytest.approx(0.1)
-    assert lines["text"].y[0] == pytest.approx(0.2), "what carries attention alone is no point of the line"
+    assert lines["identity, mlp alone"].y[0] == pytest.approx(0.3) and lines["text"].y[0] == pytest.approx(0.2)
+
+
+def test_what_is_carried_has_a_place_of_its_own():
+    fig = text_figures.where(text_figures.ends(text_figures.curves(additive_rows())))
+    medians = {trace.name: (list(trace.x), trace.y[0]) for trace in fig.data if trace.mode == "lines+markers"}
+    assert medians == {"full": (["full"], pytest.approx(0.1)), "mlp": (["mlp"], pytest.approx(0.3))}
+    assert list(fig.layout.xaxis.categoryarray) == ["full", "mlp"]
 
 
 def test_a_saving_is_where_the_curve_meets_the_baselines_end():
@@ -120,7 +128,7 @@ def test_a_saving_is_where_the_curve_meets_the_baselines_end():
     assert whole.loc["identity 1 %", "of the text"] == "50%"
     spent = additive.spent(substitutive.cells("laptop")["code / identity 1 % / 50 %"])[1]
     assert whole.loc["identity 1 %", "of the FLOPs"] == f"{0.5 + spent / 1e15:.0%}"
-    assert whole.loc["identity 3 %", "of the text"] == "more than was tried"
+    assert whole.loc["identity 1 % / mlp", "of the text"] == "more than was tried"
     assert whole.loc["identity 1 %", "paper, of the text"] == "67%"
     small = table[table["width"] == "32"].set_index("in front")
     assert small.loc["identity 1 %", "of the text"] == "25%", "against the small model's own baseline"

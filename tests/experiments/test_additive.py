@@ -18,6 +18,7 @@ SCALES = ("smoke", "laptop", "gpu", "paper")
 RAN = (
     "code / random init",
     "code / identity 1 %",
+    "code / identity 1 % / mlp",
     "code / text 10 %",
     "code / mixture 1 %",
     "code / as many FLOPs 10 %",

@@ -13,7 +13,7 @@ from structure_first.evidence.statistics import final, interval, reached_at
 from structure_first.experiments import additive, substitutive
 from structure_first.experiments.recipe import Recipe
 
-NAME = r"^(?P<corpus>.+?) / (?P<front>.+?)(?: (?P<share>[\d.]+ %))?(?: / (?P<carried>[a-z]+))?$"
+NAME = r"^(?P<corpus>.+?) / (?P<front>.+?)(?: (?P<share>[\d.]+ %))?(?: / (?P<carried>[a-z ]+))?$"
 PAPER = {
     "language": 0.55,
     "code": 0.67,
@@ -129,20 +129,37 @@ def dose(last: pd.DataFrame, main: str = additive.MAIN) -> go.Figure:
     """The gain over random init against the tokens in front, as a share of the text: `main` and its controls, a panel a
     corpus.
     """
-    full = last[(last["carried"] == "full") & last["share"].notna() & last["gain"].notna()]
-    corpora = list(dict.fromkeys(full["corpus"]))
+    swept = last[last["share"].notna() & last["gain"].notna()]
+    corpora = list(dict.fromkeys(swept["corpus"]))
     fig = panels(corpora, 440, margin={"t": 90})
-    full = full.assign(share=full["share"].map(substitutive.part))
-    fronts = {main: "circle", "text": "diamond", f"shuffled {main}": "x", "random tokens": "cross", "set": "square"}
+    swept = swept.assign(share=swept["share"].map(substitutive.part))
+    swept["front"] += swept["carried"].map({"full": "", "mlp": ", mlp alone"})  # others: no name
+    fronts = {main: "circle", f"{main}, mlp alone": "triangle-up", "text": "diamond"}
+    fronts |= {f"shuffled {main}": "x", "random tokens": "cross", "set": "square"}
     for column, corpus in enumerate(corpora, 1):
         for colour, front in figures.coloured(fronts):
-            part = full[(full["corpus"] == corpus) & (full["front"] == front)]
-            look = {"symbol": fronts[front], "dash": "solid" if front == main else "dot"}
+            part = swept[(swept["corpus"] == corpus) & (swept["front"] == front)]
+            look = {"symbol": fronts[front], "dash": "solid" if front.startswith(main) else "dot"}
             line(fig, part, "share", "gain", front, colour, column, "%{x:.1%} in front: %{y:+.3f} nats", **look)
     fig.add_hline(0, line={"dash": "dot", "color": figures.GREY})
     ticks = [substitutive.part(share) for share in additive.SHARES]
     fig.update_xaxes(type="log", tickvals=ticks, tickformat=".1~%", title="tokens in front, of the text's")
     return fig.update_yaxes(title="gain, nats a token", col=1)
+
+
+def where(last: pd.DataFrame, share: str = additive.CONTROLLED[0], main: str = additive.MAIN) -> go.Figure:
+    """The gain of one front by what of it is carried over, every seed a dot, a panel a corpus."""
+    here = last[(last["front"] == main) & (last["share"] == share) & last["gain"].notna()]
+    corpora, kinds = (list(dict.fromkeys(here[name])) for name in ("corpus", "carried"))
+    kinds.sort(key=list(additive.CARRIED).index)
+    fig = panels(corpora, 400)
+    for column, corpus in enumerate(corpora, 1):
+        for colour, kind in figures.coloured(kinds):
+            part = here[(here["corpus"] == corpus) & (here["carried"] == kind)]
+            line(fig, part, "carried", "gain", kind, colour, column, "%{y:+.3f} nats")
+    fig.add_hline(0, line={"dash": "dot", "color": figures.GREY})
+    fig.update_xaxes(categoryorder="array", categoryarray=kinds, showgrid=False)
+    return fig.update_layout(showlegend=False).update_yaxes(title="gain, nats a token", col=1)
 
 
 def race(found: pd.DataFrame) -> go.Figure:
