@@ -27,7 +27,7 @@ RUN = """
 
     stage = Stage(steps=10**7, batch=4, held_out=4, evaluate_every=10**7)
     phase = Phase("haystack", stage, {"pairs": 2})
-    cells = {str(layers): Recipe(None, None, phase, layers=layers) for layers in (1, 2)}
+    cells = {str(layers): Recipe(None, None, phase, layers=layers) for layers in range(1, 7)}
     EXPERIMENTS["endless"] = Experiment("endless", "", lambda scale: cells, {})
     cli.main()
 """
@@ -68,7 +68,9 @@ def children(pid: int) -> list[int]:
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["the parent", "the group"])
 def test_workers_save_and_their_parent_says_how_to_go_on(tmp_path, send):
-    """Where the whole group is sent the signal, a worker gets it twice: of its parent as well."""
+    """Where the whole group is sent the signal, a worker gets it twice: of its parent as well. The programs that wait
+    for a worker do not begin.
+    """
     options = ["--scale", "smoke", "--seeds", 1, "--workers", 2, "--out", "results", "--device", "cpu"]
     running = started("-c", textwrap.dedent(RUN), "run", "endless", *options, folder=tmp_path)
     until(lambda: sum(map(puts_off, children(running.pid))) == 2)

@@ -43,6 +43,14 @@ def test_a_signal_ends_the_step_and_the_run_goes_on_to_the_same_weights(tmp_path
     assert all(map(torch.equal, whole.parameters(), fresh.parameters()))
 
 
+def test_a_signal_that_comes_with_the_last_step_ends_the_program_all_the_same(tmp_path):
+    path, model = tmp_path / "run.safetensors", Transformer(SHAPE)
+    with pytest.raises(SystemExit):
+        fit(model, COPY, STAGE, checkpoint=path, watch=send(signal.SIGTERM, at=STAGE.steps))
+    assert checkpoints.load(path)[1]["step"] == STAGE.steps
+    assert fit(Transformer(SHAPE), COPY, STAGE, checkpoint=path)[-1]["step"] == STAGE.steps
+
+
 def test_dropout_leaves_the_random_numbers_of_others_alone():
     torch.manual_seed(1)
     expected = torch.rand(3)

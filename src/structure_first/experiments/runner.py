@@ -107,13 +107,21 @@ def _say(line: str) -> None:
     tqdm.write(line, file=sys.stderr)
 
 
+_stopped: list[BaseException] = []  # what ended this worker's work
+
+
 def _execute(job: Job) -> list[Outcome]:
-    """In a worker: stopped by SIGTERM, it tells its parent, or ends where nobody is left to hear of it."""
+    """In a worker: stopped by a signal, it tells its parent, or ends where nobody is left to hear of it; the jobs that
+    its pool already holds for it are told the same, not begun.
+    """
+    if _stopped:
+        raise _stopped[0]
     try:
         return execute_in_parts(job, _say)
-    except SystemExit as stopped:
+    except (SystemExit, KeyboardInterrupt) as stopped:
         if not multiprocessing.parent_process().is_alive():
-            os._exit(stopped.code)
+            os._exit(128 + signal.SIGTERM)
+        _stopped.append(stopped)
         raise
 
 

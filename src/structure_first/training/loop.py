@@ -316,4 +316,6 @@ def fit(
         run.write_back()
         if checkpoint:
             run.save(checkpoint)
+            if signal := max(processes.agreed(came())):
+                raise signals.stop(signal)  # it came with the last step; what follows this stage shall not begin
     return run.measurements
