@@ -142,8 +142,10 @@ def dose(last: pd.DataFrame, main: str = additive.MAIN) -> go.Figure:
             look = {"symbol": fronts[front], "dash": "solid" if front.startswith(main) else "dot"}
             line(fig, part, "share", "gain", front, colour, column, "%{x:.1%} in front: %{y:+.3f} nats", **look)
     fig.add_hline(0, line={"dash": "dot", "color": figures.GREY})
-    ticks = [substitutive.part(share) for share in additive.SHARES]
-    fig.update_xaxes(type="log", tickvals=ticks, tickformat=".1~%", title="tokens in front, of the text's")
+    ticks = [substitutive.part(share) for share in additive.SHARES[::2]]  # all of them would not fit
+    reach = [np.log10(substitutive.part(share)) for share in (additive.SHARES[0], additive.SHARES[-1])]
+    reach = [reach[0] - 0.15, reach[1] + 0.15]
+    fig.update_xaxes(type="log", tickvals=ticks, tickformat=".1~%", range=reach, title="tokens in front")
     return fig.update_yaxes(title="gain, nats a token", col=1)
 
 
