@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-SHARE = 1 << 17  # elements handled at once, so that what lies between input and output stays in a core's cache
+SHARE = 1 << 17  # elements a thread handles at once, so that what lies between input and output stays in its cache
 SLOPE, CUBIC = (8 / torch.pi) ** 0.5, (8 / torch.pi) ** 0.5 * 0.044715
 
 
@@ -26,7 +26,8 @@ class Gelu(torch.autograd.Function):
     def forward(ctx, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         flat, slope_at_0 = x.flatten(), x.new_tensor(SLOPE)
         y, slope = torch.empty_like(flat), torch.empty_like(flat)
-        for x_, y_, slope_ in zip(flat.split(SHARE), y.split(SHARE), slope.split(SHARE), strict=True):
+        shares = (each.split(SHARE * torch.get_num_threads()) for each in (flat, y, slope))
+        for x_, y_, slope_ in zip(*shares, strict=True):
             gate = torch.addcmul(slope_at_0, x_, x_, value=CUBIC).mul_(x_).sigmoid_()
             torch.mul(x_, gate, out=y_)
             inner = torch.addcmul(slope_at_0, x_, x_, value=3 * CUBIC)  # what the sigmoid is of, differentiated

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-SHARE = 1 << 18  # scores handled at once: a megabyte, so that they stay in a core's own cache
+SHARE = 1 << 18  # scores a thread handles at once: a megabyte, so that they stay in its core's own cache
 TILE = 28  # queries handled at once: a tile skips the keys that lie in the future of all its queries
 BITS = log2(e)  # scores are taken in bits: powers of 2 cost a quarter of what powers of e do
 SAFE = 86.0  # 2 ** 86 times any context fits a float32; scores that may exceed it are shifted by their row's maximum
@@ -93,7 +93,7 @@ def _tiles(queries: int) -> Iterator[tuple[slice, int]]:
 
 
 def _shares(scores: Float[Tensor, "head q k"]) -> Iterator[slice]:
-    step = max(1, SHARE // scores[0].numel())
+    step = max(1, SHARE * torch.get_num_threads() // scores[0].numel())
     return (slice(i, i + step) for i in range(0, len(scores), step))
 
 
