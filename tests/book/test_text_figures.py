@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from structure_first.book import text_figures
+from structure_first.evidence.statistics import fraction
 from structure_first.evidence.store import COLUMNS
 from structure_first.experiments import additive, substitutive
 from structure_first.experiments.runner import run
@@ -54,7 +55,7 @@ def substitutive_rows() -> pd.DataFrame:
     """Losses that fall with the logarithm of the share; with a front they are those of twice the text."""
     lines = []
     for share in substitutive.SHARES:
-        part = substitutive.part(share)
+        part = fraction(share)
         for seed in range(2):
             lines.append(
                 row("s", f"code / random init / {share}", seed, 10, "loss", 2 - np.log(part), int(1e15 * part))

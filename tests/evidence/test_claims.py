@@ -61,6 +61,19 @@ def test_nothing_has_run(book):
     assert book.entry.verdict == "not yet run", "the scales are not mixed"
 
 
+def test_what_is_saved_is_the_text_that_the_losses_do_without(book):
+    book.ask(metric="loss", saved=True, compare=[["warm", "cold"]], reproduced_from=0.2)
+    for share, loss in (("50 %", 2.0), ("100 %", 1.0)):
+        book.measure(f"warm / {share}", [loss] * 6, metric="loss")
+    assert book.entry.verdict == "not yet run"
+    book.measure("cold / 50 %", [3.0] * 6, metric="loss")
+    assert book.entry.verdict == "not yet run", "all of the text has not been read without it"
+    book.measure("cold / 100 %", [2.0] * 5 + [1.5], metric="loss")
+    assert (book.entry.measured, book.entry.verdict, book.entry.seeds) == (0.5, "reproduced", 6)
+    book.ask(metric="loss", saved=True, compare=[["cold", "warm"]], reproduced_from=0.2)
+    assert (book.entry.measured, book.entry.verdict) == (-np.inf, "not reproduced")
+
+
 def test_a_lower_loss_is_a_gain(book):
     book.ask(metric="loss", reproduced_from=0.1)
     book.measure("dyck", [1.5] * 6, metric="loss")

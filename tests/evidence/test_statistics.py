@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from structure_first.evidence.statistics import adjusted, final, interval, reached_at, share_interval, steps_to
+from structure_first.evidence.statistics import adjusted, final, interval, reached_at, saved, share_interval, steps_to
 
 
 def curves(values: dict[tuple[str, int], list[float]], metric: str = "accuracy", stage: int = 2) -> pd.DataFrame:
@@ -102,6 +102,13 @@ def test_a_loss_that_falls_with_the_logarithm_is_met_where_it_passes(budgets, sl
     losses = 2.0 - slope * np.log(budgets)
     wanted = budgets[0] * (budgets[-1] / budgets[0]) ** part
     assert reached_at(budgets, losses, 2.0 - slope * np.log(wanted)) == pytest.approx(wanted, rel=1e-6)
+
+
+def test_what_is_saved_lies_between_two_shares():
+    losses = {("warm / 25 %", 0): 3.0, ("warm / 100 %", 0): 1.0, ("cold / 100 %", 0): 2.0, ("cold / 25 %", 0): 4.0}
+    losses |= {("warm / 100 %", 1): 1.0, ("cold / 100 %", 2): 1.0}  # of no seed that has both
+    found = saved(pd.Series(losses).rename_axis(["cell", "seed"]), "warm", "cold")
+    assert found.to_dict() == {0: pytest.approx(0.5)}
 
 
 def test_a_loss_that_is_never_met_needs_an_infinite_budget_and_one_met_at_once_the_smallest():

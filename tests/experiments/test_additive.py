@@ -8,7 +8,7 @@ import pytest
 
 from structure_first.data.corpora import shelf
 from structure_first.evidence import flops
-from structure_first.evidence.statistics import final
+from structure_first.evidence.statistics import final, fraction
 from structure_first.experiments import additive, substitutive
 from structure_first.experiments.jobs import Job
 from structure_first.experiments.planning import chosen
@@ -117,7 +117,7 @@ def test_the_shares_of_the_text_end_their_schedules():
     whole = additive.SIZES["laptop"].second.steps
     for cell, recipe in found.items():
         stage = recipe.second.stage
-        assert stage.steps == round(substitutive.part(cell.split(" / ")[-1]) * whole)
+        assert stage.steps == round(fraction(cell.split(" / ")[-1]) * whole)
         assert stage.rate_at(stage.steps - 1) < 1.05 * stage.floor * stage.rate
     small = chosen(substitutive.EXPERIMENT, "laptop", ["code / width 32 / random init / 100 %"]).cells("laptop")
     assert [recipe.width for recipe in small.values()] == [32]

@@ -24,9 +24,10 @@ def measured(entry: Entry, query: dict | None) -> str:
     """The gain, its interval and what it was measured from; nothing where nothing has run."""
     if entry.measured is None or not query:
         return ""
-    gain = f"{query['metric']} {entry.measured:+.2f} ({entry.low:+.2f} to {entry.high:+.2f})"
+    what = "share of the text saved" if query.get("saved") else query["metric"]
+    gain = f"{what} {entry.measured:+.2f} ({entry.low:+.2f} to {entry.high:+.2f})".replace("-inf", "none")
     compared = ", ".join(f"{treated} over {control}" for treated, control in query["compare"])
-    weakest = "the weaker of " if len(query["compare"]) > 1 else ""
+    weakest = {1: "", 2: "the weaker of "}.get(len(query["compare"]), "the weakest of ")
     return f"{gain}: {weakest}{compared}; {entry.seeds} seeds, {entry.scale}"
 
 

@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 
 from structure_first.book import figures
 from structure_first.evidence.claims import Entry
-from structure_first.evidence.statistics import final, interval, reached_at
+from structure_first.evidence.statistics import final, fraction, interval, reached_at
 from structure_first.experiments import additive, substitutive
 from structure_first.experiments.recipe import Recipe
 
@@ -132,7 +132,7 @@ def dose(last: pd.DataFrame, main: str = additive.MAIN) -> go.Figure:
     swept = last[last["share"].notna() & last["gain"].notna()]
     corpora = list(dict.fromkeys(swept["corpus"]))
     fig = panels(corpora, 440, margin={"t": 90})
-    swept = swept.assign(share=swept["share"].map(substitutive.part))
+    swept = swept.assign(share=swept["share"].map(fraction))
     swept["front"] += swept["carried"].map({"full": "", "mlp": ", mlp alone"})  # others: no name
     fronts = {main: "circle", f"{main}, mlp alone": "triangle-up", "text": "diamond"}
     fronts |= {f"shuffled {main}": "x", "random tokens": "cross", "set": "square"}
@@ -142,8 +142,8 @@ def dose(last: pd.DataFrame, main: str = additive.MAIN) -> go.Figure:
             look = {"symbol": fronts[front], "dash": "solid" if front.startswith(main) else "dot"}
             line(fig, part, "share", "gain", front, colour, column, "%{x:.1%} in front: %{y:+.3f} nats", **look)
     fig.add_hline(0, line={"dash": "dot", "color": figures.GREY})
-    ticks = [substitutive.part(share) for share in additive.SHARES[::2]]  # all of them would not fit
-    reach = [np.log10(substitutive.part(share)) for share in (additive.SHARES[0], additive.SHARES[-1])]
+    ticks = [fraction(share) for share in additive.SHARES[::2]]  # all of them would not fit
+    reach = [np.log10(fraction(share)) for share in (additive.SHARES[0], additive.SHARES[-1])]
     reach = [reach[0] - 0.15, reach[1] + 0.15]
     fig.update_xaxes(type="log", tickvals=ticks, tickformat=".1~%", range=reach, title="tokens in front")
     return fig.update_yaxes(title="gain, nats a token", col=1)
@@ -227,7 +227,7 @@ def learnt(last: pd.DataFrame) -> pd.DataFrame:
     table = summary(last)
     table = table[table["learnt"].notna() & (table["carried"] == "full") & (table["front"] != "text")]
     shown = table.groupby(["front", "share"], sort=False)["learnt"].median().unstack("share")
-    shown = shown[sorted(shown.columns, key=substitutive.part)]
+    shown = shown[sorted(shown.columns, key=fraction)]
     return shown.map(lambda value: "" if np.isnan(value) else f"{value:.0%}").rename_axis(columns=None)
 
 
@@ -242,7 +242,7 @@ def by_share(rows: pd.DataFrame) -> pd.DataFrame:
     names = last["cell"].str.extract(
         r"^(?P<corpus>[^/]+?)(?: / width (?P<width>\d+))? / (?P<front>.+) / (?P<share>.+)$"
     )
-    last = last.join(names.assign(share=names["share"].map(substitutive.part), width=names["width"].fillna("")))
+    last = last.join(names.assign(share=names["share"].map(fraction), width=names["width"].fillna("")))
     flops = rows[rows["stage"] == 2].groupby(["cell", "seed"])["flops"].max()
     last["flops"] = flops.reindex(pd.MultiIndex.from_frame(last[["cell", "seed"]])).to_numpy(dtype=float)
     recipes = substitutive.EXPERIMENT.cells(rows["scale"].iloc[0])
@@ -340,14 +340,14 @@ def sizes(size: additive.Size, manifest: dict) -> pd.DataFrame:
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("corpus")
 
 
-def answers(entries: Sequence[Entry], ids: Sequence[str]) -> pd.DataFrame:
-    """The ledger's lines for these claims."""
+def answers(entries: Sequence[Entry], ids: Sequence[str], unit: str = "nats a token") -> pd.DataFrame:
+    """The ledger's lines for these claims, and in what they are measured."""
     lines = {
         entry.statement: {
             "paper": entry.paper,
-            "measured, nats a token": ""
+            f"measured, {unit}": ""
             if entry.measured is None
-            else f"{entry.measured:+.3f} ({entry.low:+.3f} to {entry.high:+.3f})",
+            else f"{entry.measured:+.3f} ({entry.low:+.3f} to {entry.high:+.3f})".replace("-inf", "none"),
             "seeds": entry.seeds or "",
             "verdict": entry.verdict,
         }

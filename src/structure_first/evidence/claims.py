@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 
 from structure_first.errors import UserError
-from structure_first.evidence.statistics import final, interval
+from structure_first.evidence.statistics import final, interval, saved
 from structure_first.evidence.store import Store
 
 SCALES = ("paper", "gpu", "laptop", "smoke")  # the largest that has the rows, and enough seeds, answers
@@ -77,18 +77,24 @@ def _entry(unanswered: Entry, gains: list[pd.Series], scale: str, threshold: flo
 def _gains(rows: pd.DataFrame, query: dict) -> list[pd.Series]:
     """For each comparison of the query the gain, treated minus control, paired by seed; empty if any has no rows.
 
-    A lower loss is a gain. A seed that diverged counts as the worst gain there is: left out, it would flatter.
+    A lower loss is a gain; where the query asks what is `saved`, the share of the text is. A seed that diverged counts
+    as the worst gain there is: left out, it would flatter.
     """
     rows = rows[~rows["seed"].isin(query.get("search_seeds", []))]
-    cells = {cell: values.droplevel("cell") for cell, values in final(rows, query["metric"]).groupby("cell")}
-    gains, sign = [], -1 if query["metric"] == "loss" else 1
+    last, sign = final(rows, query["metric"]), -1 if query["metric"] == "loss" else 1
+    cells = {cell: values.droplevel("cell") for cell, values in last.groupby("cell")}
+    gains = []
     for treated, control in query["compare"]:
-        if not {treated, control} <= set(cells):
+        if query.get("saved"):
+            gain = saved(last, treated, control)
+        elif {treated, control} <= set(cells):
+            both = cells[treated].index.intersection(cells[control].index)
+            gain = sign * (cells[treated][both] - cells[control][both])
+        else:
             return []
-        both = cells[treated].index.intersection(cells[control].index)
-        if both.empty:
+        if gain.empty:
             return []
-        gains.append((sign * (cells[treated][both] - cells[control][both])).fillna(-np.inf))
+        gains.append(gain.fillna(-np.inf))
     return gains
 
 

@@ -43,6 +43,28 @@ def final(rows: pd.DataFrame, metric: str = "accuracy", stage: int = 2) -> pd.Se
     return rows.drop_duplicates(["cell", "seed"], keep="last").set_index(["cell", "seed"])["value"].sort_index()
 
 
+def fraction(share: str) -> float:
+    """What a share in a cell's name is, as `50 %`, of one."""
+    return float(share.removesuffix("%")) / 100
+
+
+def saved(losses: pd.Series, treated: str, control: str) -> pd.Series:
+    """For each seed the share of the text that `treated` can do without, and still reach the loss of `control` on all
+    of it; minus infinity if all is not enough. Index of `losses`: cell, seed; cells are named `treated / 50 %`.
+    """
+    found = losses.rename("loss").reset_index()
+    found = found.join(found["cell"].str.extract(r"^(?P<what>.+) / (?P<share>.+)$"))
+    found = found[found["what"].isin([treated, control])]
+    found = found.assign(share=found["share"].map(fraction)).sort_values("share")
+    whole = found[(found["what"] == control) & (found["share"] == 1)].set_index("seed")["loss"]
+    needed = {
+        seed: reached_at(part["share"].to_numpy(), part["loss"].to_numpy(), whole[seed])
+        for seed, part in found[found["what"] == treated].groupby("seed")
+        if seed in whole
+    }
+    return 1 - pd.Series(needed, dtype=float)
+
+
 def reached_at(budgets: np.ndarray, losses: np.ndarray, target: float) -> float:
     """The budget at which the loss first comes down to `target`, between two of the ascending `budgets` by the line
     through their logarithms; infinite where none reaches it, and the smallest where that one already does.

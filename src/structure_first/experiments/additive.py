@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from structure_first.data.registry import defaults
 from structure_first.evidence import flops
+from structure_first.evidence.statistics import fraction
 from structure_first.experiments.recipe import Experiment, Phase, Recipe
 from structure_first.model.transfer import Transfer
 from structure_first.training.stage import Stage
@@ -75,7 +76,7 @@ class Size:
             settings = {key: value for key, value in self.settings.items() if key in known}
             phase = Phase(name, self.first, settings, tied=True)
             length = phase.make().length
-        tokens = float(share.removesuffix("%")) / 100 * self.second.steps * self.second.batch * (self.context + 1)
+        tokens = fraction(share) * self.second.steps * self.second.batch * (self.context + 1)
         steps = max(1, round(tokens / (self.first.batch * length)))
         stage = replace(self.first, steps=steps, warmup=min(self.first.warmup, steps // 2), evaluate_every=steps)
         return replace(phase, stage=stage)

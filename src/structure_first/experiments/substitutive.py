@@ -6,16 +6,13 @@ there: read off one long curve, at rates still high, the loss would flatter whic
 
 from dataclasses import replace
 
+from structure_first.evidence.statistics import fraction
 from structure_first.experiments.additive import BEST, CARRIED, MAIN, SIZES, SOURCES
 from structure_first.experiments.recipe import Experiment, Recipe
 
 SHARES = ("25 %", "50 %", "70 %", "85 %", "100 %")  # of the text
 FRONT = "1 %"  # of stage two's tokens at 100 %, whatever the share of the text
 SMALLER = 0.5  # the width at which everything is repeated: does the saving move with the model's size?
-
-
-def part(share: str) -> float:
-    return float(share.removesuffix("%")) / 100
 
 
 def cells(scale: str) -> dict[str, Recipe]:
@@ -25,7 +22,7 @@ def cells(scale: str) -> dict[str, Recipe]:
     for corpus in size.corpora:
         for name, sized in (("", size), (f" / width {half['width']}", replace(size, body=half))):
             for share in SHARES:
-                text = sized.phase(corpus, part(share))
+                text = sized.phase(corpus, fraction(share))
                 found[f"{corpus}{name} / random init / {share}"] = sized.recipe(None, None, text)
                 first = sized.front(SOURCES[MAIN], FRONT)
                 for carried in dict.fromkeys(("full", BEST[corpus])):
