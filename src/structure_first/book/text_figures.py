@@ -11,7 +11,6 @@ from structure_first.book import figures
 from structure_first.evidence.claims import Entry
 from structure_first.evidence.statistics import final, fraction, interval, reached_at
 from structure_first.experiments import additive, substitutive
-from structure_first.experiments.recipe import Recipe
 
 NAME = r"^(?P<corpus>.+?) / (?P<front>.+?)(?: (?P<share>[\d.]+ %))?(?: / (?P<carried>[a-z ]+))?$"
 PAPER = {
@@ -64,15 +63,17 @@ def panels(corpora: Sequence[str], height: int, **layout) -> go.Figure:
 
 
 def tuned(rows: pd.DataFrame) -> go.Figure:
-    """The baseline's final loss against its learning rate, a line a corpus; crosses have GPT-2's small embeddings."""
+    """The baseline's final loss against its learning rate, a line a corpus; crosses have GPT-2's small embeddings,
+    squares wider weights.
+    """
     last = final(rows, "loss").reset_index()
-    names = last["cell"].str.extract(r"^(?P<corpus>.+?) / (?P<what>rate|embeddings) (?P<amount>.+)$")
+    names = last["cell"].str.extract(r"^(?P<corpus>.+?) / (?P<what>rate|embeddings|weights) (?P<amount>.+)$")
     last = last.join(names.assign(amount=names["amount"].astype(float)))
     fig = figures.plain(380, xaxis_title="learning rate", yaxis_title="final loss, nats a token")
     size = additive.SIZES[rows["scale"].iloc[0]]
     for (corpus, part), colour in zip(last.groupby("corpus", sort=False), figures.PALETTE, strict=False):
         rates = part[part["what"] == "rate"].sort_values("amount")
-        narrow = part[part["what"] == "embeddings"]
+        others = part[part["what"] != "rate"]
         fig.add_scatter(
             x=rates["amount"],
             y=rates["value"].round(4),
@@ -82,12 +83,17 @@ def tuned(rows: pd.DataFrame) -> go.Figure:
             hovertemplate=f"{corpus}, rate %{{x}}: %{{y:.3f}} nats<extra></extra>",
         )
         fig.add_scatter(
-            x=[size.second.rate] * len(narrow),
-            y=narrow["value"].round(4),
+            x=[size.second.rate] * len(others),
+            y=others["value"].round(4),
             mode="markers",
-            marker={"symbol": "x", "size": 9, "color": colour},
+            marker={
+                "symbol": others["what"].map({"embeddings": "x", "weights": "square-open"}),
+                "size": 9,
+                "color": colour,
+            },
+            text=others["what"] + " of " + others["amount"].astype(str),
             showlegend=False,
-            hovertemplate=f"{corpus}, embeddings of {Recipe.init}: %{{y:.3f}} nats<extra></extra>",
+            hovertemplate=f"{corpus}, %{{text}}: %{{y:.3f}} nats<extra></extra>",
         )
     return fig.update_xaxes(type="log", tickvals=sorted(last.loc[last["what"] == "rate", "amount"].unique()))
 
@@ -150,10 +156,14 @@ def dose(last: pd.DataFrame, main: str = additive.MAIN) -> go.Figure:
 
 
 def where(last: pd.DataFrame, share: str = additive.CONTROLLED[0], main: str = additive.MAIN) -> go.Figure:
-    """The gain of one front by what of it is carried over, every seed a dot, a panel a corpus."""
-    here = last[(last["front"] == main) & (last["share"] == share) & last["gain"].notna()]
+    """The gain of one front by what of it is carried over, every seed a dot, a panel a corpus; and that of an
+    initialisation which is only wider.
+    """
+    wider = last["front"] == "wider init"
+    last = last.assign(carried=last["carried"].mask(wider, "wider init"))
+    here = last[(wider | (last["front"] == main) & (last["share"] == share)) & last["gain"].notna()]
     corpora, kinds = (list(dict.fromkeys(here[name])) for name in ("corpus", "carried"))
-    kinds.sort(key=list(additive.CARRIED).index)
+    kinds.sort(key=[*additive.CARRIED, "wider init"].index)
     fig = panels(corpora, 400)
     for column, corpus in enumerate(corpora, 1):
         for colour, kind in figures.coloured(kinds):

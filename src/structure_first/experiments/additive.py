@@ -29,6 +29,7 @@ SOURCES["mixture"] = "set+sort+dyck"
 MAIN = "identity"  # of set and identity, tried on code with seeds 500 to 502, the one that a pinch was enough for
 BEST = {"language": "mlp", "code": "mlp", "math": "full"}  # of full, attention and mlp, with seeds 503 to 505
 SHARES = ("0.1 %", "0.3 %", "1 %", "3 %", "10 %", "30 %")
+WIDER = 2 * Recipe.init  # about as wide as a pinch leaves the weights, with nothing learnt
 CONTROLLED = ("1 %", "10 %")  # the claim's largest pinch, and a front in which stage one is surely learnt
 
 
@@ -163,6 +164,7 @@ def cells(scale: str) -> dict[str, Recipe]:
             return recipe
 
         mains = {share: put(SOURCES[MAIN], share, name=MAIN) for share in SHARES}
+        found[f"{corpus} / wider init"] = Recipe(None, None, text, **size.body | {"init": WIDER})
         for share in SHARES:
             put(SOURCES[MAIN], share, "mlp", MAIN)
         for share in CONTROLLED:
@@ -184,7 +186,7 @@ def cells(scale: str) -> dict[str, Recipe]:
 
 
 def tuning(scale: str) -> dict[str, Recipe]:
-    """The baseline at other learning rates, and at GPT-2's scale of embeddings."""
+    """The baseline at other learning rates, at GPT-2's scale of embeddings, and at other scales of weights."""
     size, found = SIZES[scale], {}
     for corpus in size.corpora:
         text, own = size.phase(corpus), size.second.rate
@@ -193,6 +195,8 @@ def tuning(scale: str) -> dict[str, Recipe]:
             found[f"{corpus} / rate {own * factor:g}"] = size.recipe(None, None, replace(text, stage=stage))
         narrow = size.body | {"init_embedding": Recipe.init}
         found[f"{corpus} / embeddings {Recipe.init:g}"] = Recipe(None, None, text, **narrow)
+        for init in (WIDER, 2 * WIDER):
+            found[f"{corpus} / weights {init:g}"] = Recipe(None, None, text, **size.body | {"init": init})
     return found
 
 
