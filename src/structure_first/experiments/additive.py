@@ -6,6 +6,7 @@ sizes are those of Jiang et al. 2026 (semantic stage); at `laptop` a model takes
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 from structure_first.data.registry import defaults
@@ -29,7 +30,6 @@ SOURCES["mixture"] = "set+sort+dyck"
 MAIN = "identity"  # of set and identity, tried on code with seeds 500 to 502, the one that a pinch was enough for
 BEST = {"language": "mlp", "code": "mlp", "math": "full"}  # of full, attention and mlp, with seeds 503 to 505
 SHARES = ("0.1 %", "0.3 %", "1 %", "3 %", "10 %", "30 %")
-WIDER = 2 * Recipe.init  # about as wide as a pinch leaves the weights, with nothing learnt
 CONTROLLED = ("1 %", "10 %")  # the claim's largest pinch, and a front in which stage one is surely learnt
 
 
@@ -87,6 +87,10 @@ class Size:
         shape = self.recipe(None, None, self.phase(corpus)).shape(self.corpora[corpus].vocab, self.context)
         return self.second.batch * 3 * sum(flops.forward_parts(shape, self.context).values())
 
+    def drawn(self, factor: float, text: Phase) -> Recipe:
+        """The text alone, from weights drawn so many times as wide."""
+        return Recipe(None, None, text, **self.body | {"init": factor * self.body.get("init", Recipe.init)})
+
     def recipe(self, first: Phase | None, rules: Transfer | None, second: Phase) -> Recipe:
         return Recipe(first, rules, second, **self.body)
 
@@ -97,7 +101,7 @@ LAPTOP = Size(
         "code": Text("code", "bytes", 256),
         "math": Text("math", "characters", 99),
     },
-    body={"layers": 2, "heads": 4, "width": 64, "init_embedding": 0.1},
+    body={"layers": 2, "heads": 4, "width": 64, "init": 0.08, "init_embedding": 0.1},
     context=128,
     pool=4_200_000,
     second=Stage(steps=1_000, batch=32, rate=1.2e-2, warmup=50, floor=0.1, weight_decay=0.1, held_out=400),
@@ -150,9 +154,10 @@ def spent(recipe: Recipe) -> tuple[int, int]:
     return sequences * made.length, sequences * flops.training(shape, made)
 
 
-def cells(scale: str) -> dict[str, Recipe]:
-    """What goes in front of each corpus, and how much of it is carried over."""
+def cells(scale: str, **body: float) -> dict[str, Recipe]:
+    """What goes in front of each corpus, and how much of it is carried over; `body` is what the models' have else."""
     size, found = SIZES[scale], {}
+    size = replace(size, body={**size.body, **body})
     for corpus in size.corpora:
         text = size.phase(corpus)
         found[f"{corpus} / random init"] = size.recipe(None, None, text)
@@ -164,7 +169,7 @@ def cells(scale: str) -> dict[str, Recipe]:
             return recipe
 
         mains = {share: put(SOURCES[MAIN], share, name=MAIN) for share in SHARES}
-        found[f"{corpus} / wider init"] = Recipe(None, None, text, **size.body | {"init": WIDER})
+        found[f"{corpus} / wider init"] = size.drawn(2, text)
         for share in SHARES:
             put(SOURCES[MAIN], share, "mlp", MAIN)
         for share in CONTROLLED:
@@ -195,8 +200,9 @@ def tuning(scale: str) -> dict[str, Recipe]:
             found[f"{corpus} / rate {own * factor:g}"] = size.recipe(None, None, replace(text, stage=stage))
         narrow = size.body | {"init_embedding": Recipe.init}
         found[f"{corpus} / embeddings {Recipe.init:g}"] = Recipe(None, None, text, **narrow)
-        for init in (WIDER, 2 * WIDER):
-            found[f"{corpus} / weights {init:g}"] = Recipe(None, None, text, **size.body | {"init": init})
+        for factor in (0.25, 0.5, 2.0):
+            recipe = size.drawn(factor, text)
+            found[f"{corpus} / weights {recipe.init:g}"] = recipe
     return found
 
 
@@ -208,6 +214,13 @@ EXPERIMENT = Experiment(
     first_seed=503,
     live=("code / random init", f"code / {MAIN} 1 % / mlp", "code / text 1 %"),
     live_seeds=range(600, 602),
+)
+UNTUNED = replace(
+    EXPERIMENT,
+    name="additive_untuned",
+    asks="What does a pinch seem to be worth to a baseline whose weights start at a much wider model's scale?",
+    cells=partial(cells, init=Recipe.init),
+    live=(),
 )
 TUNING = Experiment(
     name="additive_tuning",

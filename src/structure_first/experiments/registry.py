@@ -10,6 +10,7 @@ EXPERIMENTS = {
         skills.EXPERIMENT,
         additive.EXPERIMENT,
         additive.TUNING,
+        additive.UNTUNED,
         substitutive.EXPERIMENT,
     )
 }
