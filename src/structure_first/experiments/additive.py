@@ -28,7 +28,7 @@ CARRIED = {
 SOURCES = {name: name for name in ("set", "identity", "sort", "union", "dyck", "dyck_shuffle", "eca")}
 SOURCES["mixture"] = "set+sort+dyck"
 MAIN = "identity"  # of set and identity, tried on code with seeds 500 to 502, the one that a pinch was enough for
-BEST = {"language": "mlp", "code": "mlp", "math": "full"}  # of full, attention and mlp, with seeds 503 to 505
+BEST = {"language": "mlp", "code": "mlp", "math": "full"}  # of full, attention and mlp, untuned, on seeds 503 to 505
 SHARES = ("0.1 %", "0.3 %", "1 %", "3 %", "10 %", "30 %")
 CONTROLLED = ("1 %", "10 %")  # the claim's largest pinch, and a front in which stage one is surely learnt
 
@@ -211,7 +211,7 @@ EXPERIMENT = Experiment(
     asks="Does a pinch of structure in front of a fixed corpus lower the loss?",
     cells=cells,
     seeds={"smoke": 1, "laptop": 6, "gpu": 3, "paper": 3},
-    first_seed=503,
+    first_seed=506,  # the search for what goes across used those below
     live=("code / random init", f"code / {MAIN} 1 % / mlp", "code / text 1 %"),
     live_seeds=range(600, 602),
 )
@@ -220,6 +220,7 @@ UNTUNED = replace(
     name="additive_untuned",
     asks="What does a pinch seem to be worth to a baseline whose weights start at a much wider model's scale?",
     cells=partial(cells, init=Recipe.init),
+    first_seed=503,
     live=(),
 )
 TUNING = Experiment(
