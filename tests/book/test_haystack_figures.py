@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from structure_first.book import figures, haystack_figures
+from structure_first.errors import UserError
 from structure_first.evidence import attention
 from structure_first.evidence.statistics import final
 from structure_first.experiments import haystack
@@ -18,6 +19,12 @@ CELLS = ["random init", "identity attention"]
 def ran(tmp_path_factory):
     out = tmp_path_factory.mktemp("live")
     return run(haystack.EXPERIMENT, "smoke", (100, 101), out, workers=1, cells=CELLS), out
+
+
+def test_without_results_a_chapter_says_how_to_get_them(ran):
+    assert haystack_figures.largest_scale(ran[0]) == "smoke"
+    with pytest.raises(UserError, match="no results are stored for this chapter; restore book/results or make them"):
+        haystack_figures.largest_scale(ran[0][:0])
 
 
 def test_every_seed_is_drawn_beside_the_guesser(ran):

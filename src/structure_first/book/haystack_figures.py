@@ -16,6 +16,7 @@ from plotly.subplots import make_subplots
 from structure_first.book import figures
 from structure_first.data.batch import Source
 from structure_first.data.diagnostics import KEY, QUERY
+from structure_first.errors import UserError
 from structure_first.evidence import attention
 from structure_first.evidence.claims import SCALES
 from structure_first.evidence.statistics import final, share_interval, steps_to
@@ -52,8 +53,13 @@ BOTH_WAYS = ((0, "rgba(213,94,0,1)"), (0.5, "rgba(213,94,0,0)"), (0.5, "rgba(15,
 
 
 def largest_scale(rows: pd.DataFrame) -> str:
-    """The largest scale that has rows."""
-    return next(scale for scale in SCALES if (rows["scale"] == scale).any())
+    """The largest scale that has rows; raises `UserError` where nothing is stored."""
+    found = [scale for scale in SCALES if (rows["scale"] == scale).any()]
+    if not found:
+        raise UserError(
+            "no results are stored for this chapter; restore book/results or make them: structure-first run"
+        )
+    return found[0]
 
 
 def part(times: pd.Series, cells: Sequence[str]) -> pd.Series:
