@@ -23,7 +23,7 @@ def ran(tmp_path_factory):
 
 def test_without_results_a_chapter_says_how_to_get_them(ran):
     assert haystack_figures.largest_scale(ran[0]) == "smoke"
-    with pytest.raises(UserError, match="no results are stored for this chapter; restore book/results or make them"):
+    with pytest.raises(UserError, match="this chapter has no stored results; restore book/results or make them"):
         haystack_figures.largest_scale(ran[0][:0])
 
 

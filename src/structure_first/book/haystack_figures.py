@@ -56,9 +56,7 @@ def largest_scale(rows: pd.DataFrame) -> str:
     """The largest scale that has rows; raises `UserError` where nothing is stored."""
     found = [scale for scale in SCALES if (rows["scale"] == scale).any()]
     if not found:
-        raise UserError(
-            "no results are stored for this chapter; restore book/results or make them: structure-first run"
-        )
+        raise UserError("this chapter has no stored results; restore book/results or make them: structure-first run")
     return found[0]
 
 
