@@ -145,10 +145,12 @@ def test_the_gain_by_budget_is_over_the_same_share():
 
 
 def test_the_tuning_has_a_line_a_corpus():
-    cells = {"code / rate 0.006": 2.0, "code / rate 0.003": 2.1, "code / embeddings 0.02": 2.2}
+    cells = {"code / rate 0.012": 2.0, "code / rate 0.003": 2.1, "code / embeddings 0.02": 2.2}
+    cells |= {"code / weights 0.04": 2.3}
     rows = pd.DataFrame([row("t", cell, 0, 10, "loss", loss) for cell, loss in cells.items()], columns=list(COLUMNS))
-    line, cross = text_figures.tuned(rows).data
-    assert list(line.x) == [0.003, 0.006] and list(line.y) == [2.1, 2.0] and list(cross.y) == [2.2]
+    rates, cross, weights = text_figures.tuned(rows).data
+    assert (list(rates.x), list(rates.y)) == ([0.003, 0.012], [2.1, 2.0]) and list(cross.y) == [2.2]
+    assert (list(weights.x), list(weights.y)) == ([0.04, 0.08], [2.3, 2.0]), "what all runs have is a point of both"
 
 
 @pytest.mark.parametrize("code", SOLUTIONS["05_a_pinch_of_structure"])

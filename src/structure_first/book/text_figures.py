@@ -11,6 +11,7 @@ from structure_first.book import figures
 from structure_first.evidence.claims import Entry
 from structure_first.evidence.statistics import final, fraction, interval, reached_at
 from structure_first.experiments import additive, substitutive
+from structure_first.experiments.recipe import Recipe
 
 NAME = r"^(?P<corpus>.+?) / (?P<front>.+?)(?: (?P<share>[\d.]+ %))?(?: / (?P<carried>[a-z ]+))?$"
 PAPER = {
@@ -63,39 +64,43 @@ def panels(corpora: Sequence[str], height: int, **layout) -> go.Figure:
 
 
 def tuned(rows: pd.DataFrame) -> go.Figure:
-    """The baseline's final loss against its learning rate, a line a corpus; crosses have GPT-2's small embeddings,
-    squares wider weights.
+    """The baseline's final loss against its learning rate, and against the deviation of its first weights, a line a
+    corpus; a cross has GPT-2's small embeddings.
     """
     last = final(rows, "loss").reset_index()
     names = last["cell"].str.extract(r"^(?P<corpus>.+?) / (?P<what>rate|embeddings|weights) (?P<amount>.+)$")
     last = last.join(names.assign(amount=names["amount"].astype(float)))
-    fig = figures.plain(380, xaxis_title="learning rate", yaxis_title="final loss, nats a token")
     size = additive.SIZES[rows["scale"].iloc[0]]
-    for (corpus, part), colour in zip(last.groupby("corpus", sort=False), figures.PALETTE, strict=False):
-        rates = part[part["what"] == "rate"].sort_values("amount")
-        others = part[part["what"] != "rate"]
-        fig.add_scatter(
-            x=rates["amount"],
-            y=rates["value"].round(4),
-            name=corpus,
-            mode="lines+markers",
-            line={"color": colour},
-            hovertemplate=f"{corpus}, rate %{{x}}: %{{y:.3f}} nats<extra></extra>",
-        )
-        fig.add_scatter(
-            x=[size.second.rate] * len(others),
-            y=others["value"].round(4),
-            mode="markers",
-            marker={
-                "symbol": others["what"].map({"embeddings": "x", "weights": "square-open"}),
-                "size": 9,
-                "color": colour,
-            },
-            text=others["what"] + " of " + others["amount"].astype(str),
-            showlegend=False,
-            hovertemplate=f"{corpus}, %{{text}}: %{{y:.3f}} nats<extra></extra>",
-        )
-    return fig.update_xaxes(type="log", tickvals=sorted(last.loc[last["what"] == "rate", "amount"].unique()))
+    own = {"rate": size.second.rate, "weights": size.body.get("init", Recipe.init)}
+    base = last[(last["what"] == "rate") & (last["amount"] == own["rate"])]
+    narrow = last[last["what"] == "embeddings"].assign(what="rate", amount=own["rate"], symbol="x")
+    swept = last[last["what"] != "embeddings"].assign(symbol="circle")
+    swept = pd.concat([swept, base.assign(what="weights", amount=own["weights"], symbol="circle")])
+    fig = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.06)
+    fig.update_layout(template=figures.TEMPLATE, height=400, legend={"y": 1.1})
+    for column, (what, title) in enumerate({"rate": "learning rate", "weights": "first weights' deviation"}.items(), 1):
+        for colour, corpus in figures.coloured(dict.fromkeys(last["corpus"])):
+            for part, mode in ((swept, "lines+markers"), (narrow, "markers")):
+                part = part[(part["what"] == what) & (part["corpus"] == corpus)].sort_values("amount")
+                if part.empty:
+                    continue
+                fig.add_scatter(
+                    x=part["amount"],
+                    y=part["value"].round(4),
+                    name=corpus,
+                    legendgroup=corpus,
+                    mode=mode,
+                    marker={"color": colour, "symbol": part["symbol"], "size": 8},
+                    line={"color": colour},
+                    text=part["cell"],
+                    hovertemplate="%{text}: %{y:.3f} nats<extra></extra>",
+                    showlegend=column == 1 and mode == "lines+markers",
+                    row=1,
+                    col=column,
+                )
+        ticks = sorted(swept.loc[swept["what"] == what, "amount"].unique())
+        fig.update_xaxes(type="log", tickvals=ticks, title=title, col=column)
+    return fig.update_yaxes(title="final loss, nats a token", col=1)
 
 
 def line(
