@@ -293,6 +293,7 @@ def claims(
         return
     for entry in entries:
         measured = "" if entry.measured is None else f"{entry.measured:+.3f} [{entry.low:+.3f}, {entry.high:+.3f}]"
+        measured = measured.replace("-inf", "none")  # not even all of the text was enough
         scale = "" if entry.scale is None else f"{entry.scale}, {entry.seeds} seeds"
         typer.echo(f"{entry.id:13} {entry.verdict:15} {measured:26} {scale:18} {entry.statement}")
 
