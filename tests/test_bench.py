@@ -13,6 +13,7 @@ from structure_first.data.registry import PROCEDURAL
 from structure_first.experiments.speed import program
 from structure_first.model.transformer import Transformer
 from structure_first.model.weights import to_hf
+from structure_first.training.devices import cores
 from structure_first.training.loop import Run, predict
 from structure_first.training.stream import Stream
 
@@ -36,7 +37,9 @@ def test_quick_prints_every_ratio(said: str):
     assert set(PROCEDURAL) <= set(listed)
     assert len(re.findall(r"\d x$", said, re.MULTILINE)) == 3  # the generators that have a plain peer
     ratios = RATIO.findall(said[: said.index("Bytes, packed")])
-    assert len(ratios) >= 4 and len(ratios) % 2 == 0
+    steps = RATIO.findall(said[said.index("Optimizer steps") : said.index("The grid: ")])
+    threads = len({1, cores()})
+    assert len(steps) == threads + (threads + 1) and len(ratios) > len(steps)  # a step; and as one program, or split
     assert all(float(low) <= float(middle) <= float(high) for middle, low, high in ratios)
 
 
