@@ -292,10 +292,8 @@ def claims(
         typer.echo(json.dumps(book.as_json(entries), indent=2))
         return
     for entry in entries:
-        measured = "" if entry.measured is None else f"{entry.measured:+.3f} [{entry.low:+.3f}, {entry.high:+.3f}]"
-        measured = measured.replace("-inf", "none")  # not even all of the text was enough
         scale = "" if entry.scale is None else f"{entry.scale}, {entry.seeds} seeds"
-        typer.echo(f"{entry.id:13} {entry.verdict:15} {measured:26} {scale:18} {entry.statement}")
+        typer.echo(f"{entry.id:13} {entry.verdict:15} {entry.gain(ends='[{}, {}]'):26} {scale:18} {entry.statement}")
 
 
 @app.command()

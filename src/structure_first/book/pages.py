@@ -25,10 +25,9 @@ def measured(entry: Entry, query: dict | None) -> str:
     if entry.measured is None or not query:
         return ""
     what = "share of the text saved" if query.get("saved") else query["metric"]
-    gain = f"{what} {entry.measured:+.2f} ({entry.low:+.2f} to {entry.high:+.2f})".replace("-inf", "none")
     compared = ", ".join(f"{treated} over {control}" for treated, control in query["compare"])
     weakest = {1: "", 2: "the weaker of "}.get(len(query["compare"]), "the weakest of ")
-    return f"{gain}: {weakest}{compared}; {entry.seeds} seeds, {entry.scale}"
+    return f"{what} {entry.gain(2)}: {weakest}{compared}; {entry.seeds} seeds, {entry.scale}"
 
 
 def verdict(entry: Entry) -> str:

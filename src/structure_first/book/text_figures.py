@@ -11,7 +11,6 @@ from structure_first.book import figures
 from structure_first.evidence.claims import Entry
 from structure_first.evidence.statistics import final, fraction, interval, reached_at
 from structure_first.experiments import additive, substitutive
-from structure_first.experiments.recipe import Recipe
 
 NAME = r"^(?P<corpus>.+?) / (?P<front>.+?)(?: (?P<share>[\d.]+ %))?(?: / (?P<carried>[a-z ]+))?$"
 PAPER = {
@@ -71,7 +70,7 @@ def tuned(rows: pd.DataFrame) -> go.Figure:
     names = last["cell"].str.extract(r"^(?P<corpus>.+?) / (?P<what>rate|embeddings|weights) (?P<amount>.+)$")
     last = last.join(names.assign(amount=names["amount"].astype(float)))
     size = additive.SIZES[rows["scale"].iloc[0]]
-    own = {"rate": size.second.rate, "weights": size.body.get("init", Recipe.init)}
+    own = {"rate": size.second.rate, "weights": size.init}
     base = last[(last["what"] == "rate") & (last["amount"] == own["rate"])]
     narrow = last[last["what"] == "embeddings"].assign(what="rate", amount=own["rate"], symbol="x")
     swept = last[last["what"] != "embeddings"].assign(symbol="circle")
@@ -360,9 +359,7 @@ def answers(entries: Sequence[Entry], ids: Sequence[str], unit: str = "nats a to
     lines = {
         entry.statement: {
             "paper": entry.paper,
-            f"measured, {unit}": ""
-            if entry.measured is None
-            else f"{entry.measured:+.3f} ({entry.low:+.3f} to {entry.high:+.3f})".replace("-inf", "none"),
+            f"measured, {unit}": entry.gain(),
             "seeds": entry.seeds or "",
             "verdict": entry.verdict,
         }

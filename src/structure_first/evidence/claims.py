@@ -31,6 +31,13 @@ class Entry:
     scale: str | None = None
     verdict: str = "not yet run"
 
+    def gain(self, digits: int = 3, ends: str = "({} to {})") -> str:
+        """The gain and its interval, `none` for what not even all of the text was enough for; empty if not yet run."""
+        if self.measured is None:
+            return ""
+        middle, *both = (f"{value:+.{digits}f}" for value in (self.measured, self.low, self.high))
+        return f"{middle} {ends.format(*both)}".replace("-inf", "none")
+
 
 def ledger(claims: Path, results: Path) -> list[Entry]:
     """Every claim of the file `claims`, answered from the stores under `results`; raises `UserError` if broken."""

@@ -87,9 +87,14 @@ class Size:
         shape = self.recipe(None, None, self.phase(corpus)).shape(self.corpora[corpus].vocab, self.context)
         return self.second.batch * 3 * sum(flops.forward_parts(shape, self.context).values())
 
+    @property
+    def init(self) -> float:
+        """The deviation of fresh weights."""
+        return self.body.get("init", Recipe.init)
+
     def drawn(self, factor: float, text: Phase) -> Recipe:
         """The text alone, from weights drawn so many times as wide."""
-        return Recipe(None, None, text, **self.body | {"init": factor * self.body.get("init", Recipe.init)})
+        return Recipe(None, None, text, **self.body | {"init": factor * self.init})
 
     def recipe(self, first: Phase | None, rules: Transfer | None, second: Phase) -> Recipe:
         return Recipe(first, rules, second, **self.body)
