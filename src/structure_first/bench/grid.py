@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from structure_first.bench.sides import Side, Sizes, Take, by_steps, compare, ending, judged, programs, table
+from structure_first.bench.sides import Side, Sizes, Take, beside, by_steps, ending, judged, programs, table
 from structure_first.data.batch import Batch
 from structure_first.errors import UserError
 from structure_first.evidence.traffic import settle
@@ -145,10 +145,8 @@ def rates(sizes: Sizes, models: int, cuda: bool) -> None:
     with ending(one, peer, *at_once.values()):
         for threads in [cores()] if cuda else sorted({1, cores()}):
             whole = threads == cores()
-            names = list(at_once)[: None if whole else 1]
-            sides = [one, peer, *(at_once[name] for name in names)]
-            alone, theirs, *together = compare(sides, sizes.scale, threads, sizes)
-            for name, mine in zip(names, together, strict=True):
+            alone, theirs, together = beside(one, peer, at_once, sizes.scale, threads, sizes)
+            for name, mine in together.items():
                 case = (name, f"{threads}")
                 against_one.append(case + judged(mine, alone, TARGET_ONE if whole and not cuda else None))
                 against_trainer.append(case + judged(mine, theirs, TARGET_TRAINER if cuda else None))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
+from itertools import islice
 from multiprocessing.connection import Connection
 from statistics import median
 from time import perf_counter, sleep
@@ -160,6 +161,15 @@ def compare(sides: list[Side], case: Any, threads: int, sizes: Sizes) -> list[li
             sleep(min(0.2, sizes.seconds))  # the threads of the side before stop spinning
             found.append(side.rate(case, threads))
     return rates
+
+
+def beside(
+    one: Side, peer: Side, at_once: dict[str, Side], case: Any, threads: int, sizes: Sizes
+) -> tuple[list[float], list[float], dict[str, list[float]]]:
+    """The rates of one model, of the peer, and of the ways of `programs` that take no more than so many threads."""
+    ways = at_once if threads == cores() else dict(islice(at_once.items(), 1))
+    alone, theirs, *together = compare([one, peer, *ways.values()], case, threads, sizes)
+    return alone, theirs, dict(zip(ways, together, strict=True))
 
 
 def judged(ours: list[float], theirs: list[float], target: float | None) -> tuple[str, ...]:

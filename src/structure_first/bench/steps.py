@@ -10,7 +10,7 @@ from functools import partial
 
 import torch
 
-from structure_first.bench.sides import Side, Sizes, Take, by_steps, compare, ending, judged, programs, table
+from structure_first.bench.sides import Side, Sizes, Take, beside, by_steps, ending, judged, programs, table
 from structure_first.data.registry import source
 from structure_first.errors import UserError
 from structure_first.model.transformer import Shape, Transformer
@@ -63,13 +63,11 @@ def report(sizes: Sizes) -> None:
     with ending(one, peer, *at_once.values()):
         for threads in sorted({1, cores()}):
             whole = threads == cores()
-            names = list(at_once)[: None if whole else 1]
-            sides = [one, peer, *(at_once[name] for name in names)]
             for pairs in sizes.pairs:
-                alone, theirs, *together = compare(sides, pairs, threads, sizes)
+                alone, theirs, together = beside(one, peer, at_once, pairs, threads, sizes)
                 case = (f"{pairs} pairs", f"{threads}")
                 steps.append(case + judged(alone, theirs, TARGET_STEP))
-                for name, mine in zip(names, together, strict=True):
+                for name, mine in together.items():
                     seeds.append((*case, name, *judged(mine, alone, TARGET_REPLICAS if whole else None)))
     head = ("haystack", "threads", "ours", "transformers", "target", "met", "ratio, median (range)")
     table(f"Optimizer steps a second, batch {sizes.batch}, float32", head, steps)
