@@ -43,6 +43,7 @@ SIZE = (
     "dyck embeddings",
     "identity attention",
     "identity attention permuted",
+    "tuned init",
     "wide tied init",
     "wide init",
     "random init",

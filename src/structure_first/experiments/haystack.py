@@ -16,6 +16,7 @@ MEAN = Transfer(embeddings="mean")  # the paper's rule for the diagnostics
 PERMUTED = Transfer(attention="permute", mlp="permute", norms="permute", positions="permute", embeddings="resample")
 # GPT-2's 0.02 is for a width of 768 and more; at width 16 it is a twelfth of this, near which stage ones end.
 WIDE = Recipe.width**-0.5
+TUNED = {"init": WIDE, "init_embedding": 4 * WIDE}  # the best of `tuning`, for a model whose head is tied
 GROUPS = ("attention", "mlp", "norms", "positions")
 
 DYCK = {"k": 64, "length": 32}
@@ -73,6 +74,7 @@ def cells(scale: str) -> dict[str, Recipe]:
     found["wide init"] = Recipe(None, None, task, init=WIDE)
     found["tied init"] = Recipe(None, None, replace(task, tied=True))
     found["wide tied init"] = Recipe(None, None, replace(task, tied=True), init=WIDE)
+    found["tuned init"] = Recipe(None, None, replace(task, tied=True), **TUNED)
     found["dyck"] = Recipe(warm["dyck"], FULL, task)
     found["dyck mean"] = Recipe(warm["dyck"], MEAN, task)
     for name in ("dyck", "identity", "set"):
@@ -116,6 +118,19 @@ def search(scale: str) -> dict[str, Recipe]:
     return found
 
 
+def tuning(scale: str) -> dict[str, Recipe]:
+    """The diagnostic alone from weights, embeddings and positions of other widths, its head tied or not."""
+    if scale != "laptop":
+        return {}
+    found = {}
+    for tied in (False, True):
+        for weights in (Recipe.init, WIDE, 2 * WIDE):
+            for embeddings in (Recipe.init, WIDE, 4 * WIDE, 8 * WIDE):
+                recipe = Recipe(None, None, replace(second(scale), tied=tied), init=weights, init_embedding=embeddings)
+                found[f"weights {weights:g} / embeddings {embeddings:g}{' / tied' if tied else ''}"] = recipe
+    return found
+
+
 EXPERIMENT = Experiment(
     name="haystack",
     asks="Does a warm-up on Dyck words make context recall jump?",
@@ -130,4 +145,11 @@ SEARCH = Experiment(
     asks="Under which settings does Dyck make context recall jump?",
     cells=search,
     seeds={"smoke": 1, "laptop": 4, "gpu": 4, "paper": 4},
+)
+TUNING = Experiment(
+    name="haystack_tuning",
+    asks="From which initialisation does the diagnostic alone learn most?",
+    cells=tuning,
+    seeds={"smoke": 1, "laptop": 2, "gpu": 2, "paper": 2},
+    first_seed=50,  # of no seed above
 )

@@ -7,6 +7,7 @@ EXPERIMENTS = {
     for each in (
         haystack.EXPERIMENT,
         haystack.SEARCH,
+        haystack.TUNING,
         skills.EXPERIMENT,
         additive.EXPERIMENT,
         additive.TUNING,
