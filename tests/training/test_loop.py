@@ -10,7 +10,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from structure_first.data.batch import Batch
 from structure_first.data.registry import source
 from structure_first.errors import UserError
 from structure_first.model.transformer import Shape, Transformer
@@ -124,6 +127,43 @@ def test_an_evaluation_holds_so_many_logits_at_once_and_measures_the_same(monkey
     assert len(sizes) == calls and max(sizes) <= max(most, COPY.window * COPY.vocab)
     for metric, values in expected.items():
         torch.testing.assert_close(found[metric], values)
+
+
+@pytest.mark.parametrize(("name", "passes"), [("haystack", 2), ("stack", 1), ("dyck", 1)])
+def test_a_step_in_halves_is_the_step_of_the_whole(monkeypatch, name, passes):
+    of = source(name) if name != "dyck" else source(name, length=16, k=4)
+    model = Transformer(Shape(of.vocab, of.length - 1), (0, 1))
+    batch = Stream(of, 33, model.seeds, "halved")(0)
+    monkeypatch.setattr(loop, "HALVED", 0)
+    assert len(loop.halves(batch)) == passes
+    gradients = []
+    for way in (lambda batch: [batch], loop.halves):
+        monkeypatch.setattr(loop, "halves", way)
+        run = loop.Run(model, of, STAGE, "halved")
+        run.optimizer.zero_grad()
+        run._backward(batch, of)
+        gradients.append([parameter.grad for parameter in model.parameters()])
+        run.optimizer.zero_grad()
+    for whole, halved in zip(*gradients, strict=True):
+        torch.testing.assert_close(halved, whole, rtol=1e-4, atol=1e-6)
+
+
+@given(st.data())
+def test_halves_lose_no_loss(data):
+    replicas, count, time = (data.draw(st.integers(1, most)) for most in (3, 9, 12))
+    mask = torch.tensor(data.draw(st.lists(st.booleans(), min_size=replicas * count * time, max_size=10**4)))
+    mask = mask[: replicas * count * time].view(replicas, count, time)
+    tokens = torch.arange(mask.numel()).view(mask.shape)  # each is of one place
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "HALVED", 0)
+        found = loop.halves(Batch(tokens, mask))
+    kept = torch.cat([part.tokens[part.loss_mask] for part in found])
+    assert sorted(kept.tolist()) == tokens[mask].tolist()
+    for part in found:
+        assert part.tokens.shape == part.loss_mask.shape and part.tokens.shape[-1] >= min(2, time)
+        assert torch.equal(part.tokens // time, part.tokens[..., :1] // time + torch.zeros_like(part.tokens))
+        owners = part.tokens[..., 0] // (time * count)
+        assert torch.equal(owners, torch.arange(replicas)[:, None].expand_as(owners))
 
 
 def test_the_batch_of_a_step_depends_on_seed_and_step_alone():
