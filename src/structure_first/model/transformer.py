@@ -85,7 +85,7 @@ class Norm(nn.Module):
 
     def forward(self, x: Float[Tensor, "replica batch time width"]) -> Float[Tensor, "replica batch time width"]:
         if len(x) == 1:
-            return F.layer_norm(x, x.shape[-1:], self.scale[0], self.shift[0], eps=1e-5)
+            return F.layer_norm(x, x.shape[-1:], self.scale.view(-1), self.shift.view(-1), eps=1e-5)
         scale, shift = (rearrange(p, "replica width -> replica 1 1 width") for p in (self.scale, self.shift))
         return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-5), scale)
 
