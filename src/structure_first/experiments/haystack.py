@@ -17,6 +17,7 @@ PERMUTED = Transfer(attention="permute", mlp="permute", norms="permute", positio
 # GPT-2's 0.02 is for a width of 768 and more; at width 16 it is a twelfth of this, near which stage ones end.
 WIDE = Recipe.width**-0.5
 TUNED = {"init": WIDE, "init_embedding": 4 * WIDE}  # the best of `tuning`, for a model whose head is tied
+TUNED_RATE = 4e-3  # and the best rate for it
 GROUPS = ("attention", "mlp", "norms", "positions")
 
 DYCK = {"k": 64, "length": 32}
@@ -76,6 +77,10 @@ def cells(scale: str) -> dict[str, Recipe]:
     found["wide tied init"] = Recipe(None, None, replace(task, tied=True), init=WIDE)
     found["tuned init"] = Recipe(None, None, replace(task, tied=True), **TUNED)
     found["dyck"] = Recipe(warm["dyck"], FULL, task)
+    faster = replace(task, stage=replace(task.stage, rate=TUNED_RATE))
+    found[f"random init at {TUNED_RATE:g}"] = Recipe(None, None, faster)
+    found[f"tuned init at {TUNED_RATE:g}"] = Recipe(None, None, replace(faster, tied=True), **TUNED)
+    found[f"dyck at {TUNED_RATE:g}"] = Recipe(warm["dyck"], FULL, faster)
     found["dyck mean"] = Recipe(warm["dyck"], MEAN, task)
     for name in ("dyck", "identity", "set"):
         if name != "dyck":
@@ -119,7 +124,7 @@ def search(scale: str) -> dict[str, Recipe]:
 
 
 def tuning(scale: str) -> dict[str, Recipe]:
-    """The diagnostic alone from weights, embeddings and positions of other widths, its head tied or not."""
+    """The diagnostic alone from weights and embeddings of other widths, tied or not; the best at other rates."""
     if scale != "laptop":
         return {}
     found = {}
@@ -128,6 +133,10 @@ def tuning(scale: str) -> dict[str, Recipe]:
             for embeddings in (Recipe.init, WIDE, 4 * WIDE, 8 * WIDE):
                 recipe = Recipe(None, None, replace(second(scale), tied=tied), init=weights, init_embedding=embeddings)
                 found[f"weights {weights:g} / embeddings {embeddings:g}{' / tied' if tied else ''}"] = recipe
+    for rate in (5e-4, 2e-3, 4e-3, 8e-3):
+        task = replace(second(scale), tied=True)
+        faster = replace(task, stage=replace(task.stage, rate=rate))
+        found[f"the best of these / rate {rate:g}"] = Recipe(None, None, faster, **TUNED)
     return found
 
 
