@@ -189,6 +189,7 @@ def _run(name: str, path: Path, scale: str, work: Path, cwd: Path):
                 progress_bar=False,
                 cwd=cwd,
                 config=Config(KernelManager=sockets),
+                extra_arguments=["--log-level=CRITICAL"],  # it calls its own shutdown an error
             )
     except PapermillExecutionError as error:
         log = _log(work, Path(name).name, "\n".join(error.traceback))
