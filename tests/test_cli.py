@@ -278,7 +278,8 @@ def test_measured_claims_stand_in_the_table(command, tmp_path):
 
 def test_a_missing_or_broken_ledger_is_one_line(command, tmp_path):
     missing = tmp_path / "claims.yml"
-    assert "cannot read the claims" in command.fails("claims", "--ledger", missing, "--results", tmp_path)
+    said = command.fails("claims", "--ledger", missing, "--results", tmp_path)
+    assert "cannot read the claims" in said and "--ledger" in said
     missing.write_text("- id: [")
     assert "cannot read the claims" in command.fails("claims", "--ledger", missing, "--results", tmp_path)
 

@@ -43,6 +43,9 @@ def ledger(claims: Path, results: Path) -> list[Entry]:
     """Every claim of the file `claims`, answered from the stores under `results`; raises `UserError` if broken."""
     try:
         return [_answer(claim, Path(results)) for claim in yaml.safe_load(Path(claims).read_text())]
+    except FileNotFoundError:
+        hint = "go to the folder of the book, or name the list with --ledger"
+        raise UserError(f"cannot read the claims in {claims}: there is no such file; {hint}") from None
     except KeyError as error:
         raise UserError(f"cannot read the claims in {claims}: a claim or its query lacks {error}") from None
     except (OSError, yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
