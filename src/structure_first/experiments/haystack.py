@@ -4,7 +4,9 @@ At scales `gpu` and `paper` stage two is the paper's (Jiang et al. 2026, algorit
 cores carry, and stage one what the search in this file found to work.
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import product
 
 from structure_first.experiments.recipe import Experiment, Phase, Recipe
 from structure_first.model.transfer import Transfer
@@ -123,19 +125,24 @@ def search(scale: str) -> dict[str, Recipe]:
     return found
 
 
+def beginnings(task: Phase, widths: Iterable[float], embeddings: Iterable[float]) -> dict[str, Recipe]:
+    """A diagnostic alone, from fresh weights and embeddings of several widths, the head tied or not."""
+    return {
+        f"weights {weights:g} / embeddings {embedding:g}{' / tied' * tied}": Recipe(
+            None, None, replace(task, tied=tied), init=weights, init_embedding=embedding
+        )
+        for tied, weights, embedding in product((False, True), widths, embeddings)
+    }
+
+
 def tuning(scale: str) -> dict[str, Recipe]:
-    """The diagnostic alone from weights and embeddings of other widths, tied or not; the best at other rates."""
+    """The best beginning without a stage one: the widths first, then the rate."""
     if scale != "laptop":
         return {}
-    found = {}
-    for tied in (False, True):
-        for weights in (Recipe.init, WIDE, 2 * WIDE):
-            for embeddings in (Recipe.init, WIDE, 4 * WIDE, 8 * WIDE):
-                recipe = Recipe(None, None, replace(second(scale), tied=tied), init=weights, init_embedding=embeddings)
-                found[f"weights {weights:g} / embeddings {embeddings:g}{' / tied' if tied else ''}"] = recipe
+    task = second(scale)
+    found = beginnings(task, (Recipe.init, WIDE, 2 * WIDE), (Recipe.init, WIDE, 4 * WIDE, 8 * WIDE))
     for rate in (5e-4, 2e-3, 4e-3, 8e-3):
-        task = replace(second(scale), tied=True)
-        faster = replace(task, stage=replace(task.stage, rate=rate))
+        faster = replace(task, tied=True, stage=replace(task.stage, rate=rate))
         found[f"the best of these / rate {rate:g}"] = Recipe(None, None, faster, **TUNED)
     return found
 

@@ -9,6 +9,7 @@ EXPERIMENTS = {
         haystack.SEARCH,
         haystack.TUNING,
         skills.EXPERIMENT,
+        skills.TUNING,
         additive.EXPERIMENT,
         additive.TUNING,
         additive.UNTUNED,

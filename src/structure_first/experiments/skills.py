@@ -8,7 +8,7 @@ has, and two cores need a night for all of it.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from structure_first.experiments.haystack import FULL, MEAN, PERMUTED
+from structure_first.experiments.haystack import FULL, MEAN, PERMUTED, WIDE, beginnings
 from structure_first.experiments.recipe import Experiment, Phase, Recipe
 from structure_first.model.transfer import Transfer
 from structure_first.training.stage import Stage
@@ -123,6 +123,17 @@ def cells(scale: str) -> dict[str, Recipe]:
     return found
 
 
+def tuning(scale: str) -> dict[str, Recipe]:
+    """The diagnostics alone, from several beginnings and at two rates: the best is a control of the grid."""
+    found = {}
+    for task, second in diagnostics(scale).items() if scale == "laptop" else ():
+        for factor in (1, 4):
+            stage = replace(second.stage, rate=factor * second.stage.rate)
+            each = beginnings(replace(second, stage=stage), (Recipe.init, WIDE), (Recipe.init, WIDE, 4 * WIDE))
+            found |= {f"{task} / {name} / rate {stage.rate:g}": recipe for name, recipe in each.items()}
+    return found
+
+
 EXPERIMENT = Experiment(
     name="skills",
     asks="What does each kind of structure teach?",
@@ -136,4 +147,11 @@ EXPERIMENT = Experiment(
         "reversed_addition / eca / full",
     ),
     live_seeds=range(400, 404),
+)
+TUNING = Experiment(
+    name="skills_tuning",
+    asks="From which initialisation, and at which rate, does each diagnostic alone learn most?",
+    cells=tuning,
+    seeds={"smoke": 1, "laptop": 2, "gpu": 2, "paper": 2},
+    first_seed=390,  # of no seed above
 )
