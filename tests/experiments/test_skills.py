@@ -17,6 +17,7 @@ def test_the_grid_is_whole(scale):
         names = {tuple(rest) for first, *rest in split if first == task}
         assert {(name, transfer) for name in skills.sources(scale) for transfer in skills.TRANSFERS} < names
         assert {("random init",), ("wide init",), ("longer training",), ("random tokens", "full")} < names
+        assert (("tuned init",) in names) == (scale in ("smoke", "laptop"))  # it was tuned at one scale
         assert any(name.startswith("shuffled ") for name, *_ in names) and any("permuted" in name for name in names)
     assert set(skills.EXPERIMENT.live) <= set(cells)
     assert not set(skills.EXPERIMENT.live_seeds) & set(range(300, 300 + skills.EXPERIMENT.seeds[scale]))
@@ -31,6 +32,15 @@ def test_positions_of_stage_one_reach_through_stage_two(scale, tmp_path):
             before = Job((job.replicas[0].before,), tmp_path)
             assert before.shape.context >= job.shape.context, cell
             assert (before.shape.layers, before.shape.width) == (job.shape.layers, job.shape.width)
+
+
+def test_a_tuned_beginning_is_one_that_was_tried():
+    tried, cells = skills.tuning("laptop"), skills.cells("laptop")
+    assert len(tried) == 5 * 12 * 2
+    for task in DIAGNOSTICS:
+        begun = cells[f"{task} / tuned init"]
+        assert begun in [recipe for name, recipe in tried.items() if name.startswith(f"{task} / ")]
+        assert begun.second.make().name == task and begun.first is None
 
 
 def test_longer_training_spends_stage_ones_updates_on_the_diagnostic():

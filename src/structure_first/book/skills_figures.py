@@ -250,7 +250,7 @@ def controls(found: pd.DataFrame) -> pd.DataFrame:
     permuted = found["transfer"] == "permuted"
     controlled = set(found.loc[changed, "source"].str.removeprefix("shuffled ")) | set(found.loc[permuted, "source"])
     kept = found["source"].isin(controlled) & (found["transfer"] == "full") | permuted | changed
-    none = ["random init", "wide init", "longer training", "random tokens"]
+    none = ["random init", "wide init", "tuned init", "longer training", "random tokens"]
     kept |= found["source"].isin(none)
     shown = found[kept].copy()
     shown.loc[permuted[kept], "source"] += ", permuted"

@@ -6,7 +6,8 @@ has, and two cores need a night for all of it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from structure_first.experiments.haystack import FULL, MEAN, PERMUTED, WIDE, beginnings
 from structure_first.experiments.recipe import Experiment, Phase, Recipe
@@ -22,6 +23,15 @@ TRANSFERS = {
 BRACKETS = (8, 16, 64)  # types, of each language
 
 
+class Beginning(NamedTuple):
+    """Where a diagnostic alone starts from, and how many times its own rate it then has."""
+
+    init: float
+    init_embedding: float
+    tied: bool
+    faster: float
+
+
 @dataclass(frozen=True)
 class Size:
     """How large everything is at a scale."""
@@ -33,6 +43,7 @@ class Size:
     second: Stage
     tasks: Mapping[str, Mapping[str, int]]
     controlled: tuple[str, ...]  # the sources that are shuffled, and whose weights are permuted
+    tuned: Mapping[str, Beginning] = field(default_factory=dict)  # the best of `tuning` for each diagnostic
 
 
 LAPTOP = Size(
@@ -51,6 +62,13 @@ LAPTOP = Size(
         "sorting": {"length": 10, "vocab": 50},
     },
     controlled=("dyck 64", "set"),
+    tuned={
+        "haystack": Beginning(WIDE, 4 * WIDE, tied=True, faster=4),
+        "addition": Beginning(WIDE, Recipe.init, tied=False, faster=4),
+        "reversed_addition": Beginning(WIDE, Recipe.init, tied=False, faster=4),
+        "multiplication": Beginning(WIDE, Recipe.init, tied=False, faster=4),
+        "sorting": Beginning(Recipe.init, WIDE, tied=True, faster=4),
+    },
 )
 SMOKE = replace(
     LAPTOP,
@@ -111,6 +129,11 @@ def cells(scale: str) -> dict[str, Recipe]:
         longer = replace(second, stage=replace(second.stage, steps=second.stage.steps + size.first.steps))
         found[f"{task} / random init"] = Recipe(None, None, second, **body)
         found[f"{task} / wide init"] = Recipe(None, None, second, init=body.get("width", Recipe.width) ** -0.5, **body)
+        if task in size.tuned:
+            init, init_embedding, tied, faster = size.tuned[task]
+            stage = replace(second.stage, rate=faster * second.stage.rate)
+            begun = replace(second, stage=stage, tied=tied)
+            found[f"{task} / tuned init"] = Recipe(None, None, begun, init=init, init_embedding=init_embedding)
         found[f"{task} / longer training"] = Recipe(None, None, longer, **body)
         found[f"{task} / random tokens / full"] = Recipe(noise, TRANSFERS["full"], second, **body)
         for name, first in firsts.items():
