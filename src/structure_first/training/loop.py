@@ -65,13 +65,15 @@ def parts(batch: Batch, size: int) -> Iterator[Batch]:
 
 def halves(batch: Batch) -> list[Batch]:
     """The shorter and the longer half of each replica's sequences, cut where a half bears its last loss: nothing that
-    comes later changes a causal model's loss. Where the halves would be about as long, or are small, the batch, cut.
+    comes later changes a causal model's loss. Where the halves would be about as long, the batch, cut; a small one, whole.
     """
+    if batch.tokens.numel() < HALVED * torch.get_num_threads():
+        return [batch]
     needed = (batch.loss_mask * torch.arange(1, batch.tokens.shape[-1] + 1)).amax(-1)
     ordered, order = needed.sort(stable=True)
     middle = ordered.shape[-1] // 2
     short, long = (max(2, ordered[:, :stop].amax().item()) for stop in (max(1, middle), None))
-    if batch.tokens.numel() < HALVED * torch.get_num_threads() or short > UNLIKE * long:
+    if short > UNLIKE * long:
         return [Batch(*(tensor[..., :long] for tensor in batch))]
     pieces = ((order[:, :middle, None], short), (order[:, middle:, None], long))
     return [Batch(*(tensor.gather(1, at.expand(-1, -1, end)) for tensor in batch)) for at, end in pieces]
