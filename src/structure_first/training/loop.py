@@ -65,7 +65,7 @@ def parts(batch: Batch, size: int) -> Iterator[Batch]:
 
 def halves(batch: Batch) -> list[Batch]:
     """The shorter and the longer half of each replica's sequences, cut where a half bears its last loss: nothing that
-    comes later changes a causal model's loss. Where the halves would be about as long, the batch, cut; a small one, whole.
+    comes later changes a causal model's loss. Where they would be about as long: the batch, cut; a small one whole.
     """
     if batch.tokens.numel() < HALVED * torch.get_num_threads():
         return [batch]
