@@ -20,7 +20,7 @@ from structure_first.errors import UserError
 from structure_first.evidence import attention
 from structure_first.evidence.claims import SCALES
 from structure_first.evidence.statistics import final, share_interval, steps_to
-from structure_first.experiments.haystack import TUNED_RATE
+from structure_first.experiments.haystack import FASTER
 from structure_first.experiments.jobs import Job, initial_model, trained, trained_model
 from structure_first.experiments.recipe import Experiment
 from structure_first.model.transfer import Transfer, transfer
@@ -49,7 +49,7 @@ SIZE = (
     "wide init",
     "random init",
 )
-RACE = tuple(f"{cell}{rate}" for cell in ("dyck", "tuned init", "random init") for rate in ("", f" at {TUNED_RATE:g}"))
+RACE = tuple(f"{cell}{rate}" for cell in ("dyck", "tuned init", "random init") for rate in ("", FASTER))
 LOOKS = ("value → key", "query → key", "query → value")
 KINDS = ("previous token", "induction", "bracket match", *LOOKS, "copying")
 BOTH_WAYS = ((0, "rgba(213,94,0,1)"), (0.5, "rgba(213,94,0,0)"), (0.5, "rgba(15,127,196,0)"), (1, "rgba(15,127,196,1)"))

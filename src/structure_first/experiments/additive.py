@@ -201,8 +201,7 @@ def tuning(scale: str) -> dict[str, Recipe]:
     for corpus in size.corpora:
         text, own = size.phase(corpus), size.second.rate
         for factor in (0.25, 0.5, 1.0, 2.0):
-            stage = replace(text.stage, rate=own * factor)
-            found[f"{corpus} / rate {own * factor:g}"] = size.recipe(None, None, replace(text, stage=stage))
+            found[f"{corpus} / rate {own * factor:g}"] = size.recipe(None, None, text.at(own * factor))
         narrow = size.body | {"init_embedding": Recipe.init}
         found[f"{corpus} / embeddings {Recipe.init:g}"] = Recipe(None, None, text, **narrow)
         for factor in (0.25, 0.5, 2.0):

@@ -20,6 +20,7 @@ PERMUTED = Transfer(attention="permute", mlp="permute", norms="permute", positio
 WIDE = Recipe.width**-0.5
 TUNED = {"init": WIDE, "init_embedding": 4 * WIDE}  # the best of `tuning`, for a model whose head is tied
 TUNED_RATE = 4e-3  # and the best rate for it
+FASTER = f" at {TUNED_RATE:g}"  # how the cells that have it end
 GROUPS = ("attention", "mlp", "norms", "positions")
 
 DYCK = {"k": 64, "length": 32}
@@ -79,10 +80,10 @@ def cells(scale: str) -> dict[str, Recipe]:
     found["wide tied init"] = Recipe(None, None, replace(task, tied=True), init=WIDE)
     found["tuned init"] = Recipe(None, None, replace(task, tied=True), **TUNED)
     found["dyck"] = Recipe(warm["dyck"], FULL, task)
-    faster = replace(task, stage=replace(task.stage, rate=TUNED_RATE))
-    found[f"random init at {TUNED_RATE:g}"] = Recipe(None, None, faster)
-    found[f"tuned init at {TUNED_RATE:g}"] = Recipe(None, None, replace(faster, tied=True), **TUNED)
-    found[f"dyck at {TUNED_RATE:g}"] = Recipe(warm["dyck"], FULL, faster)
+    faster = task.at(TUNED_RATE)
+    found["random init" + FASTER] = Recipe(None, None, faster)
+    found["tuned init" + FASTER] = Recipe(None, None, replace(faster, tied=True), **TUNED)
+    found["dyck" + FASTER] = Recipe(warm["dyck"], FULL, faster)
     found["dyck mean"] = Recipe(warm["dyck"], MEAN, task)
     for name in ("dyck", "identity", "set"):
         if name != "dyck":
@@ -142,8 +143,7 @@ def tuning(scale: str) -> dict[str, Recipe]:
     task = second(scale)
     found = beginnings(task, (Recipe.init, WIDE, 2 * WIDE), (Recipe.init, WIDE, 4 * WIDE, 8 * WIDE))
     for rate in (5e-4, 2e-3, 4e-3, 8e-3):
-        faster = replace(task, tied=True, stage=replace(task.stage, rate=rate))
-        found[f"the best of these / rate {rate:g}"] = Recipe(None, None, faster, **TUNED)
+        found[f"the best of these / rate {rate:g}"] = Recipe(None, None, replace(task.at(rate), tied=True), **TUNED)
     return found
 
 

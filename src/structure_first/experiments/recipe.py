@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -27,6 +27,10 @@ class Phase:
     def label(self) -> str:
         settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())
         return f"{self.source}({settings})"
+
+    def at(self, rate: float) -> "Phase":
+        """The same at another learning rate."""
+        return replace(self, stage=replace(self.stage, rate=rate))
 
     def make(self) -> Source:
         return source(self.source, **self.settings)

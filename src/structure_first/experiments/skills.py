@@ -131,8 +131,7 @@ def cells(scale: str) -> dict[str, Recipe]:
         found[f"{task} / wide init"] = Recipe(None, None, second, init=body.get("width", Recipe.width) ** -0.5, **body)
         if task in size.tuned:
             init, init_embedding, tied, faster = size.tuned[task]
-            stage = replace(second.stage, rate=faster * second.stage.rate)
-            begun = replace(second, stage=stage, tied=tied)
+            begun = replace(second.at(faster * second.stage.rate), tied=tied)
             found[f"{task} / tuned init"] = Recipe(None, None, begun, init=init, init_embedding=init_embedding)
         found[f"{task} / longer training"] = Recipe(None, None, longer, **body)
         found[f"{task} / random tokens / full"] = Recipe(noise, TRANSFERS["full"], second, **body)
@@ -150,10 +149,9 @@ def tuning(scale: str) -> dict[str, Recipe]:
     """The diagnostics alone, from several beginnings and at two rates: the best is a control of the grid."""
     found = {}
     for task, second in diagnostics(scale).items() if scale == "laptop" else ():
-        for factor in (1, 4):
-            stage = replace(second.stage, rate=factor * second.stage.rate)
-            each = beginnings(replace(second, stage=stage), (Recipe.init, WIDE), (Recipe.init, WIDE, 4 * WIDE))
-            found |= {f"{task} / {name} / rate {stage.rate:g}": recipe for name, recipe in each.items()}
+        for rate in (second.stage.rate, 4 * second.stage.rate):
+            each = beginnings(second.at(rate), (Recipe.init, WIDE), (Recipe.init, WIDE, 4 * WIDE))
+            found |= {f"{task} / {name} / rate {rate:g}": recipe for name, recipe in each.items()}
     return found
 
 
