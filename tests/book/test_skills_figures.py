@@ -57,6 +57,9 @@ def test_the_grid_pairs_every_seed_with_random_init():
     ]
     assert found.loc[("sorting / set / attention", 3), "steps"] == 200
     assert np.isinf(found.loc[("sorting / set / full", 3), "steps"])
+    # Both never reached 90 %, and count as what stage two has; the third did, at 200 of 2,000 steps.
+    assert found.loc[("sorting / set / full", 3), "sooner"] == 0
+    assert 2 ** found.loc[("sorting / set / attention", 3), "sooner"] == pytest.approx(10)
 
 
 def test_the_summary_knows_harm_from_help_and_what_was_not_learnt():
@@ -65,8 +68,10 @@ def test_the_summary_knows_harm_from_help_and_what_was_not_learnt():
     assert full["high"] < 0 < attention["low"] and attention["solved"] == 1 and full["solved"] == 0
     assert full["p"] == attention["p"] == 2 / 2**6
     assert summary.loc["sorting / shuffled set / full", "p"] == 1
-    assert skills_figures._written(attention) == "<b>98%</b>"
-    assert skills_figures._written(summary.loc["sorting / shuffled set / full"]) == "52%°"
+    assert skills_figures._written(attention, skills_figures.BETTER) == "<b>98%</b>"
+    unlearnt = summary.loc["sorting / shuffled set / full"]
+    assert skills_figures._written(unlearnt, skills_figures.BETTER) == "52%°"
+    assert skills_figures._written(unlearnt, skills_figures.SOONER) == "never°"
 
 
 def test_controls_stand_beside_what_they_control():
@@ -80,7 +85,10 @@ def test_figures_of_a_part_of_the_grid_say_what_was_not_run():
     heat = skills_figures.heat_map(found, ["set", "eca"], list(skills.TRANSFERS))
     first = heat.data[0]
     assert first.z[0][0] == pytest.approx(-0.2) and np.isnan(first.z[1][0]) and first.customdata[1][0] == "not run"
-    assert "seed 5: 35.0%" in first.customdata[0][0]
+    assert "seed 5: 35.0%, never at 90 %" in first.customdata[0][0]
+    sooner = skills_figures.heat_map(found, ["set"], ["full", "attention"], skills_figures.SOONER)
+    assert (sooner.data[0].z[0][0], sooner.data[2].z[0][0]) == (0, pytest.approx(np.log2(10), abs=1e-3))
+    assert sooner.data[3].text[0] == "<b>200</b>" and "10.00 times as soon" in sooner.data[2].customdata[0][0]
     assert [button.label for button in heat.layout.updatemenus[0].buttons] == list(skills.TRANSFERS)
     ranking = skills_figures.ranking(found, ["set", "eca"], list(skills.TRANSFERS))
     assert [trace.name for trace in ranking.data if trace.name] == [*skills.TRANSFERS, "random init"]

@@ -197,7 +197,18 @@ def test_a_field_that_came_later_leaves_the_keys_of_older_rows_as_they_were():
     recipe = cells("smoke")["identity full"]
     before = {name: value for name, value in plain(recipe).items() if not name.startswith("init")}
     assert recipe.key == digest([before])
-    assert recipe.key not in (replace(recipe, init=0.1).key, replace(recipe, init_embedding=0.1).key)
+    changes = {"init": 0.1}, {"init_embedding": 0.1}, {"init_first": (0.1, 0.2)}
+    others = {replace(recipe, **change).key for change in changes}
+    assert len(others | {recipe.key}) == 4
+
+
+def test_a_stage_one_begins_as_the_recipe_says(tmp_path):
+    recipe = replace(cells("smoke")["identity full"], init_first=(0.1, 0.2))
+    job = Job.of("identity", recipe, (0,), tmp_path)
+    before = Job((job.replicas[0].before,), tmp_path)
+    assert (before.shape.init, before.shape.init_embedding) == (0.1, 0.2)
+    assert (job.shape.init, job.shape.init_embedding) == (recipe.init, recipe.init)
+    assert recipe.alone == replace(recipe, init=0.1, init_embedding=0.2, init_first=None).alone, "it is shared"
 
 
 def test_a_wider_init_is_wider(tmp_path):

@@ -43,6 +43,25 @@ def test_a_tuned_beginning_is_one_that_was_tried():
         assert begun.second.make().name == task and begun.first is None
 
 
+def test_the_tuned_grid_begins_where_the_diagnostics_do_best():
+    """Every stage two as `tuned init` has it, but looked at more often; every stage one from one beginning."""
+    plain, tuned = skills.cells("laptop"), skills.TUNED.cells("laptop")
+    left_out = {f"{task} / {name} init" for task in DIAGNOSTICS for name in ("wide", "tuned")}
+    assert set(tuned) == set(plain) - left_out
+    for cell, recipe in tuned.items():
+        begun = plain[f"{cell.split(' / ')[0]} / tuned init"]
+        assert (recipe.init, recipe.init_embedding, recipe.second.tied) == (
+            begun.init,
+            begun.init_embedding,
+            begun.second.tied,
+        )
+        assert recipe.second.stage.rate == begun.second.stage.rate
+        if recipe.first:
+            assert (recipe.alone.init, recipe.alone.init_embedding) == skills.FIRST
+    assert len({recipe.alone.key for recipe in tuned.values() if recipe.first}) == len(skills.sources("laptop")) + 3
+    assert skills.TUNED.cells("gpu") == {}, "its sizes were not tuned"
+
+
 def test_longer_training_spends_stage_ones_updates_on_the_diagnostic():
     cells = skills.cells("laptop")
     extra = cells["sorting / longer training"].second.stage.steps - cells["sorting / random init"].second.stage.steps

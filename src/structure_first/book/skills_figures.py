@@ -1,6 +1,7 @@
 """Chapter 04's figures and tables: the grid of sources, diagnostics and transfers, beside its controls."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,31 +30,61 @@ PAPER = {
 }
 
 
+class Measure(NamedTuple):
+    """What a heat map shows of a cell: the column that is written, the one that is coloured, and its scale."""
+
+    written: str
+    gain: str
+    most: float  # at either end of the colours
+    title: str
+    ticks: dict[float, str]
+
+    def says(self, line: pd.Series) -> str:
+        """The median of a cell, in a few characters."""
+        value = line[self.written]
+        if self.written == "accuracy":
+            return f"{value:.0%}"
+        return f"{value:,.0f}" if np.isfinite(value) else "never"
+
+    def compares(self, value: float) -> str:
+        """A gain in words."""
+        return f"{value:+.1%}" if self.gain == "gain" else f"{2**value:.2f} times as soon"
+
+
+BETTER = Measure("accuracy", "gain", 0.6, "gain", {share: f"{share:+.0%}" for share in (-0.6, -0.3, 0, 0.3, 0.6)})
+SOONER = Measure("steps", "sooner", 2, "times<br>as soon", {-2: "¼", -1: "½", 0: "1", 1: "2", 2: "4"})
+
+
 def grid(rows: pd.DataFrame) -> pd.DataFrame:
     """A line for each model of the grid: accuracy, its gain over random init with the same seed, steps to 90 %
-    (infinite if never), how well its stage one was learnt (NaN without one), and what its cell's name says.
+    (infinite if never), how many doublings sooner than random init that is (never counts as the last step that a cell
+    has), how well its stage one was learnt (NaN without one), and what its cell's name says.
     """
     last = final(rows)
     found = pd.DataFrame({"accuracy": last, "steps": steps_to(rows, SOLVED), "learnt": final(rows, "mastery")})
     found = found.loc[last.index].reset_index()
     names = found["cell"].str.split(" / ", expand=True).reindex(columns=range(3))
-    found["task"], found["source"], found["transfer"] = names[0], names[1], names[2].fillna("full")
-    base = found[found["source"] == "random init"].set_index(["task", "seed"])["accuracy"]
-    found["gain"] = found["accuracy"] - base.reindex(pd.MultiIndex.from_frame(found[["task", "seed"]])).to_numpy()
-    return found
+    found["task"], found["source"], found["transfer"] = names[0], names[1], names[2].fillna("")
+    stages = {task: phase.stage for task, phase in skills.diagnostics(rows["scale"].iloc[0]).items()}
+    found["bounded"] = found["steps"].clip(upper=found["task"].map(lambda task: stages[task].steps))
+    base = found[found["source"] == "random init"].set_index(["task", "seed"])[["accuracy", "bounded"]]
+    base = base.reindex(pd.MultiIndex.from_frame(found[["task", "seed"]])).reset_index()
+    found["gain"] = found["accuracy"] - base["accuracy"]
+    found["sooner"] = np.log2(base["bounded"] / found["bounded"])
+    return found.drop(columns="bounded")
 
 
-def summary(found: pd.DataFrame) -> pd.DataFrame:
-    """A line a cell: medians over its seeds, the gain's 95 % bootstrap interval, and its p-value corrected for all
-    cells.
+def summary(found: pd.DataFrame, gain: str = "gain") -> pd.DataFrame:
+    """A line a cell: medians over its seeds, the 95 % bootstrap interval of its `gain` (or of what `sooner` says), and
+    its p-value corrected for all cells.
     """
-    compared = found[(found["source"] != "random init") & found["gain"].notna()]
-    by_seed = compared.pivot(index="cell", columns="seed", values="gain").dropna(axis="columns")
+    compared = found[(found["source"] != "random init") & found[gain].notna()]
+    by_seed = compared.pivot(index="cell", columns="seed", values=gain).dropna(axis="columns")
     p = pd.Series(adjusted(by_seed.to_numpy()), by_seed.index) if by_seed.size else pd.Series(dtype=float)
     cells = found.groupby("cell", sort=False)
     table = cells[["task", "source", "transfer"]].first()
-    table[["accuracy", "gain", "steps", "learnt"]] = cells[["accuracy", "gain", "steps", "learnt"]].median()
-    ends = {cell: interval(seeds.dropna().to_numpy()) for cell, seeds in compared.groupby("cell")["gain"]}
+    table[["accuracy", "gain", "steps", "learnt"]] = cells[["accuracy", gain, "steps", "learnt"]].median()
+    ends = {cell: interval(seeds.dropna().to_numpy()) for cell, seeds in compared.groupby("cell")[gain]}
     ends = pd.DataFrame.from_dict(ends, orient="index", columns=["gain", "low", "high"])
     table[["low", "high"]] = ends[["low", "high"]].reindex(table.index)
     table["p"], table["solved"] = p.reindex(table.index), cells["accuracy"].agg(lambda each: (each >= SOLVED).mean())
@@ -61,9 +92,12 @@ def summary(found: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def heat_map(found: pd.DataFrame, sources: Sequence[str], transfers: Sequence[str]) -> go.Figure:
+def heat_map(
+    found: pd.DataFrame, sources: Sequence[str], transfers: Sequence[str], measure: Measure = BETTER
+) -> go.Figure:
     """Median gain over random init: sources down, diagnostics across, a button for each transfer."""
-    table, tasks = summary(found), [task for task in skills.diagnostics("laptop") if (found["task"] == task).any()]
+    table = summary(found, measure.gain)
+    tasks = [task for task in skills.diagnostics("laptop") if (found["task"] == task).any()]
     seeds = found.groupby("cell").apply(_seeds, include_groups=False)
     lines = table.reset_index().set_index(["transfer", "source", "task"])
     fig = figures.plain(140 + 27 * len(sources), margin={"l": 150, "r": 20, "t": 110, "b": 30})
@@ -73,8 +107,8 @@ def heat_map(found: pd.DataFrame, sources: Sequence[str], transfers: Sequence[st
             keys = [(transfer, source, task) for task in tasks]
             known = [lines.loc[key] if key in lines.index else None for key in keys]
             gain.append([np.nan if line is None else round(line["gain"], 4) for line in known])
-            text.append(["" if line is None else _written(line) for line in known])
-            hover.append(["not run" if line is None else _told(line, seeds[line["cell"]]) for line in known])
+            text.append(["" if line is None else _written(line, measure) for line in known])
+            hover.append(["not run" if line is None else _told(line, seeds[line["cell"]], measure) for line in known])
         columns, shown = [task.replace("_", "<br>") for task in tasks], transfer == transfers[0]
         fig.add_heatmap(
             z=gain,
@@ -83,12 +117,17 @@ def heat_map(found: pd.DataFrame, sources: Sequence[str], transfers: Sequence[st
             customdata=hover,
             hovertemplate="%{customdata}<extra></extra>",
             colorscale=HARM_TO_GAIN,
-            zmin=-0.6,
-            zmax=0.6,
+            zmin=-measure.most,
+            zmax=measure.most,
             xgap=2,
             ygap=2,
             visible=shown,
-            colorbar={"title": "gain", "tickformat": "+.0%", "thickness": 12},
+            colorbar={
+                "title": measure.title,
+                "tickvals": list(measure.ticks),
+                "ticktext": list(measure.ticks.values()),
+                "thickness": 12,
+            },
         )
         # Text of its own, since a heat map's is black or white whatever the theme behind a clear cell.
         places = {"x": columns * len(sources), "y": np.repeat(sources, len(columns))}
@@ -117,21 +156,24 @@ def _menu(buttons: list[dict]) -> dict:
     }
 
 
-def _written(line: pd.Series) -> str:
-    """A cell's median accuracy: bold where the gain stands the correction, a ring where stage one was not learnt."""
-    number = f"{line['accuracy']:.0%}" + ("°" if line["learnt"] < LEARNT else "")
+def _written(line: pd.Series, measure: Measure) -> str:
+    """A cell's median: bold where the gain stands the correction, a ring where stage one was not learnt."""
+    number = measure.says(line) + ("°" if line["learnt"] < LEARNT else "")
     return f"<b>{number}</b>" if line["p"] <= CERTAIN else number
 
 
-def _told(line: pd.Series, seeds: str) -> str:
+def _told(line: pd.Series, seeds: str, measure: Measure) -> str:
     learnt = "" if np.isnan(line["learnt"]) else f"<br>stage one learnt to {line['learnt']:.0%}"
     p = "" if np.isnan(line["p"]) else f", corrected p {line['p']:.3f}"
-    gain = f"gain {line['gain']:+.1%} ({line['low']:+.1%} to {line['high']:+.1%}){p}"
-    return f"{line['cell']}<br>median {line['accuracy']:.1%}, {gain}{learnt}<br>{seeds}"
+    gain, low, high = (measure.compares(line[name]) for name in ("gain", "low", "high"))
+    return f"{line['cell']}<br>median {measure.says(line)}, {gain} ({low} to {high}){p}{learnt}<br>{seeds}"
 
 
 def _seeds(cell: pd.DataFrame) -> str:
-    return "<br>".join(f"seed {seed}: {value:.1%}" for seed, value in zip(cell["seed"], cell["accuracy"], strict=True))
+    """Every seed's accuracy and when it passed 90 %."""
+    steps = cell["steps"].map(lambda step: f"90 % at step {step:,.0f}" if np.isfinite(step) else "never at 90 %")
+    lines = zip(cell["seed"], cell["accuracy"], steps, strict=True)
+    return "<br>".join(f"seed {seed}: {value:.1%}, {when}" for seed, value, when in lines)
 
 
 def ranking(found: pd.DataFrame, sources: Sequence[str], transfers: Sequence[str]) -> go.Figure:

@@ -45,10 +45,10 @@ class Replica:
 
     @cached_property
     def before(self) -> "Replica | None":
-        """The stage one that this one starts from; recipes share a stage one that they have in common."""
+        """The stage one that this one starts from."""
         if self.recipe.second is None or self.recipe.first is None:
             return None
-        alone = replace(self, recipe=replace(self.recipe, transfer=None, second=None))
+        alone = replace(self, recipe=self.recipe.alone)
         return replace(alone, cell=f"stage one: {alone.phase.label} {alone.configuration[:4]}")
 
     @property

@@ -48,12 +48,20 @@ class Recipe:
     width: int = 16
     init: float = 0.02  # standard deviation of fresh weights
     init_embedding: float | None = None  # and of fresh embeddings and positions; None: the same
+    init_first: tuple[float, float] | None = None  # both of them in stage one, where they are others there
 
     def shape(self, vocab: int, context: int, tied: bool = False) -> Shape:
         """The transformer of a stage with that vocabulary and context."""
         init_embedding = self.init if self.init_embedding is None else self.init_embedding
         body = dict(layers=self.layers, heads=self.heads, width=self.width, init=self.init)
         return Shape(vocab, context, tied=tied, init_embedding=init_embedding, **body)
+
+    @property
+    def alone(self) -> "Recipe":
+        """Its stage one alone; recipes share one that they have in common."""
+        init, init_embedding = self.init_first or (self.init, self.init_embedding)
+        begun = {"init": init, "init_embedding": init_embedding, "init_first": None}
+        return replace(self, transfer=None, second=None, **begun)
 
     @cached_property
     def key(self) -> str:

@@ -9,6 +9,7 @@ EXPERIMENTS = {
         haystack.SEARCH,
         haystack.TUNING,
         skills.EXPERIMENT,
+        skills.TUNED,
         skills.TUNING,
         additive.EXPERIMENT,
         additive.TUNING,
