@@ -74,7 +74,7 @@ LAPTOP = Size(
         "haystack": Beginning(WIDE, 4 * WIDE, tied=True, faster=4),
         "addition": Beginning(WIDE, Recipe.init, tied=False, faster=4),
         "reversed_addition": Beginning(WIDE, Recipe.init, tied=False, faster=4),
-        "multiplication": Beginning(WIDE, Recipe.init, tied=False, faster=4),
+        "multiplication": Beginning(WIDE, WIDE, tied=True, faster=4),
         "sorting": Beginning(Recipe.init, WIDE, tied=True, faster=4),
     },
 )
