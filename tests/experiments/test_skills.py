@@ -1,10 +1,16 @@
 """The grid: whole at every scale, its controls what they say, and every cell's two stages fit each other."""
 
+from pathlib import Path
+
 import pytest
 
 from structure_first.data.registry import DIAGNOSTICS, PROCEDURAL
-from structure_first.experiments import skills
+from structure_first.evidence.statistics import final
+from structure_first.evidence.store import Store
+from structure_first.experiments import haystack, skills
 from structure_first.experiments.jobs import Job
+
+RESULTS = Path(__file__).parents[2] / "book" / "results"
 
 
 @pytest.mark.parametrize("scale", ["smoke", "laptop", "gpu", "paper"])
@@ -34,13 +40,27 @@ def test_positions_of_stage_one_reach_through_stage_two(scale, tmp_path):
             assert (before.shape.layers, before.shape.width) == (job.shape.layers, job.shape.width)
 
 
-def test_a_tuned_beginning_is_one_that_was_tried():
-    tried, cells = skills.tuning("laptop"), skills.cells("laptop")
-    assert len(tried) == 5 * 12 * 2
+def best(experiment):
+    """The cells of a stored search from the best mean accuracy down."""
+    rows = Store(RESULTS / experiment.name).rows()
+    return final(rows[rows["scale"] == "laptop"]).groupby("cell").mean().sort_values(ascending=False).index
+
+
+def test_a_tuned_beginning_is_the_best_of_those_that_were_tried():
+    tried, cells, order = skills.tuning("laptop"), skills.cells("laptop"), best(skills.TUNING)
+    assert set(order) == set(tried) and len(tried) == 5 * 12 * 2
     for task in DIAGNOSTICS:
         begun = cells[f"{task} / tuned init"]
-        assert begun in [recipe for name, recipe in tried.items() if name.startswith(f"{task} / ")]
+        assert begun == tried[next(cell for cell in order if cell.startswith(f"{task} / "))]
         assert begun.second.make().name == task and begun.first is None
+
+
+def test_the_haystack_begins_with_the_best_widths_and_the_best_rate_for_them():
+    tried, cells, order = haystack.tuning("laptop"), haystack.cells("laptop"), best(haystack.TUNING)
+    assert set(order) == set(tried)
+    widths, rate = (next(cell for cell in order if ("rate" in cell) == rated) for rated in (False, True))
+    assert cells["tuned init"] == tried[widths]
+    assert cells["tuned init" + haystack.FASTER] == tried[rate]
 
 
 def test_the_tuned_grid_begins_where_the_diagnostics_do_best():

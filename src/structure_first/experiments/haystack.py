@@ -7,6 +7,7 @@ cores carry, and stage one what the search in this file found to work.
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import product
+from typing import NamedTuple
 
 from structure_first.experiments.recipe import Experiment, Phase, Recipe
 from structure_first.model.transfer import Transfer
@@ -18,13 +19,33 @@ MEAN = Transfer(embeddings="mean")  # the paper's rule for the diagnostics
 PERMUTED = Transfer(attention="permute", mlp="permute", norms="permute", positions="permute", embeddings="resample")
 # GPT-2's 0.02 is for a width of 768 and more; at width 16 it is a twelfth of this, near which stage ones end.
 WIDE = Recipe.width**-0.5
-TUNED = {"init": WIDE, "init_embedding": 4 * WIDE}  # the best of `tuning`, for a model whose head is tied
-TUNED_RATE = 4e-3  # and the best rate for it
-FASTER = f" at {TUNED_RATE:g}"  # how the cells that have it end
 GROUPS = ("attention", "mlp", "norms", "positions")
 
 DYCK = {"k": 64, "length": 32}
 COPY = {"length": 20, "vocab": 100}
+
+
+class Beginning(NamedTuple):
+    """Where a diagnostic alone starts from, and how many times its own rate it then has."""
+
+    init: float
+    init_embedding: float
+    tied: bool
+    faster: float = 1
+
+    def of(self, task: Phase) -> tuple[Phase, dict[str, float]]:
+        """The diagnostic as it is trained from here, and the settings of its recipe's weights."""
+        begun = replace(task.at(self.faster * task.stage.rate), tied=self.tied)
+        return begun, {"init": self.init, "init_embedding": self.init_embedding}
+
+    def recipe(self, task: Phase, **body: float) -> Recipe:
+        """The diagnostic alone."""
+        begun, beginning = self.of(task)
+        return Recipe(None, None, begun, **body | beginning)
+
+
+TUNED = Beginning(WIDE, 4 * WIDE, tied=True, faster=4)  # the best of `tuning`
+FASTER = f" at {TUNED.faster * Stage.rate:g}"  # how the cells that have its rate end
 
 
 def first(name: str, settings: dict, steps: int, mastery: float | None = 0.98, tied: bool = True) -> Phase:
@@ -78,11 +99,11 @@ def cells(scale: str) -> dict[str, Recipe]:
     found["wide init"] = Recipe(None, None, task, init=WIDE)
     found["tied init"] = Recipe(None, None, replace(task, tied=True))
     found["wide tied init"] = Recipe(None, None, replace(task, tied=True), init=WIDE)
-    found["tuned init"] = Recipe(None, None, replace(task, tied=True), **TUNED)
+    found["tuned init"] = TUNED._replace(faster=1).recipe(task)
     found["dyck"] = Recipe(warm["dyck"], FULL, task)
-    faster = task.at(TUNED_RATE)
+    faster = task.at(TUNED.faster * task.stage.rate)
     found["random init" + FASTER] = Recipe(None, None, faster)
-    found["tuned init" + FASTER] = Recipe(None, None, replace(faster, tied=True), **TUNED)
+    found["tuned init" + FASTER] = TUNED.recipe(task)
     found["dyck" + FASTER] = Recipe(warm["dyck"], FULL, faster)
     found["dyck mean"] = Recipe(warm["dyck"], MEAN, task)
     for name in ("dyck", "identity", "set"):
@@ -129,8 +150,8 @@ def search(scale: str) -> dict[str, Recipe]:
 def beginnings(task: Phase, widths: Iterable[float], embeddings: Iterable[float]) -> dict[str, Recipe]:
     """A diagnostic alone, from fresh weights and embeddings of several widths, the head tied or not."""
     return {
-        f"weights {weights:g} / embeddings {embedding:g}{' / tied' * tied}": Recipe(
-            None, None, replace(task, tied=tied), init=weights, init_embedding=embedding
+        f"weights {weights:g} / embeddings {embedding:g}{' / tied' * tied}": Beginning(weights, embedding, tied).recipe(
+            task
         )
         for tied, weights, embedding in product((False, True), widths, embeddings)
     }
@@ -143,7 +164,8 @@ def tuning(scale: str) -> dict[str, Recipe]:
     task = second(scale)
     found = beginnings(task, (Recipe.init, WIDE, 2 * WIDE), (Recipe.init, WIDE, 4 * WIDE, 8 * WIDE))
     for rate in (5e-4, 2e-3, 4e-3, 8e-3):
-        found[f"the best of these / rate {rate:g}"] = Recipe(None, None, replace(task.at(rate), tied=True), **TUNED)
+        best = TUNED._replace(faster=rate / task.stage.rate)
+        found[f"the best of these / rate {rate:g}"] = best.recipe(task)
     return found
 
 

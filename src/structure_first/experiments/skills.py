@@ -8,9 +8,8 @@ has, and two cores need a night for all of it.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple
 
-from structure_first.experiments.haystack import FULL, MEAN, PERMUTED, WIDE, beginnings
+from structure_first.experiments.haystack import FULL, MEAN, PERMUTED, WIDE, Beginning, beginnings
 from structure_first.experiments.recipe import Experiment, Phase, Recipe
 from structure_first.model.transfer import Transfer
 from structure_first.training.stage import Stage
@@ -24,20 +23,6 @@ TRANSFERS = {
 BRACKETS = (8, 16, 64)  # types, of each language
 # Of the beginnings in `LAPTOP.tuned`, the one from which set, stack and dyck 64 were learnt best (seeds 390 and 391).
 FIRST = (WIDE, Recipe.init)
-
-
-class Beginning(NamedTuple):
-    """Where a diagnostic alone starts from, and how many times its own rate it then has."""
-
-    init: float
-    init_embedding: float
-    tied: bool
-    faster: float
-
-    def of(self, task: Phase) -> tuple[Phase, dict[str, float]]:
-        """The diagnostic as it is trained from here, and the settings of its recipe's weights."""
-        begun = replace(task.at(self.faster * task.stage.rate), tied=self.tied)
-        return begun, {"init": self.init, "init_embedding": self.init_embedding}
 
 
 @dataclass(frozen=True)
@@ -149,8 +134,7 @@ def cells(scale: str, tuned: bool = False) -> dict[str, Recipe]:
             wide = body.get("width", Recipe.width) ** -0.5
             found[f"{task} / wide init"] = Recipe(None, None, second, **body | {"init": wide})
             if task in size.tuned:
-                begun, beginning = size.tuned[task].of(second)
-                found[f"{task} / tuned init"] = Recipe(None, None, begun, **body | beginning)
+                found[f"{task} / tuned init"] = size.tuned[task].recipe(second, **body)
         found[f"{task} / longer training"] = Recipe(None, None, longer, **body)
         found[f"{task} / random tokens / full"] = Recipe(noise, TRANSFERS["full"], second, **body)
         for name, first in firsts.items():
