@@ -123,12 +123,15 @@ def test_dyck_closes_the_last_bracket_opened(length, k, p, depth, seed):
 @settings(deadline=None, max_examples=40)
 @given(lengths(2, even=True), st.integers(1, 25_000), st.floats(0, 1), st.integers(1, 1500), seeds)
 def test_dyck_shuffle_closes_every_type(length, k, p, depth, seed):
+    determined = source("dyck_shuffle", length=length, k=k, p=p, depth=depth).determined
     for tokens, mask in rows("dyck_shuffle", seed, count=3, length=length, k=k, p=p, depth=depth):
-        still_open = Counter()
+        still_open, without_choice = Counter(), []
         for token in tokens:
+            without_choice.append(token >= k and +still_open == {token % k: still_open.total()})
             still_open[token % k] += 1 if token < k else -1
             assert still_open[token % k] >= 0 and still_open.total() <= depth
         assert not still_open.total() and mask == [False] + [True] * (length - 1)
+        assert determined(torch.tensor(tokens)).tolist() == without_choice
 
 
 @settings(deadline=None, max_examples=60)

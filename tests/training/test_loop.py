@@ -129,6 +129,19 @@ def test_an_evaluation_holds_so_many_logits_at_once_and_measures_the_same(monkey
         torch.testing.assert_close(found[metric], values)
 
 
+@pytest.mark.parametrize(
+    "of", [replace(COPY, determined=lambda tokens: tokens % 2 == 0), source("dyck_shuffle", length=16, k=4)]
+)
+def test_accuracy_counts_what_the_tokens_before_determine(of):
+    model = Transformer(Shape(of.vocab, of.length - 1), (0, 1))
+    batch = Stream(of, 200, model.seeds, "held out")(0)
+    graded = (batch.loss_mask & of.determined(batch.tokens))[..., 1:]
+    assert 0 < graded.sum() < batch.loss_mask.sum()
+    right = model(batch.tokens[..., :-1]).argmax(-1) == batch.tokens[..., 1:]
+    expected = (right & graded).sum((1, 2)) / graded.sum((1, 2))
+    torch.testing.assert_close(evaluate(model, batch, of)["accuracy"], expected)
+
+
 @pytest.mark.parametrize(("name", "passes"), [("haystack", 2), ("stack", 1), ("dyck", 1)])
 def test_a_step_in_halves_is_the_step_of_the_whole(monkeypatch, name, passes):
     of = source(name) if name != "dyck" else source(name, length=16, k=4)

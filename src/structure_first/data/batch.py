@@ -33,7 +33,7 @@ class Source:
     window: int
     teaches: str  # one line
     draw: Callable[[int, torch.Generator], Batch]
-    determined: Callable[[Tensor], Tensor] | None = None  # where a target follows from what stands before it; None: all
+    determined: Callable[[Tensor], Tensor] | None = None  # which tokens follow from those before them; None: all
     remade: Callable[..., "Source"] | None = None  # the same source with some settings changed
     held_out: "Source | None" = None  # what evaluation draws from; None: from this one, which never repeats itself
 

@@ -26,7 +26,7 @@ class Rule:
     vocab: Callable[..., int]
     forbids: Callable[..., str | None] = lambda **_: None  # what is wrong with settings that LIMITS allows one by one
     window: int | None = None  # how many tokens may bear loss, where they do not reach from the same place to the end
-    determined: Callable[..., Tensor] | None = None  # (targets, *, settings): where what stands before tells the target
+    determined: Callable[..., Tensor] | None = None  # (tokens, *, settings): which follow from those before them
 
     @property
     def defaults(self) -> dict[str, int | float | None]:
@@ -99,9 +99,15 @@ PROCEDURAL = {
         "to nest: find the innermost bracket still open",
         brackets,
         odd,
-        determined=lambda x, k, **_: x >= k,
+        determined=lambda tokens, k, **_: tokens >= k,
     ),
-    "dyck_shuffle": Rule(languages.dyck_shuffle, "to keep many dependencies open that cross", brackets, odd),
+    "dyck_shuffle": Rule(
+        languages.dyck_shuffle,
+        "to keep many dependencies open that cross",
+        brackets,
+        odd,
+        determined=languages.without_choice,
+    ),
     "eca": Rule(automata.eca, "to apply a local rule to a whole state", fixed(2), broken_states),
 }
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -37,6 +37,12 @@ class Predictions(NamedTuple):
     logits: Float[Tensor, "replica batch n vocab"]
     targets: Int[Tensor, "replica batch n"]
     mask: Bool[Tensor, "replica batch n"]  # which of them do
+    at: Int[Tensor, "replica batch n"] | None = None  # where they are, the first token left out; None: all
+
+    def of(self, whole: Shaped[Tensor, "replica batch time"]) -> Shaped[Tensor, "replica batch n"]:
+        """What `whole` says of these positions."""
+        later = whole[..., 1:]
+        return later if self.at is None else later.gather(-1, self.at)
 
     def nats(self) -> Float[Tensor, " replica"]:
         """The summed loss of each replica."""
@@ -54,7 +60,7 @@ def predict(model: nn.Module, batch: Batch, source: Source) -> Predictions:
         first = mask.byte().argmax(-1, keepdim=True).clamp(max=inputs.shape[-1] - source.window)
         at = first + torch.arange(source.window, device=first.device)
         targets, mask = targets.gather(-1, at), mask.gather(-1, at)
-    return Predictions(model(inputs, at), targets, mask)
+    return Predictions(model(inputs, at), targets, mask, at)
 
 
 def parts(batch: Batch, size: int) -> Iterator[Batch]:
@@ -91,7 +97,7 @@ def evaluate(model: Transformer, batch: Batch, source: Source, compute: Compute 
     for part in parts(batch, compute.micro_batch or max(1, min(fit_in, EVALUATED_AT_ONCE))):
         with compute.cast(batch.tokens.device):
             found = predict(model, part, source)
-        graded = found.mask if source.determined is None else found.mask & source.determined(found.targets)
+        graded = found.mask if source.determined is None else found.mask & found.of(source.determined(part.tokens))
         right = (found.logits.argmax(-1) == found.targets) & graded
         found_in.append((found.nats(), found.count(), right.sum((1, 2)), graded.sum((1, 2))))
     model.train()

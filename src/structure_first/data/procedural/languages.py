@@ -83,6 +83,14 @@ def dyck_shuffle(
     return word(tokens, opens, k)
 
 
+def without_choice(tokens: Int[Tensor, "*batch time"], k: int, **_) -> Bool[Tensor, "*batch time"]:
+    """Where the closers of whole words had no choice, since all open brackets were of their type."""
+    change = torch.where(tokens < k, 1, -1)
+    order = (tokens % k).argsort(dim=-1, stable=True)  # type by type; each type's changes add up to nothing
+    left = torch.empty_like(change).scatter_(-1, order, change.gather(-1, order).cumsum(-1))  # of a token's own type
+    return (tokens >= k) & (left == change.cumsum(-1))
+
+
 def path(count: int, length: int, p: float, depth: int, generator: torch.Generator) -> Bool[Tensor, "time 1 batch"]:
     """Where a word opens a bracket: heads of a coin, unless nothing is open, the word is too deep or it must end."""
     device = generator.device
