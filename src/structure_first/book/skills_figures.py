@@ -276,16 +276,6 @@ def beside_the_paper(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("cell")
 
 
-def speed(found: pd.DataFrame) -> pd.DataFrame:
-    """Median steps to 90 %, for every cell of which at least half of the seeds got there; fastest first."""
-    table = summary(found)
-    table = table[np.isfinite(table["steps"])].sort_values(["task", "steps"])
-    shown = table[["task", "source", "transfer", "steps", "accuracy"]].copy()
-    shown["steps"] = shown["steps"].map("{:,.0f}".format)
-    shown["accuracy"] = shown["accuracy"].map("{:.1%}".format)
-    return shown.set_index("task").rename(columns={"steps": "median steps to 90 %", "accuracy": "median accuracy"})
-
-
 def controls(found: pd.DataFrame) -> pd.DataFrame:
     """The cells that ask whether it is the structure, each named as a source of its own, beside what they control."""
     changed = found["source"].str.startswith("shuffled ")

@@ -184,7 +184,8 @@ def cells(scale: str, **body: float) -> dict[str, Recipe]:
                 put(f"shuffled:{SOURCES[MAIN]}", share, carried, f"shuffled {MAIN}")
             put("random", share, name="random tokens")
             for name in (each for each in SOURCES if each != MAIN):
-                put(SOURCES[name], share, name=name)
+                for carried in ("full", "attention", "mlp"):
+                    put(SOURCES[name], share, carried, name)
             for carried in ("attention", "permuted", "mlp permuted"):
                 put(SOURCES[MAIN], share, carried, MAIN)
             steps = text.stage.steps + round(spent(main)[1] / size.flops(corpus))
