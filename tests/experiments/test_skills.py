@@ -80,6 +80,8 @@ def test_the_tuned_grid_begins_where_the_diagnostics_do_best():
             assert (recipe.alone.init, recipe.alone.init_embedding) == skills.FIRST
     assert len({recipe.alone.key for recipe in tuned.values() if recipe.first}) == len(skills.sources("laptop")) + 3
     assert skills.TUNED.cells("gpu") == {}, "its sizes were not tuned"
+    large = skills.tuning("gpu")["multiplication / weights 0.0442 / embeddings 0.02 / rate 0.001"]
+    assert (large.width, large.init, large.second.make().settings) == (512, 512**-0.5, {"digits": 5}), "but can be"
 
 
 def test_longer_training_spends_stage_ones_updates_on_the_diagnostic():

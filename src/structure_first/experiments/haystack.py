@@ -147,20 +147,18 @@ def search(scale: str) -> dict[str, Recipe]:
     return found
 
 
-def beginnings(task: Phase, widths: Iterable[float], embeddings: Iterable[float]) -> dict[str, Recipe]:
+def beginnings(task: Phase, widths: Iterable[float], embeddings: Iterable[float], **body: int) -> dict[str, Recipe]:
     """A diagnostic alone, from fresh weights and embeddings of several widths, the head tied or not."""
     return {
-        f"weights {weights:g} / embeddings {embedding:g}{' / tied' * tied}": Beginning(weights, embedding, tied).recipe(
-            task
-        )
+        f"weights {weights:.3g} / embeddings {embedding:.3g}{' / tied' * tied}": Beginning(
+            weights, embedding, tied
+        ).recipe(task, **body)
         for tied, weights, embedding in product((False, True), widths, embeddings)
     }
 
 
 def tuning(scale: str) -> dict[str, Recipe]:
     """The best beginning without a stage one: the widths first, then the rate."""
-    if scale != "laptop":
-        return {}
     task = second(scale)
     found = beginnings(task, (Recipe.init, WIDE, 2 * WIDE), (Recipe.init, WIDE, 4 * WIDE, 8 * WIDE))
     for rate in (5e-4, 2e-3, 4e-3, 8e-3):

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from structure_first.data.batch import Batch, Source
-from structure_first.errors import unknown
+from structure_first.errors import UserError, unknown
 from structure_first.evidence import flops
 from structure_first.evidence.store import Store
 from structure_first.evidence.traffic import settle
@@ -38,10 +38,15 @@ class Plan:
 
 
 def chosen(experiment: Experiment, scale: str, cells: Sequence[str] | None) -> Experiment:
-    """The experiment with these cells alone; raises `UserError` on a name that it does not have."""
+    """The experiment with these cells alone; raises `UserError` on a name that it does not have, and on a scale at
+    which it has none.
+    """
+    known = experiment.cells(scale)
+    if not known:
+        others = ", ".join(each for each in experiment.seeds if experiment.cells(each))
+        raise UserError(f"{experiment.name} has no cells at scale {scale}; scales at which it has some: {others}")
     if cells is None:
         return experiment
-    known = experiment.cells(scale)
     for cell in cells:
         if cell not in known:
             raise unknown("cell", cell, known)

@@ -112,6 +112,11 @@ def diagnostics(scale: str) -> dict[str, Phase]:
     return found
 
 
+def body(scale: str, task: str) -> dict[str, int]:
+    """The size of a diagnostic's model where it is not the smallest: the paper multiplies with a larger one."""
+    return dict(layers=4, heads=8, width=512) if scale in ("gpu", "paper") and task == "multiplication" else {}
+
+
 def cells(scale: str, tuned: bool = False) -> dict[str, Recipe]:
     """The grid and its controls; `tuned`: every diagnostic from where it alone learns most, every stage one from where
     stage ones are learnt best.
@@ -120,39 +125,40 @@ def cells(scale: str, tuned: bool = False) -> dict[str, Recipe]:
     unlearnt = replace(size.first, mastery=None)  # there is nothing to master
     noise = Phase("random", unlearnt, {"length": size.word, "vocab": 128}, tied=True)
     for task, second in diagnostics(scale).items():
-        large = scale in ("gpu", "paper") and task == "multiplication"
-        body = dict(layers=4, heads=8, width=512) if large else {}
+        sized = body(scale, task)
         if tuned:
             if task not in size.tuned:
                 continue
             second, beginning = size.tuned[task].of(second)
-            body |= beginning | {"init_first": FIRST}
+            sized |= beginning | {"init_first": FIRST}
             second = replace(second, stage=replace(second.stage, evaluate_every=second.stage.evaluate_every // 4))
         longer = replace(second, stage=replace(second.stage, steps=second.stage.steps + size.first.steps))
-        found[f"{task} / random init"] = Recipe(None, None, second, **body)
+        found[f"{task} / random init"] = Recipe(None, None, second, **sized)
         if not tuned:
-            wide = body.get("width", Recipe.width) ** -0.5
-            found[f"{task} / wide init"] = Recipe(None, None, second, **body | {"init": wide})
+            wide = sized.get("width", Recipe.width) ** -0.5
+            found[f"{task} / wide init"] = Recipe(None, None, second, **sized | {"init": wide})
             if task in size.tuned:
-                found[f"{task} / tuned init"] = size.tuned[task].recipe(second, **body)
-        found[f"{task} / longer training"] = Recipe(None, None, longer, **body)
-        found[f"{task} / random tokens / full"] = Recipe(noise, TRANSFERS["full"], second, **body)
+                found[f"{task} / tuned init"] = size.tuned[task].recipe(second, **sized)
+        found[f"{task} / longer training"] = Recipe(None, None, longer, **sized)
+        found[f"{task} / random tokens / full"] = Recipe(noise, TRANSFERS["full"], second, **sized)
         for name, first in firsts.items():
             for transfer, rules in TRANSFERS.items():
-                found[f"{task} / {name} / {transfer}"] = Recipe(first, rules, second, **body)
+                found[f"{task} / {name} / {transfer}"] = Recipe(first, rules, second, **sized)
         for name in size.controlled:
             shuffled = replace(firsts[name], source=f"shuffled:{firsts[name].source}", stage=unlearnt)
-            found[f"{task} / shuffled {name} / full"] = Recipe(shuffled, TRANSFERS["full"], second, **body)
-            found[f"{task} / {name} / permuted"] = Recipe(firsts[name], PERMUTED, second, **body)
+            found[f"{task} / shuffled {name} / full"] = Recipe(shuffled, TRANSFERS["full"], second, **sized)
+            found[f"{task} / {name} / permuted"] = Recipe(firsts[name], PERMUTED, second, **sized)
     return found
 
 
 def tuning(scale: str) -> dict[str, Recipe]:
     """The diagnostics alone, from several beginnings and at two rates: the best is a control of the grid."""
     found = {}
-    for task, second in diagnostics(scale).items() if scale == "laptop" else ():
+    for task, second in diagnostics(scale).items():
+        sized = body(scale, task)
+        wide = sized.get("width", Recipe.width) ** -0.5
         for rate in (second.stage.rate, 4 * second.stage.rate):
-            each = beginnings(second.at(rate), (Recipe.init, WIDE), (Recipe.init, WIDE, 4 * WIDE))
+            each = beginnings(second.at(rate), (Recipe.init, wide), (Recipe.init, wide, 4 * wide), **sized)
             found |= {f"{task} / {name} / rate {rate:g}": recipe for name, recipe in each.items()}
     return found
 
