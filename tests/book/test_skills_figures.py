@@ -74,6 +74,12 @@ def test_the_summary_knows_harm_from_help_and_what_was_not_learnt():
     assert skills_figures._written(unlearnt, skills_figures.SOONER) == "never°"
 
 
+def test_the_tally_counts_what_stands_the_correction():
+    found = skills_figures.tally(skills_figures.grid(table()), ["set"], list(skills.TRANSFERS))
+    assert found.loc["accuracy"].tolist() == [2, 1, 1, 1, 1]
+    assert found.loc["steps to 90 %"].tolist() == [2, 1, 0, 1, 0]
+
+
 def test_controls_stand_beside_what_they_control():
     shown = skills_figures.controls(skills_figures.grid(table()))
     assert list(dict.fromkeys(shown["source"])) == ["random init", "set", "shuffled set", "set, permuted"]

@@ -148,6 +148,23 @@ def heat_map(
     return fig
 
 
+def tally(found: pd.DataFrame, sources: Sequence[str], transfers: Sequence[str]) -> pd.DataFrame:
+    """How many cells do better than random init and how many worse, in the median and after the correction."""
+    lines = {}
+    for name, measure in {"accuracy": BETTER, "steps to 90 %": SOONER}.items():
+        table = summary(found, measure.gain)
+        table = table[table["source"].isin(sources) & table["transfer"].isin(transfers)]
+        certain = table.loc[table["p"] <= CERTAIN, "gain"]
+        lines[name] = {
+            "cells": len(table),
+            "better, median": (table["gain"] > 0).sum(),
+            "worse, median": (table["gain"] < 0).sum(),
+            "better, corrected": (certain > 0).sum(),
+            "worse, corrected": (certain < 0).sum(),
+        }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("measured by")
+
+
 def _menu(buttons: list[dict]) -> dict:
     return {"type": "buttons", "direction": "right", "x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom"} | {
         "buttons": buttons,
