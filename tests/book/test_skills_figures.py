@@ -75,9 +75,9 @@ def test_the_summary_knows_harm_from_help_and_what_was_not_learnt():
 
 
 def test_the_tally_counts_what_stands_the_correction():
-    found = skills_figures.tally(skills_figures.grid(table()), ["set"], list(skills.TRANSFERS))
-    assert found.loc["accuracy"].tolist() == [2, 1, 1, 1, 1]
-    assert found.loc["steps to 90 %"].tolist() == [2, 1, 0, 1, 0]
+    found = skills_figures.tally(skills_figures.grid(table()), ["set"], ["full", "attention"])
+    assert found.loc["accuracy"].T.to_dict("list") == {"full": [1, 0, 1, 0, 1], "attention": [1, 1, 0, 1, 0]}
+    assert found.loc["steps to 90 %"].T.to_dict("list") == {"full": [1, 0, 0, 0, 0], "attention": [1, 1, 0, 1, 0]}
 
 
 def test_controls_stand_beside_what_they_control():

@@ -153,16 +153,17 @@ def tally(found: pd.DataFrame, sources: Sequence[str], transfers: Sequence[str])
     lines = {}
     for name, measure in {"accuracy": BETTER, "steps to 90 %": SOONER}.items():
         table = summary(found, measure.gain)
-        table = table[table["source"].isin(sources) & table["transfer"].isin(transfers)]
-        certain = table.loc[table["p"] <= CERTAIN, "gain"]
-        lines[name] = {
-            "cells": len(table),
-            "better, median": (table["gain"] > 0).sum(),
-            "worse, median": (table["gain"] < 0).sum(),
-            "better, corrected": (certain > 0).sum(),
-            "worse, corrected": (certain < 0).sum(),
-        }
-    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("measured by")
+        for transfer in transfers:
+            here = table[table["source"].isin(sources) & (table["transfer"] == transfer)]
+            certain = here.loc[here["p"] <= CERTAIN, "gain"]
+            lines[name, transfer] = {
+                "cells": len(here),
+                "better, median": (here["gain"] > 0).sum(),
+                "worse, median": (here["gain"] < 0).sum(),
+                "better, corrected": (certain > 0).sum(),
+                "worse, corrected": (certain < 0).sum(),
+            }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis(["measured by", "across"])
 
 
 def _menu(buttons: list[dict]) -> dict:
