@@ -11,8 +11,8 @@ from structure_first.data.batch import Batch, Source
 def mixture(sources: Sequence[Source]) -> Source:
     """Each sequence is drawn from one of the sources, every one as likely.
 
-    They share token ids 0 .. vocab - 1; a sequence of a shorter one ends in zeros that bear no loss. Accuracy counts all
-    tokens that bear loss, a language's openers among them, which nothing tells.
+    They share token ids 0 .. vocab - 1; a sequence of a shorter one ends in zeros that bear no loss. Accuracy counts
+    all that bear loss, also what nothing before tells, as a language's openers.
     """
     length = max(each.length for each in sources)
     window = max(each.window for each in sources)
