@@ -23,6 +23,9 @@ TRANSFERS = {
 BRACKETS = (8, 16, 64)  # types, of each language
 # Of the beginnings in `LAPTOP.tuned`, the one from which set, stack and dyck 64 were learnt best (seeds 390 and 391).
 FIRST = (WIDE, Recipe.init)
+SAME = (
+    "same start"  # what the cells are called in which all of a stage one goes across that began as its diagnostic does
+)
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ LAPTOP = Size(
         "multiplication": {"digits": 2},
         "sorting": {"length": 10, "vocab": 50},
     },
-    controlled=("dyck 64", "set"),
+    controlled=("dyck 64", "dyck_shuffle 64", "set"),
     tuned={
         "haystack": Beginning(WIDE, 4 * WIDE, tied=True, faster=4),
         "addition": Beginning(WIDE, Recipe.init, tied=False, faster=4),
@@ -119,7 +122,7 @@ def body(scale: str, task: str) -> dict[str, int]:
 
 def cells(scale: str, tuned: bool = False) -> dict[str, Recipe]:
     """The grid and its controls; `tuned`: every diagnostic from where it alone learns most, every stage one from where
-    stage ones are learnt best.
+    stage ones are learnt best, or, for a `same start`, from where its diagnostic starts.
     """
     size, firsts, found = SIZES[scale], sources(scale), {}
     unlearnt = replace(size.first, mastery=None)  # there is nothing to master
@@ -141,13 +144,23 @@ def cells(scale: str, tuned: bool = False) -> dict[str, Recipe]:
                 found[f"{task} / tuned init"] = size.tuned[task].recipe(second, **sized)
         found[f"{task} / longer training"] = Recipe(None, None, longer, **sized)
         found[f"{task} / random tokens / full"] = Recipe(noise, TRANSFERS["full"], second, **sized)
+        shuffled = {
+            f"shuffled {name}": replace(firsts[name], source=f"shuffled:{firsts[name].source}", stage=unlearnt)
+            for name in size.controlled
+        }
         for name, first in firsts.items():
             for transfer, rules in TRANSFERS.items():
                 found[f"{task} / {name} / {transfer}"] = Recipe(first, rules, second, **sized)
+        for name, first in shuffled.items():
+            found[f"{task} / {name} / full"] = Recipe(first, FULL, second, **sized)
         for name in size.controlled:
-            shuffled = replace(firsts[name], source=f"shuffled:{firsts[name].source}", stage=unlearnt)
-            found[f"{task} / shuffled {name} / full"] = Recipe(shuffled, TRANSFERS["full"], second, **sized)
             found[f"{task} / {name} / permuted"] = Recipe(firsts[name], PERMUTED, second, **sized)
+        if tuned and (sized["init"], sized["init_embedding"]) != FIRST:
+            sized |= {"init_first": None}
+            for name, first in {**firsts, **shuffled, "random tokens": noise}.items():
+                found[f"{task} / {name} / {SAME}"] = Recipe(first, FULL, second, **sized)
+            for name in size.controlled:
+                found[f"{task} / permuted {name} / {SAME}"] = Recipe(firsts[name], PERMUTED, second, **sized)
     return found
 
 
