@@ -8,7 +8,7 @@ from structure_first.data.registry import DIAGNOSTICS, PROCEDURAL
 from structure_first.evidence.statistics import final
 from structure_first.evidence.store import Store
 from structure_first.experiments import haystack, skills
-from structure_first.experiments.jobs import Job
+from structure_first.experiments.jobs import Job, trained
 
 RESULTS = Path(__file__).parents[2] / "book" / "results"
 
@@ -88,6 +88,15 @@ def test_the_tuned_grid_begins_where_the_diagnostics_do_best():
     assert skills.TUNED.cells("gpu") == {}, "its sizes were not tuned"
     large = skills.tuning("gpu")["multiplication / weights 0.0442 / embeddings 0.02 / rate 0.001"]
     assert (large.width, large.init, large.second.make().settings) == (512, 512**-0.5, {"digits": 5}), "but can be"
+
+
+def test_a_trained_stage_one_of_every_source_is_stored():
+    """So that a reader can begin at stage two."""
+    folder = RESULTS / skills.EXPERIMENT.name
+    for name in skills.sources("laptop"):
+        job = Job.of(name, skills.cells("laptop")[f"haystack / {name} / full"], [skills.EXPERIMENT.first_seed], folder)
+        before = job.replicas[0].before
+        assert trained([before], folder).shape == Job((before,), folder).shape
 
 
 def test_longer_training_spends_stage_ones_updates_on_the_diagnostic():
