@@ -27,6 +27,7 @@ ACCURACY = {
     "sorting / set / attention": 0.95,
     "sorting / set / permuted": 0.5,
     "sorting / shuffled set / full": 0.5,
+    "sorting / shuffled set / same start": 0.5,
 }
 
 

@@ -296,6 +296,7 @@ def beside_the_paper(found: pd.DataFrame) -> pd.DataFrame:
 
 def controls(found: pd.DataFrame) -> pd.DataFrame:
     """The cells that ask whether it is the structure, each named as a source of its own, beside what they control."""
+    found = found[found["transfer"] != skills.SAME]
     changed = found["source"].str.startswith("shuffled ")
     permuted = found["transfer"] == "permuted"
     controlled = set(found.loc[changed, "source"].str.removeprefix("shuffled ")) | set(found.loc[permuted, "source"])
