@@ -140,7 +140,6 @@ def heat_map(
                 "args": ["visible", [each == other for other in transfers for _ in "zt"]],
             }
             for each in transfers
-            for shown in [np.repeat([each == other for other in transfers], 2).tolist()]
         ]
         fig.update_layout(updatemenus=[_menu(buttons)])
     fig.update_xaxes(side="top", showgrid=False, tickangle=0)

@@ -23,9 +23,7 @@ TRANSFERS = {
 BRACKETS = (8, 16, 64)  # types, of each language
 # Of the beginnings in `LAPTOP.tuned`, the one from which set, stack and dyck 64 were learnt best (seeds 390 and 391).
 FIRST = (WIDE, Recipe.init)
-SAME = (
-    "same start"  # what the cells are called in which all of a stage one goes across that began as its diagnostic does
-)
+SAME = "same start"  # how cells end in which all goes across from a stage one that began as its diagnostic does
 
 
 @dataclass(frozen=True)

@@ -39,11 +39,6 @@ class Predictions(NamedTuple):
     mask: Bool[Tensor, "replica batch n"]  # which of them do
     at: Int[Tensor, "replica batch n"] | None = None  # where they are, the first token left out; None: all
 
-    def of(self, whole: Shaped[Tensor, "replica batch time"]) -> Shaped[Tensor, "replica batch n"]:
-        """What `whole` says of these positions."""
-        later = whole[..., 1:]
-        return later if self.at is None else later.gather(-1, self.at)
-
     def nats(self) -> Float[Tensor, " replica"]:
         """The summed loss of each replica."""
         loss = F.cross_entropy(self.logits.float().flatten(0, 2), self.targets.flatten(), reduction="none")
@@ -55,12 +50,20 @@ class Predictions(NamedTuple):
 
 def predict(model: nn.Module, batch: Batch, source: Source) -> Predictions:
     """What the model says of `batch`; only the window that bears loss is computed to the end."""
-    inputs, targets, mask, at = batch.tokens[..., :-1], batch.tokens[..., 1:], batch.loss_mask[..., 1:], None
+    inputs, at = batch.tokens[..., :-1], None
     if source.window < inputs.shape[-1]:
-        first = mask.byte().argmax(-1, keepdim=True).clamp(max=inputs.shape[-1] - source.window)
+        first = batch.loss_mask[..., 1:].byte().argmax(-1, keepdim=True).clamp(max=inputs.shape[-1] - source.window)
         at = first + torch.arange(source.window, device=first.device)
-        targets, mask = targets.gather(-1, at), mask.gather(-1, at)
+    targets, mask = (placed(whole, at) for whole in batch)
     return Predictions(model(inputs, at), targets, mask, at)
+
+
+def placed(
+    whole: Shaped[Tensor, "replica batch time"], at: Int[Tensor, "replica batch n"] | None
+) -> Shaped[Tensor, "replica batch n"]:
+    """What `whole` has at these positions, counted from its second token; None: at all."""
+    later = whole[..., 1:]
+    return later if at is None else later.gather(-1, at)
 
 
 def parts(batch: Batch, size: int) -> Iterator[Batch]:
@@ -97,7 +100,9 @@ def evaluate(model: Transformer, batch: Batch, source: Source, compute: Compute 
     for part in parts(batch, compute.micro_batch or max(1, min(fit_in, EVALUATED_AT_ONCE))):
         with compute.cast(batch.tokens.device):
             found = predict(model, part, source)
-        graded = found.mask if source.determined is None else found.mask & found.of(source.determined(part.tokens))
+        graded = found.mask
+        if source.determined is not None:
+            graded = graded & placed(source.determined(part.tokens), found.at)
         right = (found.logits.argmax(-1) == found.targets) & graded
         found_in.append((found.nats(), found.count(), right.sum((1, 2)), graded.sum((1, 2))))
     model.train()
