@@ -118,6 +118,8 @@ def test_sources_are_listed(command):
         (["run", "haystack", "--scale", "smok", "--seeds", "2"], "unknown scale 'smok'; did you mean 'smoke'?"),
         (["run", "haystak"], "unknown experiment 'haystak'; did you mean 'haystack'?"),
         (["run", "haystack", "--scale", "smoke", "--cells", "random int"], "did you mean 'random init'?"),
+        (["run", "skills", "--cells", "?"], "unknown cell '?'; known: addition / delete / attention, addition"),
+        (["run", "skills", "--cells", "?"], ", and 330 more"),
         (["run", "haystack_search", "--scale", "gpu"], "no cells at scale gpu; scales at which it has some: laptop"),
         (["run", "haystack", "--scale", "smoke", "--device", "cudda"], "unknown device 'cudda'; did you mean 'cuda'?"),
     ],

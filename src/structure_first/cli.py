@@ -137,7 +137,7 @@ def run(
     seeds: Annotated[int | None, typer.Option(help="how many; the scale's own number if left out")] = None,
     first_seed: Annotated[int | None, typer.Option(help="the first of them; the experiment's own if left out")] = None,
     out: Annotated[Path, typer.Option(help="the folder of results")] = Path("book/results"),
-    cells: Annotated[str | None, typer.Option(help="only these cells, separated by commas")] = None,
+    cells: Annotated[str | None, typer.Option(help="only these, with commas between; * is anything")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     workers: Annotated[int | None, typer.Option(help="processes; one a core if left out")] = None,
     plan_only: Annotated[

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+LISTED = 30  # names; of more, only the first few
+
 
 class UserError(Exception):
     """Bad input or a failed resource; the command line prints it as one line and exits with status 2."""
@@ -12,5 +14,6 @@ def unknown(kind: str, name: str, known: Iterable[str], meant: str | None = None
     """The error for a name that is not in `known`, naming the one `meant` or else the nearest."""
     known = sorted(known)
     nearest = [meant] if meant in known else get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else "known: " + ", ".join(known)
+    listed = known if len(known) <= LISTED else [*known[:5], f"and {len(known) - 5} more"]
+    hint = f"did you mean {nearest[0]!r}?" if nearest else "known: " + ", ".join(listed)
     return UserError(f"unknown {kind} {name!r}; {hint}")

@@ -122,6 +122,15 @@ def test_what_is_carried_has_a_place_of_its_own():
     assert list(fig.layout.xaxis.categoryarray) == ["full", "mlp"]
 
 
+def test_every_source_has_a_place_in_the_comparison_of_fronts():
+    fig = text_figures.fronts(text_figures.ends(text_figures.curves(additive_rows())))
+    shown = {trace.name: (list(trace.x), list(trace.y)) for trace in fig.data if trace.showlegend}
+    assert shown == {
+        "full": (["identity"], [pytest.approx(0.1)]),
+        "mlp": (["identity"], [pytest.approx(0.3)]),
+    }, "the text is no source, and ten per cent are another share"
+
+
 def test_a_saving_is_where_the_curve_meets_the_baselines_end():
     models = text_figures.by_share(substitutive_rows())
     table = text_figures.savings(models)

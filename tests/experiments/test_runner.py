@@ -17,7 +17,7 @@ from structure_first.errors import UserError
 from structure_first.evidence.store import Store
 from structure_first.experiments import jobs, planning
 from structure_first.experiments.jobs import Job
-from structure_first.experiments.planning import plan
+from structure_first.experiments.planning import chosen, plan
 from structure_first.experiments.recipe import Experiment, Phase, Recipe, digest, plain
 from structure_first.experiments.runner import run
 from structure_first.model.transfer import Transfer
@@ -145,6 +145,13 @@ def test_the_costs_add_up(tmp_path):
 def test_a_mistyped_cell_names_the_nearest(tmp_path):
     with pytest.raises(UserError, match="did you mean 'identity full'"):
         run(EXPERIMENT, "smoke", range(1), tmp_path, cells=["identiti full"])
+
+
+def test_a_star_stands_for_any_part_of_a_cells_name():
+    named = chosen(EXPERIMENT, "smoke", ["identity *", "random init", "* full"]).cells("smoke")
+    assert list(named) == ["identity full", "identity attention", "random init"]
+    with pytest.raises(UserError, match=r"unknown cell 'dyck \*'"):
+        chosen(EXPERIMENT, "smoke", ["dyck *"])
 
 
 def test_a_folder_in_use_is_refused(tmp_path):

@@ -126,9 +126,9 @@ def line(
         x=list(ends),
         y=middle.round(4),
         error_y=error | {"array": (high - middle).round(4), "arrayminus": (middle - low).round(4)},
-        mode="lines+markers",
+        mode=look.get("mode", "lines+markers"),
         line={"color": colour, "dash": look.get("dash", "solid")},
-        marker={"symbol": look.get("symbol", "circle"), "size": 7},
+        marker={"color": colour, "symbol": look.get("symbol", "circle"), "size": 7},
         hovertemplate=f"{name}, {hover}, median<extra></extra>",
         showlegend=all(trace.name != name or not trace.showlegend for trace in fig.data),
         **common,
@@ -176,6 +176,21 @@ def where(last: pd.DataFrame, share: str = additive.CONTROLLED[0], main: str = a
     fig.add_hline(0, line={"dash": "dot", "color": figures.GREY})
     fig.update_xaxes(categoryorder="array", categoryarray=kinds, showgrid=False)
     return fig.update_layout(showlegend=False).update_yaxes(title="gain, nats a token", col=1)
+
+
+def fronts(last: pd.DataFrame, share: str = additive.CONTROLLED[0]) -> go.Figure:
+    """The gain of every source, by what of it is carried over, every seed a dot, a panel a corpus."""
+    here = last[last["front"].isin(additive.SOURCES) & (last["share"] == share) & last["gain"].notna()]
+    kinds = [kind for kind in ("full", "attention", "mlp") if (here["carried"] == kind).any()]
+    corpora = list(dict.fromkeys(here["corpus"]))
+    fig = panels(corpora, 440, margin={"t": 90})
+    for column, corpus in enumerate(corpora, 1):
+        for colour, kind in figures.coloured(kinds):
+            part = here[(here["corpus"] == corpus) & (here["carried"] == kind)]
+            line(fig, part, "front", "gain", kind, colour, column, "%{x}: %{y:+.3f} nats", mode="markers")
+    fig.add_hline(0, line={"dash": "dot", "color": figures.GREY})
+    fig.update_xaxes(categoryorder="array", categoryarray=list(additive.SOURCES), showgrid=False, tickangle=-60)
+    return fig.update_yaxes(title="gain, nats a token", col=1)
 
 
 def race(found: pd.DataFrame) -> go.Figure:

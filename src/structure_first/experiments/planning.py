@@ -1,5 +1,6 @@
 """What is missing of an experiment, as programs; and what they will cost before the first of them starts."""
 
+import fnmatch
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -38,8 +39,8 @@ class Plan:
 
 
 def chosen(experiment: Experiment, scale: str, cells: Sequence[str] | None) -> Experiment:
-    """The experiment with these cells alone; raises `UserError` on a name that it does not have, and on a scale at
-    which it has none.
+    """The experiment with these cells alone, where a `*` stands for anything; raises `UserError` on a name that it does
+    not have, and on a scale at which it has none.
     """
     known = experiment.cells(scale)
     if not known:
@@ -47,10 +48,13 @@ def chosen(experiment: Experiment, scale: str, cells: Sequence[str] | None) -> E
         raise UserError(f"{experiment.name} has no cells at scale {scale}; scales at which it has some: {others}")
     if cells is None:
         return experiment
+    found = {}
     for cell in cells:
-        if cell not in known:
+        named = fnmatch.filter(known, cell)
+        if not named:
             raise unknown("cell", cell, known)
-    return replace(experiment, cells=lambda scale: {cell: known[cell] for cell in cells})
+        found |= {name: known[name] for name in named}
+    return replace(experiment, cells=lambda scale: found)
 
 
 def replicas(experiment: Experiment, scale: str, seeds: Sequence[int]) -> list[Replica]:
