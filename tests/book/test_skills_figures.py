@@ -12,6 +12,7 @@ from structure_first.book import skills_figures
 from structure_first.data import registry
 from structure_first.evidence.store import COLUMNS
 from structure_first.experiments import skills
+from structure_first.experiments.jobs import Replica
 from structure_first.experiments.runner import run
 
 CHAPTER = Path(__file__).parents[2] / "book" / "chapters" / "04_what_each_structure_teaches.ipynb"
@@ -79,6 +80,23 @@ def test_the_tally_counts_what_stands_the_correction():
     found = skills_figures.tally(skills_figures.grid(table()), ["set"], ["full", "attention"])
     assert found.loc["accuracy"].T.to_dict("list") == {"full": [1, 0, 1, 0, 1], "attention": [1, 1, 0, 1, 0]}
     assert found.loc["steps to 90 %"].T.to_dict("list") == {"full": [1, 0, 0, 0, 0], "attention": [1, 1, 0, 1, 0]}
+
+
+def test_the_bill_counts_both_stages_of_every_seed():
+    cells = ["sorting / random init", "sorting / set / full"]
+    before = Replica(cells[1], skills.TUNED.cells("laptop")[cells[1]], 0).before.cell
+    lines = [
+        ("skills", "laptop", cells[0], 2, seed, 100, 9, 3e9, "accuracy", 0.5 + seed / 5, "run") for seed in range(4)
+    ]
+    lines += [("skills", "laptop", cells[1], 2, seed, 50, 9, 1e9, "accuracy", 0.95, "run") for seed in range(3)]
+    lines += [
+        ("skills", "laptop", before, 1, seed, step, 9, step * 1e9, "accuracy", 0.9, "run")
+        for seed in range(3)
+        for step in (10, 20 + seed)
+    ]
+    found = skills_figures.bill(pd.DataFrame(lines, columns=list(COLUMNS)), cells)
+    assert found.loc[cells[0]].tolist() == ["2 of 4", "0", "never", ""], "half of the seeds are no median"
+    assert found.loc[cells[1]].tolist() == ["3 of 3", "21", "50", "22"]
 
 
 def test_controls_stand_beside_what_they_control():

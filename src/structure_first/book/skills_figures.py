@@ -10,6 +10,8 @@ import plotly.graph_objects as go
 from structure_first.book import figures
 from structure_first.evidence.statistics import adjusted, final, interval, steps_to
 from structure_first.experiments import skills
+from structure_first.experiments.jobs import Replica
+from structure_first.experiments.recipe import Experiment
 
 LEARNT = 0.9  # a stage one below this accuracy is marked: what it did not learn it cannot hand on
 SOLVED = 0.9
@@ -163,6 +165,29 @@ def tally(found: pd.DataFrame, sources: Sequence[str], transfers: Sequence[str])
                 "worse, corrected": (certain < 0).sum(),
             }
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis(["measured by", "across"])
+
+
+def bill(rows: pd.DataFrame, cells: Sequence[str], experiment: Experiment = skills.TUNED) -> pd.DataFrame:
+    """What reaching 90 % costs, a line a cell, medians over all of its seeds: updates of either stage, and the FLOPs of
+    both together.
+    """
+    accuracy = rows[(rows["stage"] == 2) & (rows["metric"] == "accuracy")]
+    recipes, lines = experiment.cells(rows["scale"].iloc[0]), {}
+    for cell in cells:
+        reached = accuracy[(accuracy["cell"] == cell) & (accuracy["value"] >= SOLVED)]
+        reached = reached.groupby("seed")[["step", "flops"]].min()
+        both = reached.reindex(accuracy.loc[accuracy["cell"] == cell, "seed"].unique()).fillna(np.inf)
+        first = pd.DataFrame(0, both.index, both.columns)
+        if before := Replica(cell, recipes[cell], 0).before:
+            first = rows[rows["cell"] == before.cell].groupby("seed")[["step", "flops"]].max().loc[both.index]
+        steps, flops = both["step"].median(), (both["flops"] + first["flops"]).median()
+        lines[cell] = {
+            "seeds at 90 %": f"{len(reached)} of {len(both)}",
+            "updates of stage one": f"{first['step'].median():,.0f}",
+            "of stage two": f"{steps:,.0f}" if np.isfinite(steps) else "never",
+            "GFLOPs of both": f"{flops / 1e9:,.0f}" if np.isfinite(flops) else "",
+        }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("cell")
 
 
 def _menu(buttons: list[dict]) -> dict:
