@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 
 from structure_first.book import figures
 from structure_first.evidence.claims import Entry
-from structure_first.evidence.statistics import final, fraction, interval, reached_at
+from structure_first.evidence.statistics import final, fraction, interval, needed
 from structure_first.experiments import additive, substitutive
 
 NAME = r"^(?P<corpus>.+?) / (?P<front>.+?)(?: (?P<share>[\d.]+ %))?(?: / (?P<carried>[a-z ]+))?$"
@@ -310,11 +310,7 @@ def savings(models: pd.DataFrame) -> pd.DataFrame:
             continue
         line = {"corpus": corpus, "width": width or "whole", "in front": front, "seeds": part["seed"].nunique()}
         for name, column in (("of the text", "share"), ("of the FLOPs", "flops share")):
-            needed = [
-                reached_at(seed[column].to_numpy(), seed["loss"].to_numpy(), seed["target"].iloc[0])
-                for _, seed in part.sort_values("share").groupby("seed")
-            ]
-            line[name] = written(*interval(np.array(needed)))
+            line[name] = written(*interval(needed(part, column).to_numpy()))
         line["paper, of the text"] = f"{PAPER[corpus]:.0%}" if corpus in PAPER else ""
         lines.append(line)
     return pd.DataFrame(lines).set_index("corpus")

@@ -55,14 +55,19 @@ def saved(losses: pd.Series, treated: str, control: str) -> pd.Series:
     found = losses.rename("loss").reset_index()
     found = found.join(found["cell"].str.extract(r"^(?P<what>.+) / (?P<share>.+)$"))
     found = found[found["what"].isin([treated, control])]
-    found = found.assign(share=found["share"].map(fraction)).sort_values("share")
+    found["share"] = found["share"].map(fraction)
     whole = found[(found["what"] == control) & (found["share"] == 1)].set_index("seed")["loss"]
-    needed = {
-        seed: reached_at(part["share"].to_numpy(), part["loss"].to_numpy(), whole[seed])
-        for seed, part in found[found["what"] == treated].groupby("seed")
-        if seed in whole
+    found = found.assign(target=found["seed"].map(whole))[found["what"] == treated]
+    return 1 - needed(found.dropna(subset="target"), "share")
+
+
+def needed(models: pd.DataFrame, budget: str) -> pd.Series:
+    """The `budget` with which each seed's `loss` comes down to its `target`, between the budgets that were tried."""
+    found = {
+        seed: reached_at(part[budget].to_numpy(), part["loss"].to_numpy(), part["target"].iloc[0])
+        for seed, part in models.sort_values(budget).groupby("seed")
     }
-    return 1 - pd.Series(needed, dtype=float)
+    return pd.Series(found, dtype=float)
 
 
 def reached_at(budgets: np.ndarray, losses: np.ndarray, target: float) -> float:
