@@ -115,6 +115,28 @@ def test_the_dose_is_a_line_over_the_shares():
     assert lines["identity, mlp alone"].y[0] == pytest.approx(0.3) and lines["text"].y[0] == pytest.approx(0.2)
 
 
+def test_the_tuning_shows_the_baseline_apart_from_the_pinch_at_its_rates():
+    losses = {
+        "code / rate 0.003": 1.9,
+        "code / rate 0.012": 1.5,
+        "code / identity 1 % / mlp / rate 0.012": 1.6,
+        "code / identity 1 % / rate 0.003": 1.8,
+        "code / weights 0.04": 1.7,
+        "math / rate 0.003": 1.2,
+    }
+    lines = [row("t", cell, seed, 10, "loss", loss + seed / 10) for cell, loss in losses.items() for seed in range(3)]
+    rows = pd.DataFrame(lines, columns=list(COLUMNS))
+    tuned = text_figures.tuned(rows)
+    assert {trace.name for trace in tuned.data} == {"code", "math"}
+    (code,) = (trace for trace in tuned.data if trace.name == "code" and trace.xaxis == "x")
+    assert (list(code.x), list(code.y)) == ([0.003, 0.012], [2.0, 1.6]), "medians over seeds"
+    rates = text_figures.rates(rows)
+    medians = {trace.name: (list(trace.x), list(trace.y)) for trace in rates.data if trace.showlegend}
+    assert list(medians) == ["random init", "identity 1 %", "identity 1 % / mlp"]
+    assert medians["random init"] == ([0.003, 0.012], [2.0, 1.6]) and medians["identity 1 %"] == ([0.003], [1.9])
+    assert len(rates.layout.annotations) == 1, "math has no pinch at any rate"
+
+
 def test_what_is_carried_has_a_place_of_its_own():
     fig = text_figures.where(text_figures.ends(text_figures.curves(additive_rows())))
     medians = {trace.name: (list(trace.x), trace.y[0]) for trace in fig.data if trace.mode == "lines+markers"}

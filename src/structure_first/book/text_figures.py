@@ -66,9 +66,9 @@ def tuned(rows: pd.DataFrame) -> go.Figure:
     """The baseline's final loss against its learning rate, and against the deviation of its first weights, a line a
     corpus; a cross has GPT-2's small embeddings.
     """
-    last = final(rows, "loss").reset_index()
-    names = last["cell"].str.extract(r"^(?P<corpus>.+?) / (?P<what>rate|embeddings|weights) (?P<amount>.+)$")
-    last = last.join(names.assign(amount=names["amount"].astype(float)))
+    last = final(rows, "loss").groupby("cell", sort=False).median().reset_index()
+    names = last["cell"].str.extract(r"^(?P<corpus>[^/]+) / (?P<what>rate|embeddings|weights) (?P<amount>.+)$")
+    last = last.join(names.assign(amount=names["amount"].astype(float))).dropna(subset="what")
     size = additive.SIZES[rows["scale"].iloc[0]]
     own = {"rate": size.second.rate, "weights": size.init}
     base = last[(last["what"] == "rate") & (last["amount"] == own["rate"])]
@@ -99,6 +99,23 @@ def tuned(rows: pd.DataFrame) -> go.Figure:
                 )
         ticks = sorted(swept.loc[swept["what"] == what, "amount"].unique())
         fig.update_xaxes(type="log", tickvals=ticks, title=title, col=column)
+    return fig.update_yaxes(title="final loss, nats a token", col=1)
+
+
+def rates(rows: pd.DataFrame) -> go.Figure:
+    """The final loss against the learning rate, without a front and with one, a panel a corpus."""
+    last = final(rows, "loss").rename("loss").reset_index()
+    names = last["cell"].str.extract(r"^(?P<corpus>[^/]+?)(?: / (?P<front>.+))? / rate (?P<rate>.+)$")
+    last = last.join(names.assign(rate=names["rate"].astype(float), front=names["front"].fillna("random init")))
+    last = last.dropna(subset="rate")
+    fronts = sorted(set(last["front"]), key=lambda front: (front != "random init", front))
+    corpora = list(dict.fromkeys(last.loc[last["front"] != "random init", "corpus"]))
+    fig = panels(corpora, 420, margin={"t": 90})
+    for column, corpus in enumerate(corpora, 1):
+        for colour, front in figures.coloured(fronts):
+            part = last[(last["corpus"] == corpus) & (last["front"] == front)]
+            line(fig, part, "rate", "loss", front, colour, column, "rate %{x}: %{y:.3f} nats")
+    fig.update_xaxes(type="log", tickvals=sorted(last["rate"].unique()), title="learning rate")
     return fig.update_yaxes(title="final loss, nats a token", col=1)
 
 

@@ -197,12 +197,19 @@ def cells(scale: str, **body: float) -> dict[str, Recipe]:
 
 
 def tuning(scale: str) -> dict[str, Recipe]:
-    """The baseline at other learning rates, at GPT-2's scale of embeddings, and at other scales of weights."""
+    """The baseline at other learning rates, at GPT-2's scale of embeddings, and at other scales of weights; and a pinch
+    at those rates.
+    """
     size, found = SIZES[scale], {}
+    pinch = size.front(SOURCES[MAIN], CONTROLLED[0])
     for corpus in size.corpora:
         text, own = size.phase(corpus), size.second.rate
         for factor in (0.25, 0.5, 1.0, 2.0):
-            found[f"{corpus} / rate {own * factor:g}"] = size.recipe(None, None, text.at(own * factor))
+            rate = own * factor
+            found[f"{corpus} / rate {rate:g}"] = size.recipe(None, None, text.at(rate))
+            for name, carried in {"": "full", " / mlp": "mlp"}.items():
+                cell = f"{corpus} / {MAIN} {CONTROLLED[0]}{name} / rate {rate:g}"
+                found[cell] = size.recipe(pinch, CARRIED[carried], text.at(rate))
         narrow = size.body | {"init_embedding": Recipe.init}
         found[f"{corpus} / embeddings {Recipe.init:g}"] = Recipe(None, None, text, **narrow)
         for factor in (0.25, 0.5, 2.0):
