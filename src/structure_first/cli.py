@@ -174,8 +174,9 @@ def run(
         show_plan(plan(only(chosen, scale, names), scale, wanted, store, device, workers).jobs, workers)
         return
     rows = run_experiment(chosen, scale, wanted, out, device, workers, names)
-    for cell, values in final(rows).groupby("cell"):
-        typer.echo(f"{cell:32} median accuracy {values.median():.3f}   of {len(values)} seeds")
+    accuracy, loss = (final(rows, metric).groupby("cell") for metric in ("accuracy", "loss"))
+    for (cell, right), nats, seeds in zip(accuracy.median().items(), loss.median(), loss.size(), strict=True):
+        typer.echo(f"{cell:38} median accuracy {right:.3f}, loss {nats:.3f}   of {seeds} seeds")
 
 
 def show_plan(jobs: "list[Job]", workers: int) -> None:
