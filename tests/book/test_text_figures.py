@@ -115,6 +115,11 @@ def test_the_dose_is_a_line_over_the_shares():
     assert lines["identity, mlp alone"].y[0] == pytest.approx(0.3) and lines["text"].y[0] == pytest.approx(0.2)
 
 
+def test_what_stage_one_learnt_counts_whatever_of_it_goes_across():
+    table = text_figures.learnt(text_figures.ends(text_figures.curves(additive_rows())))
+    assert table.T.to_dict() == {"identity": {"1 %": "70%", "10 %": "70%"}}, "text is no rule to be learnt"
+
+
 def test_the_tuning_shows_the_baseline_apart_from_the_pinch_at_its_rates():
     losses = {
         "code / rate 0.003": 1.9,

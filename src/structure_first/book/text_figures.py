@@ -269,9 +269,9 @@ def race(found: pd.DataFrame) -> go.Figure:
 
 
 def learnt(last: pd.DataFrame) -> pd.DataFrame:
-    """How much of stage one each procedural front learnt, and on how many tokens."""
+    """How much of stage one each procedural front learnt, whatever of it goes across, and on how many tokens."""
     table = summary(last)
-    table = table[table["learnt"].notna() & (table["carried"] == "full") & (table["front"] != "text")]
+    table = table[table["learnt"].notna() & (table["front"] != "text")]
     shown = table.groupby(["front", "share"], sort=False)["learnt"].median().unstack("share")
     shown = shown[sorted(shown.columns, key=fraction)]
     return shown.map(lambda value: "" if np.isnan(value) else f"{value:.0%}").rename_axis(columns=None)
