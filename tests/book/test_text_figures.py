@@ -108,6 +108,15 @@ def test_the_slider_ends_where_training_ends():
     assert "text 1 % " in fig.layout.yaxis.ticktext and len(fig.data[0].x) == 12
 
 
+def test_what_went_badly_is_drawn_at_the_edge_and_told_as_it_is():
+    found = text_figures.curves(additive_rows(seeds=9))
+    worst = found.index[(found["cell"] == "code / text 1 %") & (found["step"] == 200) & (found["seed"] == 8)]
+    found.loc[worst, "gain"] = -5.0
+    fig = text_figures.race(found)
+    (told,) = (place for place, text in enumerate(fig.data[0].text) if text == "text 1 %, seed 8: -5.000 nats")
+    assert fig.data[0].x[told] == min(fig.data[0].x) > fig.layout.xaxis.range[0] > -0.2
+
+
 def test_the_dose_is_a_line_over_the_shares():
     fig = text_figures.dose(text_figures.ends(text_figures.curves(additive_rows())))
     lines = {trace.name: trace for trace in fig.data if trace.mode == "lines+markers"}

@@ -125,7 +125,7 @@ def line(
     """In one panel every seed a dot, and a line through their medians with 95 % intervals; the legend names it once."""
     if part.empty:
         return
-    common = {"name": name, "legendgroup": name, "row": 1, "col": column}
+    common = {"name": name, "legendgroup": name, "offsetgroup": name, "row": 1, "col": column}
     fig.add_scatter(
         x=part[x],
         y=part[y].round(4),
@@ -207,13 +207,15 @@ def fronts(last: pd.DataFrame, share: str = additive.CONTROLLED[0]) -> go.Figure
             line(fig, part, "front", "gain", kind, colour, column, "%{x}: %{y:+.3f} nats", mode="markers")
     fig.add_hline(0, line={"dash": "dot", "color": figures.GREY})
     fig.update_xaxes(categoryorder="array", categoryarray=list(additive.SOURCES), showgrid=False, tickangle=-60)
+    fig.update_layout(scattermode="group", scattergap=0.4)
     return fig.update_yaxes(title="gain, nats a token", col=1)
 
 
 def race(found: pd.DataFrame) -> go.Figure:
     """What each front is worth when so much text has been read: a row a cell, a panel a corpus, a slider over tokens.
 
-    A dot is a seed's gain over random init at the same step, a bar their median.
+    A dot is a seed's gain over random init at the same step, a bar their median. What lies beyond 90 % of all gains is
+    drawn at the edge, lest a few cells that went badly leave no room for the others.
     """
     found = found[found["front"] != "random init"]
     found = found.assign(label=found["front"] + " " + found["share"].fillna("") + ", " + found["carried"])
@@ -224,15 +226,20 @@ def race(found: pd.DataFrame) -> go.Figure:
     places = {label: place for place, label in enumerate(order)}
     common = found[found["gain"].notna()].groupby("step")["cell"].nunique()
     steps = [step for step in common.index if step and common[step] == common.max()]
+    low, high = found.loc[found["step"].isin(steps), "gain"].quantile([0.05, 0.95])
+    low, high = min(low, 0), max(high, 0)
     fig = panels(corpora, 210 + 21 * len(order), margin={"l": 170, "b": 130}, showlegend=False)
+
+    def marks(label: pd.Series, gain: pd.Series, who: pd.Series | str) -> dict:
+        text = label + ", " + who + ": " + gain.map("{:+.3f} nats".format)
+        return {"x": gain.clip(low, high).round(4), "y": label.map(places), "text": text}
 
     def data(step: int, corpus: str) -> list[dict]:
         here = found[(found["step"] == step) & (found["corpus"] == corpus) & found["gain"].notna()]
-        median = here.groupby("label")["gain"].median()
-        heights = here["label"].map(places)
+        median = here.groupby("label")["gain"].median().reset_index()
         return [
-            {"x": here["gain"].round(4), "y": heights, "text": here["label"] + ", seed " + here["seed"].astype(str)},
-            {"x": median.round(4), "y": [places[label] for label in median.index], "text": median.index},
+            marks(here["label"], here["gain"], "seed " + here["seed"].astype(str)),
+            marks(median["label"], median["gain"], "median"),
         ]
 
     for column, corpus in enumerate(corpora, 1):
@@ -241,7 +248,7 @@ def race(found: pd.DataFrame) -> go.Figure:
             **seeds,
             mode="markers",
             marker={"size": 5, "color": figures.PALETTE[0], "opacity": 0.6},
-            hovertemplate="%{text}: %{x:+.3f} nats<extra></extra>",
+            hovertemplate="%{text}<extra></extra>",
             row=1,
             col=column,
         )
@@ -249,7 +256,7 @@ def race(found: pd.DataFrame) -> go.Figure:
             **median,
             mode="markers",
             marker={"symbol": "line-ns-open", "size": 13, "color": figures.PALETTE[1], "line": {"width": 3}},
-            hovertemplate="%{text}: median %{x:+.3f} nats<extra></extra>",
+            hovertemplate="%{text}<extra></extra>",
             row=1,
             col=column,
         )
@@ -262,8 +269,7 @@ def race(found: pd.DataFrame) -> go.Figure:
     slider = {"active": len(steps) - 1, "currentvalue": {"prefix": "tokens of text read: "}, "pad": {"t": 65}}
     fig.update_layout(sliders=[slider | {"steps": choices}])
     fig.add_vline(0, line={"dash": "dot", "color": figures.GREY})
-    reach = found.loc[found["step"].isin(steps), "gain"].abs().quantile(0.99)
-    fig.update_xaxes(title="gain, nats", range=[-1.1 * reach, 1.1 * reach])
+    fig.update_xaxes(title="gain, nats", range=[low - 0.05 * (high - low), high + 0.05 * (high - low)])
     labels = {"tickvals": list(range(len(order))), "ticktext": [f"{label} " for label in order]}
     return fig.update_yaxes(range=[-0.6, len(order) - 0.4], showgrid=False, **labels)
 
