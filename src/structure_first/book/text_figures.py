@@ -125,7 +125,7 @@ def line(
     """In one panel every seed a dot, and a line through their medians with 95 % intervals; the legend names it once."""
     if part.empty:
         return
-    common = {"name": name, "legendgroup": name, "offsetgroup": name, "row": 1, "col": column}
+    common = {"name": name, "legendgroup": name, "offsetgroup": name, "row": look.get("row", 1), "col": column}
     fig.add_scatter(
         x=part[x],
         y=part[y].round(4),
@@ -196,19 +196,22 @@ def where(last: pd.DataFrame, share: str = additive.CONTROLLED[0], main: str = a
 
 
 def fronts(last: pd.DataFrame, share: str = additive.CONTROLLED[0]) -> go.Figure:
-    """The gain of every source, by what of it is carried over, every seed a dot, a panel a corpus."""
+    """The gain of every source, by what of it is carried over, every seed a dot, a panel below another for a corpus."""
     here = last[last["front"].isin(additive.SOURCES) & (last["share"] == share) & last["gain"].notna()]
     kinds = [kind for kind in ("full", "attention", "mlp") if (here["carried"] == kind).any()]
     corpora = list(dict.fromkeys(here["corpus"]))
-    fig = panels(corpora, 440, margin={"t": 90})
-    for column, corpus in enumerate(corpora, 1):
+    fig = make_subplots(len(corpora), 1, subplot_titles=corpora, shared_xaxes=True, vertical_spacing=0.07)
+    for row, corpus in enumerate(corpora, 1):
         for colour, kind in figures.coloured(kinds):
             part = here[(here["corpus"] == corpus) & (here["carried"] == kind)]
-            line(fig, part, "front", "gain", kind, colour, column, "%{x}: %{y:+.3f} nats", mode="markers")
+            line(fig, part, "front", "gain", kind, colour, 1, "%{x}: %{y:+.3f} nats", mode="markers", row=row)
     fig.add_hline(0, line={"dash": "dot", "color": figures.GREY})
-    fig.update_xaxes(categoryorder="array", categoryarray=list(additive.SOURCES), showgrid=False, tickangle=-60)
-    fig.update_layout(scattermode="group", scattergap=0.4)
-    return fig.update_yaxes(title="gain, nats a token", col=1)
+    fig.update_xaxes(categoryorder="array", categoryarray=list(additive.SOURCES), showgrid=False)
+    fig.update_yaxes(title="gain, nats", matches="y")
+    height = 120 + 190 * len(corpora)
+    return fig.update_layout(
+        template=figures.TEMPLATE, height=height, legend={"y": 1.05}, scattermode="group", scattergap=0.5
+    )
 
 
 def race(found: pd.DataFrame) -> go.Figure:
