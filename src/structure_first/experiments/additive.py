@@ -167,9 +167,9 @@ def cells(scale: str, **body: float) -> dict[str, Recipe]:
         text = size.phase(corpus)
         found[f"{corpus} / random init"] = size.recipe(None, None, text)
 
-        def put(first: str, share: str, carried: str = "full", name: str | None = None) -> Recipe:
+        def put(first: str, share: str, carried: str = "full", name: str | None = None, text: Phase = text) -> Recipe:
             end = "" if carried in ("full", "all") else f" / {carried}"
-            recipe = size.recipe(size.front(first, share), CARRIED[carried], text)  # noqa: B023
+            recipe = size.recipe(size.front(first, share), CARRIED[carried], text)
             found[f"{corpus} / {name or first} {share}{end}"] = recipe  # noqa: B023
             return recipe
 
@@ -193,6 +193,8 @@ def cells(scale: str, **body: float) -> dict[str, Recipe]:
             slower = replace(text.stage, warmup=min(text.stage.steps, text.stage.warmup + main.first.stage.steps))
             for name, stage in (("as many FLOPs", longer), ("longer warm-up", slower)):
                 found[f"{corpus} / {name} {share}"] = size.recipe(None, None, replace(text, stage=stage))
+            for carried in ("full", "mlp"):
+                put(SOURCES[MAIN], share, carried, f"{MAIN} + longer warm-up", replace(text, stage=slower))
     return found
 
 
