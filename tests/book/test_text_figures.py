@@ -97,6 +97,12 @@ def test_the_last_evaluation_counts_even_where_it_came_later():
     assert last.loc[("code / as many FLOPs 10 %", 0), "gain"] == pytest.approx(0.5)
 
 
+def test_a_gain_may_be_over_another_cell():
+    last = text_figures.ends(text_figures.curves(additive_rows()), "text 1 %").set_index(["cell", "seed"])
+    assert last.loc[("code / identity 1 % / mlp", 2), "gain"] == pytest.approx(0.1)
+    assert last.loc[("code / random init", 0), "gain"] == pytest.approx(-0.2)
+
+
 def test_the_slider_ends_where_training_ends():
     found = text_figures.curves(additive_rows())
     fig = text_figures.race(found)

@@ -36,10 +36,10 @@ def curves(rows: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
-def ends(found: pd.DataFrame) -> pd.DataFrame:
-    """The last evaluation of every model; its gain is over the last of random init, whenever that was."""
+def ends(found: pd.DataFrame, base: str = "random init") -> pd.DataFrame:
+    """The last evaluation of every model; its gain is over the last of `base` on its corpus, whenever that was."""
     last = found.drop_duplicates(["cell", "seed"], keep="last").copy()
-    base = last[last["front"] == "random init"].set_index(["corpus", "seed"])["loss"]
+    base = last[last["cell"] == last["corpus"] + " / " + base].set_index(["corpus", "seed"])["loss"]
     last["gain"] = base.reindex(pd.MultiIndex.from_frame(last[["corpus", "seed"]])).to_numpy() - last["loss"]
     return last
 
