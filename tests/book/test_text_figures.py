@@ -180,7 +180,7 @@ def test_a_saving_is_where_the_curve_meets_the_baselines_end():
     assert whole.loc["identity 1 %", "of the text"] == "50%"
     spent = additive.spent(substitutive.cells("laptop")["code / identity 1 % / 50 %"])[1]
     assert whole.loc["identity 1 %", "of the FLOPs"] == f"{0.5 + spent / 1e15:.0%}"
-    assert whole.loc["identity 1 % / mlp", "of the text"] == "more than was tried"
+    assert whole.loc["identity 1 % / mlp", "of the text"] == "> 100%"
     assert whole.loc["identity 1 %", "paper, of the text"] == "67%"
     small = table[table["width"] == "32"].set_index("in front")
     assert small.loc["identity 1 %", "of the text"] == "25%", "against the small model's own baseline"
@@ -199,9 +199,10 @@ def test_the_tuning_has_a_line_a_corpus():
     cells = {"code / rate 0.012": 2.0, "code / rate 0.003": 2.1, "code / embeddings 0.02": 2.2}
     cells |= {"code / weights 0.04": 2.3}
     rows = pd.DataFrame([row("t", cell, 0, 10, "loss", loss) for cell, loss in cells.items()], columns=list(COLUMNS))
-    rates, cross, weights = text_figures.tuned(rows).data
+    rates, cross, weights, warm_up = text_figures.tuned(rows).data
     assert (list(rates.x), list(rates.y)) == ([0.003, 0.012], [2.1, 2.0]) and list(cross.y) == [2.2]
-    assert (list(weights.x), list(weights.y)) == ([0.04, 0.08], [2.3, 2.0]), "what all runs have is a point of both"
+    assert (list(weights.x), list(weights.y)) == ([0.04, 0.08], [2.3, 2.0]), "what all runs have is a point of every panel"
+    assert (list(warm_up.x), list(warm_up.y)) == ([50], [2.0])
 
 
 @pytest.mark.parametrize("code", SOLUTIONS["05_a_pinch_of_structure"])

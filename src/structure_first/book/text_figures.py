@@ -63,21 +63,23 @@ def panels(corpora: Sequence[str], height: int, **layout) -> go.Figure:
 
 
 def tuned(rows: pd.DataFrame) -> go.Figure:
-    """The baseline's final loss against its learning rate, and against the deviation of its first weights, a line a
-    corpus; a cross has GPT-2's small embeddings.
+    """The baseline's final loss against its learning rate, the deviation of its first weights, and the updates in which
+    the rate rises, a line a corpus; a cross has GPT-2's small embeddings.
     """
     last = final(rows, "loss").groupby("cell", sort=False).median().reset_index()
-    names = last["cell"].str.extract(r"^(?P<corpus>[^/]+) / (?P<what>rate|embeddings|weights) (?P<amount>.+)$")
+    names = last["cell"].str.extract(r"^(?P<corpus>[^/]+) / (?P<what>rate|embeddings|weights|warm-up) (?P<amount>.+)$")
     last = last.join(names.assign(amount=names["amount"].astype(float))).dropna(subset="what")
     size = additive.SIZES[rows["scale"].iloc[0]]
-    own = {"rate": size.second.rate, "weights": size.init}
+    own = {"rate": size.second.rate, "weights": size.init, "warm-up": size.second.warmup}
+    titles = {"rate": "learning rate", "weights": "first weights' deviation", "warm-up": "warm-up, updates"}
     base = last[(last["what"] == "rate") & (last["amount"] == own["rate"])]
     narrow = last[last["what"] == "embeddings"].assign(what="rate", amount=own["rate"], symbol="x")
     swept = last[last["what"] != "embeddings"].assign(symbol="circle")
-    swept = pd.concat([swept, base.assign(what="weights", amount=own["weights"], symbol="circle")])
-    fig = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.06)
+    others = [base.assign(what=what, amount=own[what], symbol="circle") for what in ("weights", "warm-up")]
+    swept = pd.concat([swept, *others])
+    fig = make_subplots(1, len(titles), shared_yaxes=True, horizontal_spacing=0.05)
     fig.update_layout(template=figures.TEMPLATE, height=400, legend={"y": 1.1})
-    for column, (what, title) in enumerate({"rate": "learning rate", "weights": "first weights' deviation"}.items(), 1):
+    for column, (what, title) in enumerate(titles.items(), 1):
         for colour, corpus in figures.coloured(dict.fromkeys(last["corpus"])):
             for part, mode in ((swept, "lines+markers"), (narrow, "markers")):
                 part = part[(part["what"] == what) & (part["corpus"] == corpus)].sort_values("amount")
@@ -336,15 +338,17 @@ def savings(models: pd.DataFrame) -> pd.DataFrame:
             continue
         line = {"corpus": corpus, "width": width or "whole", "in front": front, "seeds": part["seed"].nunique()}
         for name, column in (("of the text", "share"), ("of the FLOPs", "flops share")):
-            line[name] = written(*interval(needed(part, column).to_numpy()))
+            line[name] = written(*interval(needed(part, column).to_numpy()), most=part[column].max())
         line["paper, of the text"] = f"{PAPER[corpus]:.0%}" if corpus in PAPER else ""
         lines.append(line)
     return pd.DataFrame(lines).set_index("corpus")
 
 
-def written(middle: float, low: float, high: float) -> str:
+def written(middle: float, low: float, high: float, most: float) -> str:
+    """A share and its interval; what is infinite is above the `most` that was tried."""
+
     def one(value: float) -> str:
-        return "more than was tried" if np.isinf(value) else f"{value:.0%}"
+        return f"> {most:.0%}" if np.isinf(value) else f"{value:.0%}"
 
     return one(middle) if middle == low == high else f"{one(middle)} ({one(low)} to {one(high)})"
 

@@ -189,18 +189,20 @@ def cells(scale: str, **body: float) -> dict[str, Recipe]:
             for carried in ("attention", "permuted", "mlp permuted"):
                 put(SOURCES[MAIN], share, carried, MAIN)
             steps = text.stage.steps + round(spent(main)[1] / size.flops(corpus))
-            longer = replace(text.stage, steps=steps)
-            slower = replace(text.stage, warmup=min(text.stage.steps, text.stage.warmup + main.first.stage.steps))
-            for name, stage in (("as many FLOPs", longer), ("longer warm-up", slower)):
-                found[f"{corpus} / {name} {share}"] = size.recipe(None, None, replace(text, stage=stage))
+            longer = replace(text, stage=replace(text.stage, steps=steps))
+            warmup = min(text.stage.steps, text.stage.warmup + main.first.stage.steps)
+            slower = replace(text, stage=replace(text.stage, warmup=warmup))
+            found[f"{corpus} / as many FLOPs {share}"] = size.recipe(None, None, longer)
+            found[f"{corpus} / longer warm-up {share}"] = size.recipe(None, None, slower)
             for carried in ("full", "mlp"):
-                put(SOURCES[MAIN], share, carried, f"{MAIN} + longer warm-up", replace(text, stage=slower))
+                put(SOURCES[MAIN], share, carried, f"{MAIN} + longer warm-up", slower)
+            put(corpus, share, "all", "text + longer warm-up", slower)
     return found
 
 
 def tuning(scale: str) -> dict[str, Recipe]:
-    """The baseline at other learning rates, at GPT-2's scale of embeddings, and at other scales of weights; and a pinch
-    at those rates.
+    """The baseline at other learning rates, with longer warm-ups, from GPT-2's scale of embeddings, and from other
+    scales of weights; and a pinch at those rates.
     """
     size, found = SIZES[scale], {}
     pinch = size.front(SOURCES[MAIN], CONTROLLED[0])
@@ -212,6 +214,9 @@ def tuning(scale: str) -> dict[str, Recipe]:
             for name, carried in {"": "full", " / mlp": "mlp"}.items():
                 cell = f"{corpus} / {MAIN} {CONTROLLED[0]}{name} / rate {rate:g}"
                 found[cell] = size.recipe(pinch, CARRIED[carried], text.at(rate))
+        for factor in (2, 4, 8):
+            stage = replace(text.stage, warmup=min(text.stage.steps, factor * text.stage.warmup))
+            found[f"{corpus} / warm-up {stage.warmup}"] = size.recipe(None, None, replace(text, stage=stage))
         narrow = size.body | {"init_embedding": Recipe.init}
         found[f"{corpus} / embeddings {Recipe.init:g}"] = Recipe(None, None, text, **narrow)
         for factor in (0.25, 0.5, 2.0):
