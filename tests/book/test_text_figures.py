@@ -145,11 +145,12 @@ def test_the_tuning_shows_the_baseline_apart_from_the_pinch_at_its_rates():
         "math / rate 0.003": 1.2,
     }
     lines = [row("t", cell, seed, 10, "loss", loss + seed / 10) for cell, loss in losses.items() for seed in range(3)]
+    lines += [row("t", "code / rate 0.024", 1, 10, "loss", 1.8)]
     rows = pd.DataFrame(lines, columns=list(COLUMNS))
     tuned = text_figures.tuned(rows)
     assert {trace.name for trace in tuned.data} == {"code", "math"}
     (code,) = (trace for trace in tuned.data if trace.name == "code" and trace.xaxis == "x")
-    assert (list(code.x), list(code.y)) == ([0.003, 0.012], [2.0, 1.6]), "medians over seeds"
+    assert (list(code.x), list(code.y)) == ([0.003, 0.012, 0.024], [2.0, 1.6, 1.8]), "of the seed that all have"
     rates = text_figures.rates(rows)
     medians = {trace.name: (list(trace.x), list(trace.y)) for trace in rates.data if trace.showlegend}
     assert list(medians) == ["random init", "identity 1 %", "identity 1 % / mlp"]
@@ -201,7 +202,7 @@ def test_the_tuning_has_a_line_a_corpus():
     rows = pd.DataFrame([row("t", cell, 0, 10, "loss", loss) for cell, loss in cells.items()], columns=list(COLUMNS))
     rates, cross, weights, warm_up = text_figures.tuned(rows).data
     assert (list(rates.x), list(rates.y)) == ([0.003, 0.012], [2.1, 2.0]) and list(cross.y) == [2.2]
-    assert (list(weights.x), list(weights.y)) == ([0.04, 0.08], [2.3, 2.0]), "what all runs have is a point of every panel"
+    assert (list(weights.x), list(weights.y)) == ([0.04, 0.08], [2.3, 2.0]), "what all have is a point of every panel"
     assert (list(warm_up.x), list(warm_up.y)) == ([50], [2.0])
 
 

@@ -66,9 +66,13 @@ def tuned(rows: pd.DataFrame) -> go.Figure:
     """The baseline's final loss against its learning rate, the deviation of its first weights, and the updates in which
     the rate rises, a line a corpus; a cross has GPT-2's small embeddings.
     """
-    last = final(rows, "loss").groupby("cell", sort=False).median().reset_index()
-    names = last["cell"].str.extract(r"^(?P<corpus>[^/]+) / (?P<what>rate|embeddings|weights|warm-up) (?P<amount>.+)$")
-    last = last.join(names.assign(amount=names["amount"].astype(float))).dropna(subset="what")
+    losses = final(rows, "loss").unstack("seed")
+    names = losses.index.to_series().str.extract(
+        r"^(?P<corpus>[^/]+) / (?P<what>rate|embeddings|weights|warm-up) (?P<amount>.+)$"
+    )
+    names = names.dropna().astype({"amount": float})
+    losses = losses.loc[names.index].dropna(axis="columns")  # the seeds that all have
+    last = names.assign(value=losses.median(axis="columns")).reset_index()
     size = additive.SIZES[rows["scale"].iloc[0]]
     own = {"rate": size.second.rate, "weights": size.init, "warm-up": size.second.warmup}
     titles = {"rate": "learning rate", "weights": "first weights' deviation", "warm-up": "warm-up, updates"}
@@ -105,13 +109,14 @@ def tuned(rows: pd.DataFrame) -> go.Figure:
 
 
 def rates(rows: pd.DataFrame) -> go.Figure:
-    """The final loss against the learning rate, without a front and with one, a panel a corpus."""
+    """The final loss against the learning rate, without a front and with one, where both ran, a panel a corpus."""
     last = final(rows, "loss").rename("loss").reset_index()
     names = last["cell"].str.extract(r"^(?P<corpus>[^/]+?)(?: / (?P<front>.+))? / rate (?P<rate>.+)$")
     last = last.join(names.assign(rate=names["rate"].astype(float), front=names["front"].fillna("random init")))
-    last = last.dropna(subset="rate")
+    fronted = last.loc[last["front"] != "random init", ["corpus", "rate"]].dropna().drop_duplicates()
+    last = last.merge(fronted)
     fronts = sorted(set(last["front"]), key=lambda front: (front != "random init", front))
-    corpora = list(dict.fromkeys(last.loc[last["front"] != "random init", "corpus"]))
+    corpora = list(dict.fromkeys(last["corpus"]))
     fig = panels(corpora, 420, margin={"t": 90})
     for column, corpus in enumerate(corpora, 1):
         for colour, front in figures.coloured(fronts):
@@ -226,11 +231,11 @@ def race(found: pd.DataFrame) -> go.Figure:
     found = found.assign(label=found["front"] + " " + found["share"].fillna("") + ", " + found["carried"])
     found["label"] = found["label"].str.removesuffix(", full").str.strip()
     corpora = list(dict.fromkeys(found["corpus"]))
-    order = found.drop_duplicates(["cell", "seed"], keep="last").groupby("label")["gain"].median()
-    order = list(order.sort_values().index)
-    places = {label: place for place, label in enumerate(order)}
     common = found[found["gain"].notna()].groupby("step")["cell"].nunique()
     steps = [step for step in common.index if step and common[step] == common.max()]
+    order = found[found["step"] == steps[-1]].groupby("label")["gain"].median().dropna()
+    order = list(order.sort_values().index)
+    places = {label: place for place, label in enumerate(order)}
     low, high = found.loc[found["step"].isin(steps), "gain"].quantile([0.05, 0.95])
     low, high = min(low, 0), max(high, 0)
     fig = panels(corpora, 210 + 21 * len(order), margin={"l": 170, "b": 130}, showlegend=False)
