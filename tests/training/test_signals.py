@@ -21,7 +21,7 @@ STAGE = Stage(steps=60, batch=16, warmup=5, held_out=40, evaluate_every=20)
 
 @pytest.fixture(autouse=True)
 def heeded():
-    """Ctrl-C raises, even where the tests were started in the background and would ignore it, as the package then does."""
+    """Ctrl-C raises, even where tests that were started in the background would ignore it, as the package then does."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
