@@ -44,18 +44,6 @@ def ends(found: pd.DataFrame, base: str = "random init") -> pd.DataFrame:
     return last
 
 
-def summary(last: pd.DataFrame) -> pd.DataFrame:
-    """A line a cell: the median loss, the median gain with its 95 % bootstrap interval, seeds, and stage one."""
-    cells = last.groupby("cell", sort=False)
-    table = cells[["corpus", "front", "share", "carried"]].first()
-    table[["loss", "learnt"]] = cells[["loss", "learnt"]].median()
-    known = {cell: interval(part.dropna().to_numpy()) for cell, part in cells["gain"] if part.notna().any()}
-    known = pd.DataFrame.from_dict(known, orient="index", columns=["gain", "low", "high"])
-    table[["gain", "low", "high"]] = known.reindex(table.index)
-    table["seeds"] = cells["seed"].count()
-    return table
-
-
 def panels(corpora: Sequence[str], height: int, **layout) -> go.Figure:
     """A panel a corpus, side by side."""
     fig = make_subplots(1, len(corpora), subplot_titles=list(corpora), shared_yaxes=True, horizontal_spacing=0.05)
@@ -286,9 +274,9 @@ def race(found: pd.DataFrame) -> go.Figure:
 
 def learnt(last: pd.DataFrame) -> pd.DataFrame:
     """How much of stage one each procedural front learnt, whatever of it goes across, and on how many tokens."""
-    table = summary(last)
-    table = table[table["learnt"].notna() & (table["front"] != "text")]
-    shown = table.groupby(["front", "share"], sort=False)["learnt"].median().unstack("share")
+    known = last[last["learnt"].notna() & (last["front"] != "text")]
+    by_cell = known.groupby(["cell", "front", "share"], sort=False)["learnt"].median()
+    shown = by_cell.groupby(["front", "share"], sort=False).median().unstack("share")
     shown = shown[sorted(shown.columns, key=fraction)]
     return shown.map(lambda value: "" if np.isnan(value) else f"{value:.0%}").rename_axis(columns=None)
 

@@ -189,9 +189,9 @@ def cells(scale: str, **body: float) -> dict[str, Recipe]:
             for carried in ("attention", "permuted", "mlp permuted"):
                 put(SOURCES[MAIN], share, carried, MAIN)
             steps = text.stage.steps + round(spent(main)[1] / size.flops(corpus))
-            longer = replace(text, stage=replace(text.stage, steps=steps))
+            longer = text.at(steps=steps)
             warmup = min(text.stage.steps, text.stage.warmup + main.first.stage.steps)
-            slower = replace(text, stage=replace(text.stage, warmup=warmup))
+            slower = text.at(warmup=warmup)
             found[f"{corpus} / as many FLOPs {share}"] = size.recipe(None, None, longer)
             found[f"{corpus} / longer warm-up {share}"] = size.recipe(None, None, slower)
             for carried in ("full", "mlp"):
@@ -210,13 +210,13 @@ def tuning(scale: str) -> dict[str, Recipe]:
         text, own = size.phase(corpus), size.second.rate
         for factor in (0.25, 0.5, 1.0, 2.0):
             rate = own * factor
-            found[f"{corpus} / rate {rate:g}"] = size.recipe(None, None, text.at(rate))
+            found[f"{corpus} / rate {rate:g}"] = size.recipe(None, None, text.at(rate=rate))
             for name, carried in {"": "full", " / mlp": "mlp"}.items():
                 cell = f"{corpus} / {MAIN} {CONTROLLED[0]}{name} / rate {rate:g}"
-                found[cell] = size.recipe(pinch, CARRIED[carried], text.at(rate))
+                found[cell] = size.recipe(pinch, CARRIED[carried], text.at(rate=rate))
         for factor in (2, 4, 8):
-            stage = replace(text.stage, warmup=min(text.stage.steps, factor * text.stage.warmup))
-            found[f"{corpus} / warm-up {stage.warmup}"] = size.recipe(None, None, replace(text, stage=stage))
+            warmup = min(text.stage.steps, factor * text.stage.warmup)
+            found[f"{corpus} / warm-up {warmup}"] = size.recipe(None, None, text.at(warmup=warmup))
         narrow = size.body | {"init_embedding": Recipe.init}
         found[f"{corpus} / embeddings {Recipe.init:g}"] = Recipe(None, None, text, **narrow)
         for factor in (0.25, 0.5, 2.0):

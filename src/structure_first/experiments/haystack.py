@@ -35,7 +35,7 @@ class Beginning(NamedTuple):
 
     def of(self, task: Phase) -> tuple[Phase, dict[str, float]]:
         """The diagnostic as it is trained from here, and the settings of its recipe's weights."""
-        begun = replace(task.at(self.faster * task.stage.rate), tied=self.tied)
+        begun = replace(task.at(rate=self.faster * task.stage.rate), tied=self.tied)
         return begun, {"init": self.init, "init_embedding": self.init_embedding}
 
     def recipe(self, task: Phase, **body: float) -> Recipe:
@@ -101,7 +101,7 @@ def cells(scale: str) -> dict[str, Recipe]:
     found["wide tied init"] = Recipe(None, None, replace(task, tied=True), init=WIDE)
     found["tuned init"] = TUNED._replace(faster=1).recipe(task)
     found["dyck"] = Recipe(warm["dyck"], FULL, task)
-    faster = task.at(TUNED.faster * task.stage.rate)
+    faster = task.at(rate=TUNED.faster * task.stage.rate)
     found["random init" + FASTER] = Recipe(None, None, faster)
     found["tuned init" + FASTER] = TUNED.recipe(task)
     found["dyck" + FASTER] = Recipe(warm["dyck"], FULL, faster)
@@ -138,7 +138,7 @@ def search(scale: str) -> dict[str, Recipe]:
         found[f"embeddings {rule}"] = Recipe(base, Transfer(embeddings=rule), task)
     found["less mastery"] = Recipe(first("dyck", DYCK, 1_500), FULL, task)
     for name, change in {"rate 3e-3": {"rate": 3e-3}, "batch 64": {"batch": 64}}.items():
-        settings = replace(task, stage=replace(task.stage, **change))
+        settings = task.at(**change)
         found[f"stage two: {name}"] = Recipe(base, FULL, settings)
         found[f"random init: {name}"] = Recipe(None, None, settings)
     for group in GROUPS:

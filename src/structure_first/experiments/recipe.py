@@ -28,9 +28,9 @@ class Phase:
         settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())
         return f"{self.source}({settings})"
 
-    def at(self, rate: float) -> "Phase":
-        """The same at another learning rate."""
-        return replace(self, stage=replace(self.stage, rate=rate))
+    def at(self, **changes) -> "Phase":
+        """The same with those changes of its stage, as `at(rate=1e-3)`."""
+        return replace(self, stage=replace(self.stage, **changes))
 
     def make(self) -> Source:
         return source(self.source, **self.settings)

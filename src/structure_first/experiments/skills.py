@@ -132,8 +132,8 @@ def cells(scale: str, tuned: bool = False) -> dict[str, Recipe]:
                 continue
             second, beginning = size.tuned[task].of(second)
             sized |= beginning | {"init_first": FIRST}
-            second = replace(second, stage=replace(second.stage, evaluate_every=second.stage.evaluate_every // 4))
-        longer = replace(second, stage=replace(second.stage, steps=second.stage.steps + size.first.steps))
+            second = second.at(evaluate_every=second.stage.evaluate_every // 4)
+        longer = second.at(steps=second.stage.steps + size.first.steps)
         found[f"{task} / random init"] = Recipe(None, None, second, **sized)
         if not tuned:
             wide = sized.get("width", Recipe.width) ** -0.5
@@ -169,7 +169,7 @@ def tuning(scale: str) -> dict[str, Recipe]:
         sized = body(scale, task)
         wide = sized.get("width", Recipe.width) ** -0.5
         for rate in (second.stage.rate, 4 * second.stage.rate):
-            each = beginnings(second.at(rate), (Recipe.init, wide), (Recipe.init, wide, 4 * wide), **sized)
+            each = beginnings(second.at(rate=rate), (Recipe.init, wide), (Recipe.init, wide, 4 * wide), **sized)
             found |= {f"{task} / {name} / rate {rate:g}": recipe for name, recipe in each.items()}
     return found
 
