@@ -1,7 +1,6 @@
 """Structure in front of text: what each cell spends, and a real run of a few."""
 
 import json
-import re
 from collections import Counter
 
 import pandas as pd
@@ -63,8 +62,7 @@ def test_every_corpus_has_the_same_cells_and_what_is_compared_is_alike(scale):
     for corpus in size.corpora:
         for cell, recipe in found.items():
             if cell.startswith(f"{corpus} / ") and recipe.first is not None:
-                slow = re.search(r"longer warm-up [\d.]+ %", cell)
-                base = found[f"{corpus} / {slow[0] if slow else 'random init'}"]
+                base = found[f"{corpus} / random init"]
                 assert recipe.second == base.second and recipe.width == base.width, cell
 
 

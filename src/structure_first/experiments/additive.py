@@ -109,7 +109,7 @@ LAPTOP = Size(
     body={"layers": 2, "heads": 4, "width": 64, "init": 0.08, "init_embedding": 0.1},
     context=128,
     pool=4_200_000,
-    second=Stage(steps=1_000, batch=32, rate=1.2e-2, warmup=50, floor=0.1, weight_decay=0.1, held_out=400),
+    second=Stage(steps=1_000, batch=32, rate=1.2e-2, warmup=200, floor=0.1, weight_decay=0.1, held_out=400),
     first=Stage(batch=4, rate=3e-3, warmup=20, schedule="constant", weight_decay=0.1, held_out=200),
     settings={"length": 16, "vocab": 32, "k": 16, "width": 4},
 )
@@ -118,7 +118,7 @@ SMOKE = replace(
     body={**LAPTOP.body, "width": 16},
     context=32,
     pool=30_000,
-    second=replace(LAPTOP.second, steps=30, batch=8, warmup=3, held_out=20),
+    second=replace(LAPTOP.second, steps=30, batch=8, warmup=6, held_out=20),
 )
 GPU = Size(
     corpora={
@@ -129,7 +129,7 @@ GPU = Size(
     body={"layers": 8, "heads": 8, "width": 512},
     context=512,
     pool=34_000_000,
-    second=Stage(steps=2_000, batch=32, rate=1e-3, warmup=100, floor=0.1, weight_decay=0.1, held_out=400),
+    second=Stage(steps=2_000, batch=32, rate=1e-3, warmup=200, floor=0.1, weight_decay=0.1, held_out=400),
     first=Stage(batch=16, rate=5e-4, warmup=20, schedule="constant", weight_decay=0.1, held_out=200),
     settings={"length": 64, "vocab": 100, "k": 64, "width": 16},
 )
@@ -167,9 +167,9 @@ def cells(scale: str, **body: float) -> dict[str, Recipe]:
         text = size.phase(corpus)
         found[f"{corpus} / random init"] = size.recipe(None, None, text)
 
-        def put(first: str, share: str, carried: str = "full", name: str | None = None, text: Phase = text) -> Recipe:
+        def put(first: str, share: str, carried: str = "full", name: str | None = None) -> Recipe:
             end = "" if carried in ("full", "all") else f" / {carried}"
-            recipe = size.recipe(size.front(first, share), CARRIED[carried], text)
+            recipe = size.recipe(size.front(first, share), CARRIED[carried], text)  # noqa: B023
             found[f"{corpus} / {name or first} {share}{end}"] = recipe  # noqa: B023
             return recipe
 
@@ -194,29 +194,27 @@ def cells(scale: str, **body: float) -> dict[str, Recipe]:
             slower = text.at(warmup=warmup)
             found[f"{corpus} / as many FLOPs {share}"] = size.recipe(None, None, longer)
             found[f"{corpus} / longer warm-up {share}"] = size.recipe(None, None, slower)
-            for carried in ("full", "mlp"):
-                put(SOURCES[MAIN], share, carried, f"{MAIN} + longer warm-up", slower)
-            put(corpus, share, "all", "text + longer warm-up", slower)
     return found
 
 
 def tuning(scale: str) -> dict[str, Recipe]:
-    """The baseline at other learning rates, with longer warm-ups, from GPT-2's scale of embeddings, and from other
-    scales of weights; and a pinch at those rates.
+    """The baseline at other learning rates and with other warm-ups, and a pinch at each; and the baseline from GPT-2's
+    scale of embeddings, and from other scales of weights.
     """
     size, found = SIZES[scale], {}
     pinch = size.front(SOURCES[MAIN], CONTROLLED[0])
     for corpus in size.corpora:
-        text, own = size.phase(corpus), size.second.rate
-        for factor in (0.25, 0.5, 1.0, 2.0):
-            rate = own * factor
-            found[f"{corpus} / rate {rate:g}"] = size.recipe(None, None, text.at(rate=rate))
-            for name, carried in {"": "full", " / mlp": "mlp"}.items():
-                cell = f"{corpus} / {MAIN} {CONTROLLED[0]}{name} / rate {rate:g}"
-                found[cell] = size.recipe(pinch, CARRIED[carried], text.at(rate=rate))
-        for factor in (2, 4, 8):
-            warmup = min(text.stage.steps, factor * text.stage.warmup)
-            found[f"{corpus} / warm-up {warmup}"] = size.recipe(None, None, text.at(warmup=warmup))
+        text = size.phase(corpus)
+        stage = text.stage
+        swept = {f"rate {rate:g}": {"rate": rate} for rate in (factor * stage.rate for factor in (0.25, 0.5, 1, 2))}
+        warmups = [round(factor * stage.warmup) for factor in (0.25, 0.5, 2)]
+        swept |= {f"warm-up {warmup}": {"warmup": warmup} for warmup in warmups}
+        for name, changes in swept.items():
+            other = text.at(**changes)
+            found[f"{corpus} / {name}"] = size.recipe(None, None, other)
+            for end, carried in {"": "full", " / mlp": "mlp"}.items():
+                cell = f"{corpus} / {MAIN} {CONTROLLED[0]}{end} / {name}"
+                found[cell] = size.recipe(pinch, CARRIED[carried], other)
         narrow = size.body | {"init_embedding": Recipe.init}
         found[f"{corpus} / embeddings {Recipe.init:g}"] = Recipe(None, None, text, **narrow)
         for factor in (0.25, 0.5, 2.0):
