@@ -141,6 +141,9 @@ def test_the_tuning_shows_the_baseline_apart_from_the_pinch_at_its_rates():
         "code / rate 0.012": 1.5,
         "code / identity 1 % / mlp / rate 0.012": 1.6,
         "code / identity 1 % / rate 0.003": 1.8,
+        "code / warm-up 100": 1.4,
+        "code / identity 1 % / warm-up 100": 1.3,
+        "code / warm-up 50": 1.9,
         "code / weights 0.04": 1.7,
         "math / rate 0.003": 1.2,
     }
@@ -151,11 +154,16 @@ def test_the_tuning_shows_the_baseline_apart_from_the_pinch_at_its_rates():
     assert {trace.name for trace in tuned.data} == {"code", "math"}
     (code,) = (trace for trace in tuned.data if trace.name == "code" and trace.xaxis == "x")
     assert (list(code.x), list(code.y)) == ([0.003, 0.012, 0.024], [2.0, 1.6, 1.8]), "of the seed that all have"
-    rates = text_figures.rates(rows)
-    medians = {trace.name: (list(trace.x), list(trace.y)) for trace in rates.data if trace.showlegend}
-    assert list(medians) == ["random init", "identity 1 %", "identity 1 % / mlp"]
-    assert medians["random init"] == ([0.003, 0.012], [2.0, 1.6]) and medians["identity 1 %"] == ([0.003], [1.9])
-    assert len(rates.layout.annotations) == 1, "math has no pinch at any rate"
+    fig = text_figures.choices(rows)
+    lines = [trace for trace in fig.data if trace.mode == "lines+markers"]
+    rates, warmups = (
+        {trace.name: (list(trace.x), list(trace.y)) for trace in lines if trace.xaxis == axis} for axis in ("x", "x2")
+    )
+    assert rates["random init"] == ([0.003, 0.012], [2.0, 1.6]) and rates["identity 1 %"] == ([0.003], [1.9])
+    assert warmups["random init"] == ([100, 200], [1.5, 1.6]), "200 is the runs' own, at their own rate"
+    assert warmups["identity 1 %"] == ([100], [1.4]) and warmups["identity 1 % / mlp"] == ([200], [1.7])
+    assert [trace.name for trace in fig.data if trace.showlegend] == list(rates)
+    assert len(fig.layout.annotations) == 1, "math has no pinch at any rate"
 
 
 def test_what_is_carried_has_a_place_of_its_own():
@@ -203,7 +211,7 @@ def test_the_tuning_has_a_line_a_corpus():
     rates, cross, weights, warm_up = text_figures.tuned(rows).data
     assert (list(rates.x), list(rates.y)) == ([0.003, 0.012], [2.1, 2.0]) and list(cross.y) == [2.2]
     assert (list(weights.x), list(weights.y)) == ([0.04, 0.08], [2.3, 2.0]), "what all have is a point of every panel"
-    assert (list(warm_up.x), list(warm_up.y)) == ([50], [2.0])
+    assert (list(warm_up.x), list(warm_up.y)) == ([200], [2.0])
 
 
 @pytest.mark.parametrize("code", SOLUTIONS["05_a_pinch_of_structure"])

@@ -96,21 +96,38 @@ def tuned(rows: pd.DataFrame) -> go.Figure:
     return fig.update_yaxes(title="final loss, nats a token", col=1)
 
 
-def rates(rows: pd.DataFrame) -> go.Figure:
-    """The final loss against the learning rate, without a front and with one, where both ran, a panel a corpus."""
+def choices(rows: pd.DataFrame) -> go.Figure:
+    """The final loss against the learning rate, and against its warm-up, without a front and with one, where both ran,
+    a column of panels a corpus.
+    """
     last = final(rows, "loss").rename("loss").reset_index()
-    names = last["cell"].str.extract(r"^(?P<corpus>[^/]+?)(?: / (?P<front>.+))? / rate (?P<rate>.+)$")
-    last = last.join(names.assign(rate=names["rate"].astype(float), front=names["front"].fillna("random init")))
-    fronted = last.loc[last["front"] != "random init", ["corpus", "rate"]].dropna().drop_duplicates()
+    pattern = r"^(?P<corpus>[^/]+?)(?: / (?P<front>.+))? / (?P<what>rate|warm-up) (?P<amount>[\d.]+)$"
+    names = last["cell"].str.extract(pattern)
+    last = last.join(names.assign(amount=names["amount"].astype(float), front=names["front"].fillna("random init")))
+    stage = additive.SIZES[rows["scale"].iloc[0]].second
+    own = last[(last["what"] == "rate") & (last["amount"] == stage.rate)]
+    last = pd.concat([last, own.assign(what="warm-up", amount=stage.warmup)])
+    fronted = last.loc[last["front"] != "random init", ["corpus", "what", "amount", "seed"]].dropna().drop_duplicates()
     last = last.merge(fronted)
     fronts = sorted(set(last["front"]), key=lambda front: (front != "random init", front))
     corpora = list(dict.fromkeys(last["corpus"]))
-    fig = panels(corpora, 420, margin={"t": 90})
-    for column, corpus in enumerate(corpora, 1):
-        for colour, front in figures.coloured(fronts):
-            part = last[(last["corpus"] == corpus) & (last["front"] == front)]
-            line(fig, part, "rate", "loss", front, colour, column, "rate %{x}: %{y:.3f} nats")
-    fig.update_xaxes(type="log", tickvals=sorted(last["rate"].unique()), title="learning rate")
+    titles = {"rate": "learning rate", "warm-up": "warm-up, updates"}
+    fig = make_subplots(
+        len(titles),
+        len(corpora),
+        subplot_titles=corpora,
+        shared_yaxes="columns",
+        horizontal_spacing=0.08,
+        vertical_spacing=0.2,
+    )
+    fig.update_layout(template=figures.TEMPLATE, height=640, margin={"t": 90}, legend={"y": 1.07})
+    for row, (what, title) in enumerate(titles.items(), 1):
+        for column, corpus in enumerate(corpora, 1):
+            for colour, front in figures.coloured(fronts):
+                part = last[(last["corpus"] == corpus) & (last["front"] == front) & (last["what"] == what)]
+                line(fig, part, "amount", "loss", front, colour, column, f"{what} %{{x}}: %{{y:.3f}} nats", row=row)
+        ticks = sorted(last.loc[last["what"] == what, "amount"].unique())
+        fig.update_xaxes(type="log", tickvals=ticks, title=title, row=row)
     return fig.update_yaxes(title="final loss, nats a token", col=1)
 
 

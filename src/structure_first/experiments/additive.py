@@ -159,10 +159,13 @@ def spent(recipe: Recipe) -> tuple[int, int]:
     return sequences * made.length, sequences * flops.training(shape, made)
 
 
-def cells(scale: str, **body: float) -> dict[str, Recipe]:
-    """What goes in front of each corpus, and how much of it is carried over; `body` is what the models' have else."""
+def cells(scale: str, warmup: float = 1.0, **body: float) -> dict[str, Recipe]:
+    """What goes in front of each corpus, and how much of it is carried over; `body` is what the models' have else, and
+    `warmup` how many times as long the rate of stage two rises.
+    """
     size, found = SIZES[scale], {}
-    size = replace(size, body={**size.body, **body})
+    second = replace(size.second, warmup=round(warmup * size.second.warmup))
+    size = replace(size, body={**size.body, **body}, second=second)
     for corpus in size.corpora:
         text = size.phase(corpus)
         found[f"{corpus} / random init"] = size.recipe(None, None, text)
@@ -235,8 +238,8 @@ EXPERIMENT = Experiment(
 UNTUNED = replace(
     EXPERIMENT,
     name="additive_untuned",
-    asks="What does a pinch seem to be worth to a baseline whose weights start at a much wider model's scale?",
-    cells=partial(cells, init=Recipe.init),
+    asks="What does a pinch seem to be worth to a baseline of which the rate alone was tuned?",
+    cells=partial(cells, warmup=0.25, init=Recipe.init),  # a much wider model's weights, and a fast start
     first_seed=503,
     live=(),
 )
