@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -64,6 +65,14 @@ def test_every_corpus_has_the_same_cells_and_what_is_compared_is_alike(scale):
             if cell.startswith(f"{corpus} / ") and recipe.first is not None:
                 base = found[f"{corpus} / random init"]
                 assert recipe.second == base.second and recipe.width == base.width, cell
+
+
+def test_the_untuned_runs_differ_in_what_was_tuned_and_in_nothing_else():
+    tuned, untuned = additive.cells("laptop"), additive.UNTUNED.cells("laptop")
+    assert untuned.keys() == tuned.keys()
+    for cell in ("code / random init", "code / identity 1 % / mlp", "math / text 10 %"):
+        again = replace(untuned[cell], init=tuned[cell].init, second=untuned[cell].second.at(warmup=200))
+        assert again == tuned[cell] and untuned[cell].key != tuned[cell].key
 
 
 @pytest.mark.parametrize("scale", SCALES)
