@@ -139,6 +139,7 @@ def test_the_costs_add_up(tmp_path):
     found = plan(EXPERIMENT, "smoke", range(3), Store(tmp_path / "tiny"), "cpu", 1).jobs
     table = planning.costs(found, workers=1)
     assert table["models"].tolist() == [3, 9] and table["cells"].tolist() == [1, 3]
+    assert table["updates"].tolist() == [QUICK.steps, QUICK.steps]
     assert (table[["PFLOPs", "MB a model", "hours"]] > 0).all(axis=None)
 
 

@@ -189,6 +189,7 @@ def costs(jobs: Sequence[Job], workers: int) -> pd.DataFrame:
         updates = sum(each.steps for each in found)
         line = {"stage": job.stage, "source": job.phase.label, "models": models, "programs": len(found)}
         line["cells"] = len({replica.cell for each in found for replica in each.replicas})
+        line["updates"] = job.phase.stage.steps
         line["PFLOPs"] = updates * job.phase.stage.batch * flops.training(job.shape, made) / 1e15
         line["MB a model"] = bytes_of(job) / 1e6
         line["hours"] = seconds_of(update_of(job), spend=0.0) / len(job.replicas) * updates / workers / 3600
