@@ -203,7 +203,7 @@ def where(last: pd.DataFrame, share: str = additive.CONTROLLED[0], main: str = a
             part = here[(here["corpus"] == corpus) & (here["carried"] == kind)]
             line(fig, part, "carried", "gain", kind, colour, column, "%{y:+.3f} nats")
     fig.add_hline(0, line={"dash": "dot", "color": figures.GREY})
-    fig.update_xaxes(categoryorder="array", categoryarray=kinds, showgrid=False)
+    fig.update_xaxes(categoryorder="array", categoryarray=kinds, range=[-0.5, len(kinds) - 0.5], showgrid=False)
     return fig.update_layout(showlegend=False).update_yaxes(title="gain, nats a token", col=1)
 
 

@@ -235,6 +235,13 @@ EXPERIMENT = Experiment(
     live=("code / random init", f"code / {MAIN} 1 % / mlp", "code / text 1 %"),
     live_seeds=range(600, 602),
 )
+ABRUPT = replace(
+    EXPERIMENT,
+    name="additive_abrupt",
+    asks="What is a pinch worth beside a baseline of which all but the warm-up was tuned?",
+    cells=partial(cells, warmup=0.25),
+    live=(),
+)
 UNTUNED = replace(
     EXPERIMENT,
     name="additive_untuned",

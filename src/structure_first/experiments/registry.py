@@ -13,6 +13,7 @@ EXPERIMENTS = {
         skills.TUNING,
         additive.EXPERIMENT,
         additive.TUNING,
+        additive.ABRUPT,
         additive.UNTUNED,
         substitutive.EXPERIMENT,
     )
