@@ -82,6 +82,16 @@ def test_the_tally_counts_what_stands_the_correction():
     assert found.loc["steps to 90 %"].T.to_dict("list") == {"full": [1, 0, 0, 0, 0], "attention": [1, 1, 0, 1, 0]}
 
 
+def test_the_gains_that_stand_are_named_and_harm_is_not():
+    grid = skills_figures.grid(table())
+    found = skills_figures.standing(grid, ["set"], ["full", "attention"])
+    assert found.T.to_dict("list") == {
+        ("sorting / set / attention", "accuracy"): ["98%", "+45.0%", "100% of 6", "0.031"],
+        ("sorting / set / attention", "steps to 90 %"): ["200", "10.00 times as soon", "100% of 6", "0.031"],
+    }
+    assert skills_figures.standing(grid, ["set"], ["full"]).empty
+
+
 def test_the_bill_counts_both_stages_of_every_seed():
     cells = ["sorting / random init", "sorting / set / full"]
     before = Replica(cells[1], skills.TUNED.cells("laptop")[cells[1]], 0).before.cell
