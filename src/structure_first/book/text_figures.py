@@ -13,6 +13,7 @@ from structure_first.evidence.statistics import final, fraction, interval, neede
 from structure_first.experiments import additive, substitutive
 
 NAME = r"^(?P<corpus>.+?) / (?P<front>.+?)(?: (?P<share>[\d.]+ %))?(?: / (?P<carried>[a-z ]+))?$"
+SWEPT = {"rate": "learning rate", "weights": "first weights' deviation", "warm-up": "warm-up, updates"}  # in a tuning
 PAPER = {
     "language": 0.55,
     "code": 0.67,
@@ -63,15 +64,14 @@ def tuned(rows: pd.DataFrame) -> go.Figure:
     last = names.assign(value=losses.median(axis="columns")).reset_index()
     size = additive.SIZES[rows["scale"].iloc[0]]
     own = {"rate": size.second.rate, "weights": size.init, "warm-up": size.second.warmup}
-    titles = {"rate": "learning rate", "weights": "first weights' deviation", "warm-up": "warm-up, updates"}
     base = last[(last["what"] == "rate") & (last["amount"] == own["rate"])]
     narrow = last[last["what"] == "embeddings"].assign(what="rate", amount=own["rate"], symbol="x")
     swept = last[last["what"] != "embeddings"].assign(symbol="circle")
     others = [base.assign(what=what, amount=own[what], symbol="circle") for what in ("weights", "warm-up")]
     swept = pd.concat([swept, *others])
-    fig = make_subplots(1, len(titles), shared_yaxes=True, horizontal_spacing=0.05)
+    fig = make_subplots(1, len(SWEPT), shared_yaxes=True, horizontal_spacing=0.05)
     fig.update_layout(template=figures.TEMPLATE, height=400, legend={"y": 1.1})
-    for column, (what, title) in enumerate(titles.items(), 1):
+    for column, (what, title) in enumerate(SWEPT.items(), 1):
         for colour, corpus in figures.coloured(dict.fromkeys(last["corpus"])):
             for part, mode in ((swept, "lines+markers"), (narrow, "markers")):
                 part = part[(part["what"] == what) & (part["corpus"] == corpus)].sort_values("amount")
@@ -111,7 +111,7 @@ def choices(rows: pd.DataFrame) -> go.Figure:
     last = last.merge(fronted)
     fronts = sorted(set(last["front"]), key=lambda front: (front != "random init", front))
     corpora = list(dict.fromkeys(last["corpus"]))
-    titles = {"rate": "learning rate", "warm-up": "warm-up, updates"}
+    titles = {what: SWEPT[what] for what in ("rate", "warm-up")}
     fig = make_subplots(
         len(titles),
         len(corpora),
