@@ -97,12 +97,6 @@ def test_the_last_evaluation_counts_even_where_it_came_later():
     assert last.loc[("code / as many FLOPs 10 %", 0), "gain"] == pytest.approx(0.5)
 
 
-def test_a_gain_may_be_over_another_cell():
-    last = text_figures.ends(text_figures.curves(additive_rows()), "text 1 %").set_index(["cell", "seed"])
-    assert last.loc[("code / identity 1 % / mlp", 2), "gain"] == pytest.approx(0.1)
-    assert last.loc[("code / random init", 0), "gain"] == pytest.approx(-0.2)
-
-
 def test_the_slider_ends_where_training_ends():
     found = text_figures.curves(additive_rows())
     fig = text_figures.race(found)
@@ -131,8 +125,9 @@ def test_the_dose_is_a_line_over_the_shares():
 
 
 def test_what_stage_one_learnt_counts_whatever_of_it_goes_across():
-    table = text_figures.learnt(text_figures.ends(text_figures.curves(additive_rows())))
-    assert table.T.to_dict() == {"identity": {"1 %": "70%", "10 %": "70%"}}, "text is no rule to be learnt"
+    last, size = text_figures.ends(text_figures.curves(additive_rows())), additive.SIZES["laptop"]
+    told = {"1 %: 41,280 tokens": "70%", "10 %: 412,800 tokens": "70%"}
+    assert text_figures.learnt(last, size).T.to_dict() == {"identity": told}, "text is no rule to be learnt"
 
 
 def test_the_tuning_shows_the_baseline_apart_from_the_pinch_at_its_rates():

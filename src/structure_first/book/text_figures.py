@@ -37,10 +37,10 @@ def curves(rows: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
-def ends(found: pd.DataFrame, base: str = "random init") -> pd.DataFrame:
-    """The last evaluation of every model; its gain is over the last of `base` on its corpus, whenever that was."""
+def ends(found: pd.DataFrame) -> pd.DataFrame:
+    """The last evaluation of every model; its gain is over the last of random init on its corpus, whenever that was."""
     last = found.drop_duplicates(["cell", "seed"], keep="last").copy()
-    base = last[last["cell"] == last["corpus"] + " / " + base].set_index(["corpus", "seed"])["loss"]
+    base = last[last["front"] == "random init"].set_index(["corpus", "seed"])["loss"]
     last["gain"] = base.reindex(pd.MultiIndex.from_frame(last[["corpus", "seed"]])).to_numpy() - last["loss"]
     return last
 
@@ -289,13 +289,14 @@ def race(found: pd.DataFrame) -> go.Figure:
     return fig.update_yaxes(range=[-0.6, len(order) - 0.4], showgrid=False, **labels)
 
 
-def learnt(last: pd.DataFrame) -> pd.DataFrame:
-    """How much of stage one each procedural front learnt, whatever of it goes across, and on how many tokens."""
+def learnt(last: pd.DataFrame, size: additive.Size) -> pd.DataFrame:
+    """How much of stage one each procedural front learnt, whatever of it goes across, and on about how many tokens."""
     known = last[last["learnt"].notna() & (last["front"] != "text")]
     by_cell = known.groupby(["cell", "front", "share"], sort=False)["learnt"].median()
     shown = by_cell.groupby(["front", "share"], sort=False).median().unstack("share")
     shown = shown[sorted(shown.columns, key=fraction)]
-    return shown.map(lambda value: "" if np.isnan(value) else f"{value:.0%}").rename_axis(columns=None)
+    shown.columns = [f"{share}: {fraction(share) * size.tokens:,.0f} tokens" for share in shown]
+    return shown.map(lambda value: "" if np.isnan(value) else f"{value:.0%}")
 
 
 # Less text
@@ -389,7 +390,6 @@ def sizes(size: additive.Size, manifest: dict) -> pd.DataFrame:
     """What the stored runs trained on, a line a corpus: the model, the tokens that were packed, and those read."""
     packed = {run["source"]["name"].removeprefix("packed:"): run["source"] for run in manifest["runs"].values()}
     body = "{layers} layers, {heads} heads, width {width}".format(**size.body)
-    second = size.second
     lines = {
         corpus: {
             "text": text.corpus,
@@ -397,8 +397,8 @@ def sizes(size: additive.Size, manifest: dict) -> pd.DataFrame:
             "model": body,
             "context": size.context,
             "packed to train on": f"{packed[text.corpus]['tokens']:,}" if text.corpus in packed else "",
-            "read in stage two": f"{second.steps * second.batch * (size.context + 1):,}",
-            "rate": f"{second.rate:g}",
+            "read in stage two": f"{size.tokens:,}",
+            "rate": f"{size.second.rate:g}",
         }
         for corpus, text in size.corpora.items()
     }

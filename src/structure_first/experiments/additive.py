@@ -53,6 +53,11 @@ class Size:
     first: Stage  # but for its steps
     settings: Mapping[str, int]  # of the procedural sources, for those that have them
 
+    @property
+    def tokens(self) -> int:
+        """What stage two reads."""
+        return self.second.steps * self.second.batch * (self.context + 1)
+
     def phase(self, corpus: str, share: float = 1.0) -> Phase:
         """Stage two on a share of the text; the schedule ends there."""
         steps = max(2, round(share * self.second.steps))
@@ -77,8 +82,7 @@ class Size:
             settings = {key: value for key, value in self.settings.items() if key in known}
             phase = Phase(name, self.first, settings, tied=True)
             length = phase.make().length
-        tokens = fraction(share) * self.second.steps * self.second.batch * (self.context + 1)
-        steps = max(1, round(tokens / (self.first.batch * length)))
+        steps = max(1, round(fraction(share) * self.tokens / (self.first.batch * length)))
         stage = replace(self.first, steps=steps, warmup=min(self.first.warmup, steps // 2), evaluate_every=steps)
         return replace(phase, stage=stage)
 
@@ -234,13 +238,6 @@ EXPERIMENT = Experiment(
     first_seed=506,  # the search for what goes across used those below
     live=("code / random init", f"code / {MAIN} 1 % / mlp", "code / text 1 %"),
     live_seeds=range(600, 602),
-)
-ABRUPT = replace(
-    EXPERIMENT,
-    name="additive_abrupt",
-    asks="What is a pinch worth beside a baseline of which all but the warm-up was tuned?",
-    cells=partial(cells, warmup=0.25),
-    live=(),
 )
 UNTUNED = replace(
     EXPERIMENT,

@@ -13,7 +13,6 @@ EXPERIMENTS = {
         skills.TUNING,
         additive.EXPERIMENT,
         additive.TUNING,
-        additive.ABRUPT,
         additive.UNTUNED,
         substitutive.EXPERIMENT,
     )
