@@ -124,6 +124,14 @@ def test_the_dose_is_a_line_over_the_shares():
     assert lines["identity, mlp alone"].y[0] == pytest.approx(0.3) and lines["text"].y[0] == pytest.approx(0.2)
 
 
+def test_a_seed_gone_astray_leaves_room_for_the_medians():
+    rows = additive_rows(seeds=9)
+    astray = (rows["cell"] == "code / text 1 %") & (rows["step"] == 200) & (rows["seed"] == 8)
+    rows.loc[astray & (rows["metric"] == "loss"), "value"] = 9.0
+    low, high = text_figures.dose(text_figures.ends(text_figures.curves(rows))).layout.yaxis.range
+    assert -0.1 < low < 0 < 0.3 < high < 0.4
+
+
 def test_what_stage_one_learnt_counts_whatever_of_it_goes_across():
     last, size = text_figures.ends(text_figures.curves(additive_rows())), additive.SIZES["laptop"]
     told = {"1 %: 41,280 tokens": "70%", "10 %: 412,800 tokens": "70%"}
