@@ -186,10 +186,10 @@ def dose(last: pd.DataFrame, main: str = additive.MAIN) -> go.Figure:
     reach = [reach[0] - 0.15, reach[1] + 0.15]
     fig.update_xaxes(type="log", tickvals=ticks, tickformat=".1~%", range=reach, title="tokens in front")
     # The medians fill the panels: a single seed gone astray would leave no room for them.
-    middle = [value for trace in fig.data if "lines" in trace.mode for value in trace.y]
-    low, high = min(middle, default=0.0), max(middle, default=0.0)
-    margin = 0.25 * (max(high, 0) - min(low, 0)) or 1.0
-    fig.update_yaxes(range=[min(low, 0) - margin, max(high, 0) + margin])
+    shown = [0.0, *(value for trace in fig.data if "lines" in trace.mode for value in trace.y)]
+    low, high = min(shown), max(shown)
+    margin = 0.25 * (high - low) or 1.0
+    fig.update_yaxes(range=[low - margin, high + margin])
     return fig.update_yaxes(title="gain, nats a token", col=1)
 
 
