@@ -68,6 +68,18 @@ def test_permute_keeps_the_values_and_loses_their_order(trained):
         assert torch.equal(a.flatten(1).sort().values, b.flatten(1).sort().values)
 
 
+def test_rotate_keeps_the_singular_values_and_loses_their_directions(trained):
+    new = transfer(trained, trained.shape, Transfer(mlp="rotate"), SEEDS)
+    for a, b in zip(parts(new, "mlp"), parts(trained, "mlp"), strict=True):
+        if a.ndim == 2:  # a vector, and a replica axis
+            assert torch.equal(a.sort().values, b.sort().values)
+            continue
+        torch.testing.assert_close(torch.linalg.svdvals(a), torch.linalg.svdvals(b))
+        assert not torch.allclose(a.flatten(1).sort().values, b.flatten(1).sort().values, atol=1e-3)
+    repeat = transfer(trained, trained.shape, Transfer(mlp="rotate"), SEEDS)
+    assert all(torch.equal(a, b) for a, b in zip(parts(new, "mlp"), parts(repeat, "mlp"), strict=True))
+
+
 def test_noise_is_in_units_of_the_tensors_deviation(trained):
     new = transfer(trained, Shape(9, 6), Transfer(mlp="noise(0.5)"), SEEDS)
     change = new.blocks[0].mlp.up.weight - trained.blocks[0].mlp.up.weight

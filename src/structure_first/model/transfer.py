@@ -23,6 +23,7 @@ RULES = {
     "mean": "every row the mean of stage one's rows (embeddings, positions)",
     "resample": "rows drawn from a normal with the mean and covariance of stage one's rows (embeddings, positions)",
     "permute": "stage one's values in random order within each tensor",
+    "rotate": "stage one's singular values in random directions (a vector's values in random order)",
     "noise(sigma)": "stage one's, plus normal noise of sigma times each tensor's standard deviation",
     "from(name)": "as another run left it",
 }
@@ -51,7 +52,7 @@ class Transfer:
 
     def __post_init__(self):
         for part, rule in asdict(self).items():
-            if not re.fullmatch(r"keep|fresh|mean|resample|permute|noise\(\d+(\.\d+)?\)|from\(.+\)", rule):
+            if not re.fullmatch(r"keep|fresh|mean|resample|permute|rotate|noise\(\d+(\.\d+)?\)|from\(.+\)", rule):
                 raise unknown(f"transfer rule for {part}", rule, RULES)
             if rule in ("mean", "resample") and part not in ("positions", "embeddings"):
                 raise UserError(f"transfer rule {rule!r} is for embeddings and positions, not for {part}; use keep")
@@ -115,9 +116,18 @@ def _apply(rule: str, values: Float[Tensor, "..."], random: torch.Generator, row
         scale, basis = torch.linalg.eigh(covariance)
         normal = torch.randn(rows, values.shape[1], generator=random)
         return values.mean(0) + (normal * scale.clamp(min=0).sqrt()) @ basis.T
-    if rule == "permute":
+    if rule == "rotate" and values.ndim == 2:
+        left, right = (_orthogonal(size, random) for size in values.shape)
+        return left @ values @ right
+    if rule in ("permute", "rotate"):
         return values.flatten()[torch.randperm(values.numel(), generator=random)].reshape(values.shape)
     if rule.startswith("noise("):
         sigma = float(rule[6:-1]) * values.std(correction=0)
         return values + sigma * torch.randn(values.shape, generator=random)
     return values
+
+
+def _orthogonal(size: int, random: torch.Generator) -> Float[Tensor, "size size"]:
+    """A rotation or reflection, each as likely as any other (Mezzadri 2007)."""
+    basis, triangle = torch.linalg.qr(torch.randn(size, size, generator=random))
+    return basis * triangle.diagonal().sign()
