@@ -200,6 +200,7 @@ def where(last: pd.DataFrame, share: str = additive.CONTROLLED[0], main: str = a
     wider = last["front"] == "wider init"
     last = last.assign(carried=last["carried"].mask(wider, "wider init"))
     here = last[(wider | (last["front"] == main) & (last["share"] == share)) & last["gain"].notna()]
+    here = here[here["corpus"].isin(here.loc[here["front"] == main, "corpus"])]
     corpora, kinds = (list(dict.fromkeys(here[name])) for name in ("corpus", "carried"))
     kinds.sort(key=[*additive.CARRIED, "wider init"].index)
     fig = panels(corpora, 400)
