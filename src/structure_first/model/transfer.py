@@ -52,7 +52,8 @@ class Transfer:
 
     def __post_init__(self):
         for part, rule in asdict(self).items():
-            if not re.fullmatch(r"keep|fresh|mean|resample|permute|rotate|noise\(\d+(\.\d+)?\)|from\(.+\)", rule):
+            named = rule.isalpha() and rule in RULES  # the others have an argument
+            if not named and not re.fullmatch(r"noise\(\d+(\.\d+)?\)|from\(.+\)", rule):
                 raise unknown(f"transfer rule for {part}", rule, RULES)
             if rule in ("mean", "resample") and part not in ("positions", "embeddings"):
                 raise UserError(f"transfer rule {rule!r} is for embeddings and positions, not for {part}; use keep")
