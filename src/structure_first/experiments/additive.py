@@ -210,8 +210,8 @@ def cells(scale: str, warmup: float = 1.0, **body: float) -> dict[str, Recipe]:
 
 
 def tuning(scale: str) -> dict[str, Recipe]:
-    """The baseline at other learning rates and with other warm-ups, and a pinch at each; and the baseline from GPT-2's
-    scale of embeddings, and from other scales of weights.
+    """The baseline at other learning rates, warm-ups and weight decays, and a pinch at each; and the baseline from
+    GPT-2's scale of embeddings, and from other scales of weights.
     """
     size, found = SIZES[scale], {}
     pinch = size.front(SOURCES[MAIN], CONTROLLED[0])
@@ -221,6 +221,8 @@ def tuning(scale: str) -> dict[str, Recipe]:
         swept = {f"rate {rate:g}": {"rate": rate} for rate in (factor * stage.rate for factor in (0.25, 0.5, 1, 2))}
         warmups = [round(factor * stage.warmup) for factor in (0.25, 0.5, 2)]
         swept |= {f"warm-up {warmup}": {"warmup": warmup} for warmup in warmups}
+        decays = [factor * stage.weight_decay for factor in (0, 0.1, 0.3, 3)]
+        swept |= {f"decay {decay:g}": {"weight_decay": decay} for decay in decays}
         for name, changes in swept.items():
             other = text.at(**changes)
             found[f"{corpus} / {name}"] = size.recipe(None, None, other)
