@@ -148,6 +148,8 @@ def test_the_tuning_shows_the_baseline_apart_from_the_pinch_at_its_rates():
         "code / identity 1 % / warm-up 100": 1.3,
         "code / warm-up 50": 1.9,
         "code / weights 0.04": 1.7,
+        "code / decay 0": 1.3,
+        "code / identity 1 % / decay 0": 1.5,
         "math / rate 0.003": 1.2,
     }
     lines = [row("t", cell, seed, 10, "loss", loss + seed / 10) for cell, loss in losses.items() for seed in range(3)]
@@ -159,12 +161,15 @@ def test_the_tuning_shows_the_baseline_apart_from_the_pinch_at_its_rates():
     assert (list(code.x), list(code.y)) == ([0.003, 0.012, 0.024], [2.0, 1.6, 1.8]), "of the seed that all have"
     fig = text_figures.choices(rows)
     lines = [trace for trace in fig.data if trace.mode == "lines+markers"]
-    rates, warmups = (
-        {trace.name: (list(trace.x), list(trace.y)) for trace in lines if trace.xaxis == axis} for axis in ("x", "x2")
+    rates, warmups, decays = (
+        {trace.name: (list(trace.x), list(trace.y)) for trace in lines if trace.xaxis == axis}
+        for axis in ("x", "x2", "x3")
     )
     assert rates["random init"] == ([0.003, 0.012], [2.0, 1.6]) and rates["identity 1 %"] == ([0.003], [1.9])
     assert warmups["random init"] == ([100, 200], [1.5, 1.6]), "200 is the runs' own, at their own rate"
     assert warmups["identity 1 %"] == ([100], [1.4]) and warmups["identity 1 % / mlp"] == ([200], [1.7])
+    assert decays["random init"] == ([0, 0.1], [1.4, 1.6]) and decays["identity 1 %"] == ([0], [1.6])
+    assert list(fig.layout.xaxis3.categoryarray) == [0, 0.1] and fig.layout.xaxis3.type == "category"
     assert [trace.name for trace in fig.data if trace.showlegend] == list(rates)
     assert len(fig.layout.annotations) == 1, "math has no pinch at any rate"
 
@@ -211,10 +216,11 @@ def test_the_tuning_has_a_line_a_corpus():
     cells = {"code / rate 0.012": 2.0, "code / rate 0.003": 2.1, "code / embeddings 0.02": 2.2}
     cells |= {"code / weights 0.04": 2.3}
     rows = pd.DataFrame([row("t", cell, 0, 10, "loss", loss) for cell, loss in cells.items()], columns=list(COLUMNS))
-    rates, cross, weights, warm_up = text_figures.tuned(rows).data
+    rates, cross, weights, warm_up, decay = text_figures.tuned(rows).data
     assert (list(rates.x), list(rates.y)) == ([0.003, 0.012], [2.1, 2.0]) and list(cross.y) == [2.2]
     assert (list(weights.x), list(weights.y)) == ([0.04, 0.08], [2.3, 2.0]), "what all have is a point of every panel"
     assert (list(warm_up.x), list(warm_up.y)) == ([200], [2.0])
+    assert (list(decay.x), list(decay.y)) == ([0.1], [2.0])
 
 
 @pytest.mark.parametrize("code", SOLUTIONS["05_a_pinch_of_structure"])

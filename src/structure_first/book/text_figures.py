@@ -13,7 +13,12 @@ from structure_first.evidence.statistics import final, fraction, interval, neede
 from structure_first.experiments import additive, substitutive
 
 NAME = r"^(?P<corpus>.+?) / (?P<front>.+?)(?: (?P<share>[\d.]+ %))?(?: / (?P<carried>[a-z ]+))?$"
-SWEPT = {"rate": "learning rate", "weights": "first weights' deviation", "warm-up": "warm-up, updates"}  # in a tuning
+SWEPT = {  # in a tuning
+    "rate": "learning rate",
+    "weights": "first weights' deviation",
+    "warm-up": "warm-up, updates",
+    "decay": "weight decay",
+}
 PAPER = {
     "language": 0.55,
     "code": 0.67,
@@ -52,22 +57,22 @@ def panels(corpora: Sequence[str], height: int, **layout) -> go.Figure:
 
 
 def tuned(rows: pd.DataFrame) -> go.Figure:
-    """The baseline's final loss against its learning rate, the deviation of its first weights, and the updates in which
-    the rate rises, a line a corpus; a cross has GPT-2's small embeddings.
+    """The baseline's final loss against its learning rate, the deviation of its first weights, the updates in which the
+    rate rises, and its weight decay, a line a corpus; a cross has GPT-2's small embeddings.
     """
     losses = final(rows, "loss").unstack("seed")
     names = losses.index.to_series().str.extract(
-        r"^(?P<corpus>[^/]+) / (?P<what>rate|embeddings|weights|warm-up) (?P<amount>.+)$"
+        rf"^(?P<corpus>[^/]+) / (?P<what>embeddings|{'|'.join(SWEPT)}) (?P<amount>.+)$"
     )
     names = names.dropna().astype({"amount": float})
     losses = losses.loc[names.index].dropna(axis="columns")  # the seeds that all have
     last = names.assign(value=losses.median(axis="columns")).reset_index()
     size = additive.SIZES[rows["scale"].iloc[0]]
-    own = {"rate": size.second.rate, "weights": size.init, "warm-up": size.second.warmup}
+    own = chosen(size)
     base = last[(last["what"] == "rate") & (last["amount"] == own["rate"])]
     narrow = last[last["what"] == "embeddings"].assign(what="rate", amount=own["rate"], symbol="x")
     swept = last[last["what"] != "embeddings"].assign(symbol="circle")
-    others = [base.assign(what=what, amount=own[what], symbol="circle") for what in ("weights", "warm-up")]
+    others = [base.assign(what=what, amount=own[what], symbol="circle") for what in SWEPT if what != "rate"]
     swept = pd.concat([swept, *others])
     fig = make_subplots(1, len(SWEPT), shared_yaxes=True, horizontal_spacing=0.05)
     fig.update_layout(template=figures.TEMPLATE, height=400, legend={"y": 1.1})
@@ -91,43 +96,52 @@ def tuned(rows: pd.DataFrame) -> go.Figure:
                     row=1,
                     col=column,
                 )
-        ticks = sorted(swept.loc[swept["what"] == what, "amount"].unique())
-        fig.update_xaxes(type="log", tickvals=ticks, title=title, col=column)
+        stepped(fig, swept.loc[swept["what"] == what, "amount"], title, col=column)
     return fig.update_yaxes(title="final loss, nats a token", col=1)
 
 
+def chosen(size: additive.Size) -> dict[str, float]:
+    """What the runs have of all that was swept."""
+    stage = size.second
+    return {"rate": stage.rate, "weights": size.init, "warm-up": stage.warmup, "decay": stage.weight_decay}
+
+
+def stepped(fig: go.Figure, amounts: pd.Series, title: str, **at: int) -> None:
+    """An axis on which what was swept stands in equal steps, zero too."""
+    fig.update_xaxes(type="category", categoryarray=sorted(amounts.unique()), title=title, **at)
+
+
 def choices(rows: pd.DataFrame) -> go.Figure:
-    """The final loss against the learning rate, and against its warm-up, without a front and with one, where both ran,
-    a column of panels a corpus.
+    """The final loss against the learning rate, its warm-up and the weight decay, without a front and with one, where
+    both ran, a column of panels a corpus.
     """
     last = final(rows, "loss").rename("loss").reset_index()
-    pattern = r"^(?P<corpus>[^/]+?)(?: / (?P<front>.+))? / (?P<what>rate|warm-up) (?P<amount>[\d.]+)$"
+    titles = {what: title for what, title in SWEPT.items() if what != "weights"}  # of which those carried are no draw
+    pattern = rf"^(?P<corpus>[^/]+?)(?: / (?P<front>.+))? / (?P<what>{'|'.join(titles)}) (?P<amount>[\d.]+)$"
     names = last["cell"].str.extract(pattern)
     last = last.join(names.assign(amount=names["amount"].astype(float), front=names["front"].fillna("random init")))
-    stage = additive.SIZES[rows["scale"].iloc[0]].second
-    own = last[(last["what"] == "rate") & (last["amount"] == stage.rate)]
-    last = pd.concat([last, own.assign(what="warm-up", amount=stage.warmup)])
+    own = chosen(additive.SIZES[rows["scale"].iloc[0]])
+    base = last[(last["what"] == "rate") & (last["amount"] == own["rate"])]
+    last = pd.concat([last, *(base.assign(what=what, amount=own[what]) for what in titles if what != "rate")])
     fronted = last.loc[last["front"] != "random init", ["corpus", "what", "amount", "seed"]].dropna().drop_duplicates()
     last = last.merge(fronted)
     fronts = sorted(set(last["front"]), key=lambda front: (front != "random init", front))
     corpora = list(dict.fromkeys(last["corpus"]))
-    titles = {what: SWEPT[what] for what in ("rate", "warm-up")}
     fig = make_subplots(
         len(titles),
         len(corpora),
         subplot_titles=corpora,
         shared_yaxes="columns",
         horizontal_spacing=0.08,
-        vertical_spacing=0.2,
+        vertical_spacing=0.13,
     )
-    fig.update_layout(template=figures.TEMPLATE, height=640, margin={"t": 90}, legend={"y": 1.07})
+    fig.update_layout(template=figures.TEMPLATE, height=900, margin={"t": 90}, legend={"y": 1.07})
     for row, (what, title) in enumerate(titles.items(), 1):
         for column, corpus in enumerate(corpora, 1):
             for colour, front in figures.coloured(fronts):
                 part = last[(last["corpus"] == corpus) & (last["front"] == front) & (last["what"] == what)]
                 line(fig, part, "amount", "loss", front, colour, column, f"{what} %{{x}}: %{{y:.3f}} nats", row=row)
-        ticks = sorted(last.loc[last["what"] == what, "amount"].unique())
-        fig.update_xaxes(type="log", tickvals=ticks, title=title, row=row)
+        stepped(fig, last.loc[last["what"] == what, "amount"], title, row=row)
     return fig.update_yaxes(title="final loss, nats a token", col=1)
 
 
