@@ -111,6 +111,15 @@ def test_what_is_saved_lies_between_two_shares():
     assert found.to_dict() == {0: pytest.approx(0.5)}
 
 
+def test_a_seed_that_lacks_a_share_or_its_baseline_counts_neither_way():
+    losses = {("cold / 100 %", seed): 2.0 for seed in range(3)}
+    losses |= {(f"warm / {share} %", seed): 3.0 for share in (25, 50, 100) for seed in (0, 3)}
+    losses |= {("warm / 25 %", 1): 3.0, ("warm / 50 %", 1): 3.0}  # all of the text has yet to run
+    losses |= {("warm / 25 %", 2): 3.0, ("warm / 50 %", 2): 3.0, ("warm / 100 %", 2): np.nan}  # it diverged
+    found = saved(pd.Series(losses).rename_axis(["cell", "seed"]), "warm", "cold")
+    assert found.to_dict() == {0: -np.inf, 2: -np.inf}
+
+
 def test_a_loss_that_is_never_met_needs_an_infinite_budget_and_one_met_at_once_the_smallest():
     budgets, losses = np.array([0.25, 0.5, 1.0]), np.array([3.0, 2.0, 2.5])
     assert reached_at(budgets, losses, 1.9) == np.inf

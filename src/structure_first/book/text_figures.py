@@ -365,9 +365,10 @@ def savings(models: pd.DataFrame) -> pd.DataFrame:
     """The share of the text, and of all FLOPs, that reaches the loss of all of it: median and interval over seeds."""
     lines = []
     for (corpus, width, front), part in models.groupby(["corpus", "width", "front"], sort=False):
-        if front == "random init":
+        reached = needed(part, "share")
+        if front == "random init" or reached.empty:
             continue
-        line = {"corpus": corpus, "width": width or "whole", "in front": front, "seeds": part["seed"].nunique()}
+        line = {"corpus": corpus, "width": width or "whole", "in front": front, "seeds": len(reached)}
         for name, column in (("of the text", "share"), ("of the FLOPs", "flops share")):
             line[name] = written(*interval(needed(part, column).to_numpy()), most=part[column].max())
         line["paper, of the text"] = f"{PAPER[corpus]:.0%}" if corpus in PAPER else ""

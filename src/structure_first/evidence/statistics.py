@@ -58,11 +58,16 @@ def saved(losses: pd.Series, treated: str, control: str) -> pd.Series:
     found["share"] = found["share"].map(fraction)
     whole = found[(found["what"] == control) & (found["share"] == 1)].set_index("seed")["loss"]
     found = found.assign(target=found["seed"].map(whole))[found["what"] == treated]
-    return 1 - needed(found.dropna(subset="target"), "share")
+    return 1 - needed(found, "share")
 
 
 def needed(models: pd.DataFrame, budget: str) -> pd.Series:
-    """The `budget` with which each seed's `loss` comes down to its `target`, between the budgets that were tried."""
+    """The `budget` with which each seed's `loss` comes down to its `target`, between the budgets that were tried; only
+    of seeds that have a target and ran with every budget, since what has not run is no failure to come down.
+    """
+    models = models.dropna(subset="target")
+    tried = models.groupby("seed")[budget].transform("nunique")
+    models = models[tried == tried.max()]
     found = {
         seed: reached_at(part[budget].to_numpy(), part["loss"].to_numpy(), part["target"].iloc[0])
         for seed, part in models.sort_values(budget).groupby("seed")
