@@ -224,6 +224,7 @@ def where(last: pd.DataFrame, share: str = additive.CONTROLLED[0], main: str = a
             line(fig, part, "carried", "gain", kind, colour, column, "%{y:+.3f} nats")
     fig.add_hline(0, line={"dash": "dot", "color": figures.GREY})
     fig.update_xaxes(categoryorder="array", categoryarray=kinds, range=[-0.5, len(kinds) - 0.5], showgrid=False)
+    fig.update_xaxes(tickangle=-45, automargin=True)  # the other way the last name would leave the page
     return fig.update_layout(showlegend=False).update_yaxes(title="gain, nats a token", col=1)
 
 
