@@ -203,6 +203,12 @@ def test_a_saving_is_where_the_curve_meets_the_baselines_end():
     assert small.loc["identity 1 %", "of the text"] == "25%", "against the small model's own baseline"
 
 
+def test_before_any_baseline_has_all_of_the_text_the_table_of_savings_is_empty():
+    models = text_figures.by_share(substitutive_rows())
+    table = text_figures.savings(models.assign(target=np.nan))
+    assert table.empty and table.index.name == "corpus"
+
+
 def test_the_gain_by_budget_is_over_the_same_share():
     fig = text_figures.budgets(text_figures.by_share(substitutive_rows()))
     lines = {trace.legendgroup: trace for trace in fig.data if trace.mode == "lines+markers"}

@@ -223,8 +223,8 @@ def where(last: pd.DataFrame, share: str = additive.CONTROLLED[0], main: str = a
             part = here[(here["corpus"] == corpus) & (here["carried"] == kind)]
             line(fig, part, "carried", "gain", kind, colour, column, "%{y:+.3f} nats")
     fig.add_hline(0, line={"dash": "dot", "color": figures.GREY})
-    fig.update_xaxes(categoryorder="array", categoryarray=kinds, range=[-0.5, len(kinds) - 0.5], showgrid=False)
-    fig.update_xaxes(tickangle=-45, automargin=True)  # the other way the last name would leave the page
+    order = {"categoryorder": "array", "categoryarray": kinds, "range": [-0.5, len(kinds) - 0.5]}
+    fig.update_xaxes(**order, showgrid=False, tickangle=-45, automargin=True)  # else the last name leaves the page
     return fig.update_layout(showlegend=False).update_yaxes(title="gain, nats a token", col=1)
 
 
@@ -364,17 +364,17 @@ def iso_loss(models: pd.DataFrame) -> go.Figure:
 
 def savings(models: pd.DataFrame) -> pd.DataFrame:
     """The share of the text, and of all FLOPs, that reaches the loss of all of it: median and interval over seeds."""
+    columns = ["corpus", "width", "in front", "seeds", "of the text", "of the FLOPs", "paper, of the text"]
     lines = []
+    models = models[models["front"] != "random init"]
     for (corpus, width, front), part in models.groupby(["corpus", "width", "front"], sort=False):
-        reached = needed(part, "share")
-        if front == "random init" or reached.empty:
-            continue
-        line = {"corpus": corpus, "width": width or "whole", "in front": front, "seeds": len(reached)}
-        for name, column in (("of the text", "share"), ("of the FLOPs", "flops share")):
-            line[name] = written(*interval(needed(part, column).to_numpy()), most=part[column].max())
-        line["paper, of the text"] = f"{PAPER[corpus]:.0%}" if corpus in PAPER else ""
-        lines.append(line)
-    return pd.DataFrame(lines).set_index("corpus")
+        budgets = {budget: needed(part, budget) for budget in ("share", "flops share")}
+        seeds = len(budgets["share"])
+        if seeds:
+            shares = [written(*interval(found), most=part[budget].max()) for budget, found in budgets.items()]
+            paper = f"{PAPER[corpus]:.0%}" if corpus in PAPER else ""
+            lines.append([corpus, width or "whole", front, seeds, *shares, paper])
+    return pd.DataFrame(lines, columns=columns).set_index("corpus")
 
 
 def written(middle: float, low: float, high: float, most: float) -> str:
