@@ -12,7 +12,7 @@ import torch
 import structure_first
 from structure_first import cli
 from structure_first.evidence.store import Store
-from structure_first.experiments.recipe import Experiment, Phase, Recipe
+from structure_first.runs.recipe import Experiment, Phase, Recipe
 from structure_first.training.stage import Stage
 
 ROOT = Path(__file__).parents[1]

@@ -21,7 +21,7 @@ LINE = "structure-first: stopped; give the same command again to go on\n"
 RUN = """
     import sys
     from structure_first import cli
-    from structure_first.experiments.recipe import Experiment, Phase, Recipe
+    from structure_first.runs.recipe import Experiment, Phase, Recipe
     from structure_first.experiments.registry import EXPERIMENTS
     from structure_first.training.stage import Stage
 

@@ -7,9 +7,9 @@ import pytest
 
 from structure_first import cli
 from structure_first.evidence.store import Store
-from structure_first.experiments.budget import UTILISATION, costs
-from structure_first.experiments.config import Config, names, read
-from structure_first.experiments.two_stages import TwoStages
+from structure_first.pretraining.budget import UTILISATION, costs
+from structure_first.pretraining.config import Config, names, read
+from structure_first.pretraining.two_stages import TwoStages
 
 CONFIGS = sorted((Path(__file__).parents[1] / "book" / "configs").glob("*.yaml"))
 TINY = """

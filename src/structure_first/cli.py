@@ -14,8 +14,8 @@ from structure_first.errors import UserError, unknown
 from structure_first.training import signals
 
 if TYPE_CHECKING:
-    from structure_first.experiments.budget import Cost
-    from structure_first.experiments.jobs import Job
+    from structure_first.pretraining.budget import Cost
+    from structure_first.runs.jobs import Job
 
 SCALES = ("smoke", "laptop", "gpu", "paper")
 FREE = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -151,11 +151,11 @@ def run(
     checked_scale(scale)
     from structure_first.evidence.statistics import final
     from structure_first.evidence.store import Store
-    from structure_first.experiments.planning import chosen as only
-    from structure_first.experiments.planning import plan
     from structure_first.experiments.registry import EXPERIMENTS
-    from structure_first.experiments.runner import processes
-    from structure_first.experiments.runner import run as run_experiment
+    from structure_first.runs.planning import chosen as only
+    from structure_first.runs.planning import plan
+    from structure_first.runs.runner import processes
+    from structure_first.runs.runner import run as run_experiment
 
     if experiment not in EXPERIMENTS:
         raise unknown("experiment", experiment, EXPERIMENTS)
@@ -181,7 +181,7 @@ def run(
 
 def show_plan(jobs: "list[Job]", workers: int) -> None:
     """What the jobs cost, a line for each kind of program."""
-    from structure_first.experiments.planning import costs
+    from structure_first.runs.planning import costs
 
     if not jobs:
         typer.echo("nothing is missing")
@@ -209,8 +209,8 @@ def train(
 
     Started again it goes on where it was. On several GPUs: torchrun --nproc-per-node 8 -m structure_first.cli train ...
     """
-    from structure_first.experiments.config import read
-    from structure_first.experiments.two_stages import TwoStages
+    from structure_first.pretraining.config import read
+    from structure_first.pretraining.two_stages import TwoStages
     from structure_first.training import processes
 
     folder = out or Path("runs", config.stem if steps is None else f"{config.stem}-{steps}-steps")
@@ -238,8 +238,8 @@ def plan(
 
     Tokens, FLOPs, memory, hours and money of each stage; nothing is packed or trained.
     """
-    from structure_first.experiments.budget import costs
-    from structure_first.experiments.config import read
+    from structure_first.pretraining.budget import costs
+    from structure_first.pretraining.config import read
 
     if price is not None and not 0 <= price < float("inf"):
         raise UserError(f"--price must be 0 or more, not {price}")

@@ -5,12 +5,12 @@ import pandas as pd
 import pytest
 import torch
 
+from structure_first.analysis import attention
 from structure_first.book import figures, haystack_figures
 from structure_first.errors import UserError
-from structure_first.evidence import attention
 from structure_first.evidence.statistics import final
 from structure_first.experiments import haystack
-from structure_first.experiments.runner import run
+from structure_first.runs.runner import run
 
 CELLS = ["random init", "identity attention"]
 

@@ -12,8 +12,8 @@ from structure_first.book import skills_figures
 from structure_first.data import registry
 from structure_first.evidence.store import COLUMNS
 from structure_first.experiments import skills
-from structure_first.experiments.jobs import Replica
-from structure_first.experiments.runner import run
+from structure_first.runs.jobs import Replica
+from structure_first.runs.runner import run
 
 CHAPTER = Path(__file__).parents[2] / "book" / "chapters" / "04_what_each_structure_teaches.ipynb"
 SOLUTIONS = [

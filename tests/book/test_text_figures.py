@@ -12,7 +12,7 @@ from structure_first.book import text_figures
 from structure_first.evidence.statistics import fraction
 from structure_first.evidence.store import COLUMNS
 from structure_first.experiments import additive, substitutive
-from structure_first.experiments.runner import run
+from structure_first.runs.runner import run
 
 CHAPTERS = Path(__file__).parents[2] / "book" / "chapters"
 SOLUTIONS = {

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from structure_first.cost import flops
 from structure_first.data.corpora import shelf
-from structure_first.evidence import flops
 from structure_first.evidence.statistics import final, fraction
 from structure_first.experiments import additive, substitutive
-from structure_first.experiments.jobs import Job
-from structure_first.experiments.planning import chosen
-from structure_first.experiments.runner import run
+from structure_first.runs.jobs import Job
+from structure_first.runs.planning import chosen
+from structure_first.runs.runner import run
 
 SCALES = ("smoke", "laptop", "gpu", "paper")
 RAN = (

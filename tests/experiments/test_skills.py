@@ -8,7 +8,7 @@ from structure_first.data.registry import DIAGNOSTICS, PROCEDURAL
 from structure_first.evidence.statistics import final
 from structure_first.evidence.store import Store
 from structure_first.experiments import haystack, skills
-from structure_first.experiments.jobs import Job, trained
+from structure_first.runs.jobs import Job, trained
 
 RESULTS = Path(__file__).parents[2] / "book" / "results"
 

@@ -20,14 +20,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from structure_first.bench.sides import Side, Sizes, Take, beside, by_steps, ending, judged, programs, table
+from structure_first.bench.speed import by_replicas, floor, held_back, operators, program
 from structure_first.data.batch import Batch
 from structure_first.errors import UserError
-from structure_first.evidence.traffic import settle
-from structure_first.experiments.planning import bytes_of
-from structure_first.experiments.speed import by_replicas, floor, held_back, operators, program
 from structure_first.model.transformer import Transformer
 from structure_first.model.weights import to_hf
-from structure_first.training.devices import cores, device, keep_freed_memory
+from structure_first.runs.planning import bytes_of
+from structure_first.training.devices import cores, device, keep_freed_memory, settle
 from structure_first.training.loop import Run
 from structure_first.training.stage import Stage
 from structure_first.training.stream import Stream

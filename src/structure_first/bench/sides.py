@@ -14,8 +14,7 @@ from typing import Any
 import torch
 
 from structure_first.errors import UserError
-from structure_first.evidence.traffic import settle
-from structure_first.training.devices import cores
+from structure_first.training.devices import cores, settle
 
 Take = Callable[[int], float]  # makes so many steps, and says how many seconds they took
 

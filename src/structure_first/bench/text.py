@@ -21,12 +21,12 @@ import torch
 import torch.nn.functional as F
 
 from structure_first.bench.sides import Side, Sizes, Take, by_steps, compare, ending, judged, met, table
+from structure_first.bench.traffic import best
+from structure_first.cost import flops
 from structure_first.data.batch import Source
 from structure_first.data.corpora import packed
 from structure_first.data.parts import predicted_from
 from structure_first.errors import UserError
-from structure_first.evidence import flops
-from structure_first.evidence.traffic import best
 from structure_first.model.transformer import Shape, Transformer
 from structure_first.model.weights import to_hf
 from structure_first.training.compute import Compute

@@ -13,18 +13,18 @@ import torch
 from einops import rearrange
 from plotly.subplots import make_subplots
 
+from structure_first.analysis import attention
 from structure_first.book import figures
 from structure_first.data.batch import Source
 from structure_first.data.diagnostics import KEY, QUERY
 from structure_first.errors import UserError
-from structure_first.evidence import attention
 from structure_first.evidence.claims import SCALES
 from structure_first.evidence.statistics import final, share_interval, steps_to
 from structure_first.experiments.haystack import FASTER
-from structure_first.experiments.jobs import Job, initial_model, trained, trained_model
-from structure_first.experiments.recipe import Experiment
 from structure_first.model.transfer import Transfer, transfer
 from structure_first.model.transformer import Transformer
+from structure_first.runs.jobs import Job, initial_model, trained, trained_model
+from structure_first.runs.recipe import Experiment
 from structure_first.training.devices import device, keep_freed_memory
 from structure_first.training.loop import fit
 

@@ -10,8 +10,8 @@ import plotly.graph_objects as go
 from structure_first.book import figures
 from structure_first.evidence.statistics import adjusted, final, interval, steps_to
 from structure_first.experiments import skills
-from structure_first.experiments.jobs import Replica
-from structure_first.experiments.recipe import Experiment
+from structure_first.runs.jobs import Replica
+from structure_first.runs.recipe import Experiment
 
 LEARNT = 0.9  # a stage one below this accuracy is marked: what it did not learn it cannot hand on
 SOLVED = 0.9

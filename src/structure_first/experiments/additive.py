@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
+from structure_first.cost import flops
 from structure_first.data.registry import defaults
-from structure_first.evidence import flops
 from structure_first.evidence.statistics import fraction
-from structure_first.experiments.recipe import Experiment, Phase, Recipe
 from structure_first.model.transfer import Transfer
+from structure_first.runs.recipe import Experiment, Phase, Recipe
 from structure_first.training.stage import Stage
 
 BODY = ("attention", "mlp", "norms")  # what goes across to text (Jiang et al. 2026); embeddings and positions are fresh

@@ -9,8 +9,8 @@ from dataclasses import replace
 from itertools import product
 from typing import NamedTuple
 
-from structure_first.experiments.recipe import Experiment, Phase, Recipe
 from structure_first.model.transfer import Transfer
+from structure_first.runs.recipe import Experiment, Phase, Recipe
 from structure_first.training.stage import Stage
 
 # Everything goes across. Stage two's tokens are others, so their embeddings are new rows from stage one's distribution.

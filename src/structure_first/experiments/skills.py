@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from structure_first.experiments.haystack import FULL, MEAN, PERMUTED, WIDE, Beginning, beginnings
-from structure_first.experiments.recipe import Experiment, Phase, Recipe
 from structure_first.model.transfer import Transfer
+from structure_first.runs.recipe import Experiment, Phase, Recipe
 from structure_first.training.stage import Stage
 
 TRANSFERS = {

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from structure_first.evidence.statistics import fraction
 from structure_first.experiments.additive import BEST, CARRIED, MAIN, SIZES, SOURCES
-from structure_first.experiments.recipe import Experiment, Recipe
+from structure_first.runs.recipe import Experiment, Recipe
 
 SHARES = ("25 %", "50 %", "70 %", "85 %", "100 %")  # of the text
 FRONT = "1 %"  # of stage two's tokens at 100 %, whatever the share of the text

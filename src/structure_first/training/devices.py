@@ -61,3 +61,9 @@ def onednn_is_exact() -> bool:
     exact = all((product > 64.01).all().item() for product in (fine[0] @ fine[1], torch.bmm(fine, fine)))
     matmul.fp32_precision = before
     return exact
+
+
+def settle() -> None:
+    """Wait until the device has done all that it was asked to, where one is in use."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()

@@ -15,11 +15,11 @@ import torch
 
 from structure_first.errors import UserError
 from structure_first.evidence.store import Store
-from structure_first.experiments import jobs, planning
-from structure_first.experiments.jobs import Job
-from structure_first.experiments.planning import chosen, plan
-from structure_first.experiments.recipe import Experiment, Phase, Recipe, digest, plain
-from structure_first.experiments.runner import run
+from structure_first.runs import jobs, planning
+from structure_first.runs.jobs import Job
+from structure_first.runs.planning import chosen, plan
+from structure_first.runs.recipe import Experiment, Phase, Recipe, digest, plain
+from structure_first.runs.runner import run
 from structure_first.model.transfer import Transfer
 from structure_first.training.stage import Stage
 
@@ -174,8 +174,8 @@ CHILD = """
     import sys
     from pathlib import Path
     from dataclasses import replace
-    from structure_first.experiments.recipe import Experiment, Phase, Recipe, digest, plain
-    from structure_first.experiments.runner import run
+    from structure_first.runs.recipe import Experiment, Phase, Recipe, digest, plain
+    from structure_first.runs.runner import run
     from structure_first.training.stage import Stage
     stage = Stage(steps=300, batch=8, warmup=2, held_out=16, evaluate_every=100)
     cells = {f"cell {rate}": Recipe(None, None, Phase("haystack", replace(stage, rate=rate), {"pairs": 2}))
@@ -230,8 +230,8 @@ def test_a_wider_init_is_wider(tmp_path):
 GRID = """
     import sys
     from pathlib import Path
-    from structure_first.experiments.recipe import Experiment, Phase, Recipe
-    from structure_first.experiments.runner import run
+    from structure_first.runs.recipe import Experiment, Phase, Recipe
+    from structure_first.runs.runner import run
     from structure_first.model.transfer import Transfer
     from structure_first.training.stage import Stage
     first = Stage(steps=20, batch=8, warmup=2, held_out=16, evaluate_every=10)

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from structure_first.errors import UserError
-from structure_first.experiments.config import Body, Corpus, First, Training, check, read
 from structure_first.model.transfer import Transfer
 from structure_first.model.transformer import Shape
+from structure_first.pretraining.config import Body, Corpus, First, Training, check, read
 from structure_first.training.stage import Stage
 
 GOOD = """

@@ -11,9 +11,9 @@ import pandas as pd
 import torch
 
 from structure_first.errors import UserError
-from structure_first.evidence import flops
+from structure_first.cost import flops
 from structure_first.evidence.store import environment
-from structure_first.experiments.recipe import Phase, Recipe, digest, plain
+from structure_first.runs.recipe import Phase, Recipe, digest, plain
 from structure_first.model import weights
 from structure_first.model.transfer import transfer
 from structure_first.model.transformer import Shape, Transformer

@@ -10,8 +10,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from structure_first.cost import flops
 from structure_first.data.registry import source
-from structure_first.evidence import flops
 from structure_first.model.transformer import Shape, Transformer
 from structure_first.training.loop import predict
 from structure_first.training.stream import Stream

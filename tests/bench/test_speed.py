@@ -2,8 +2,8 @@
 
 import pytest
 
-from structure_first.evidence import flops
-from structure_first.experiments import speed
+from structure_first.bench import speed
+from structure_first.cost import flops
 
 
 def test_the_program_is_the_grids_cell():

@@ -16,10 +16,10 @@ from structure_first.data.corpora import tokenisers
 from structure_first.data.corpora.packing import pack
 from structure_first.errors import UserError
 from structure_first.evidence.store import Store
-from structure_first.experiments import two_stages
-from structure_first.experiments.config import read
-from structure_first.experiments.two_stages import TwoStages
 from structure_first.model import weights
+from structure_first.pretraining import two_stages
+from structure_first.pretraining.config import read
+from structure_first.pretraining.two_stages import TwoStages
 from structure_first.training import processes
 from structure_first.training.loop import Run, fit
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from structure_first.evidence.traffic import Traffic, ceilings
+from structure_first.bench.traffic import Traffic, ceilings
 
 FLOAT = 4
 

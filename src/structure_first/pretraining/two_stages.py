@@ -15,21 +15,21 @@ import pandas as pd
 import torch
 import yaml
 
+from structure_first.cost import flops
 from structure_first.data.batch import Source
 from structure_first.data.corpora import tokenisers
 from structure_first.data.corpora.packed import MANIFEST, Packed, read_manifest
 from structure_first.data.corpora.packed import source as packed_source
 from structure_first.data.corpora.packing import pack, saved_tokeniser
 from structure_first.errors import UserError
-from structure_first.evidence import flops
 from structure_first.evidence.store import Store, environment
-from structure_first.experiments.config import Config, Training
-from structure_first.experiments.jobs import out_of_memory
-from structure_first.experiments.recipe import digest
 from structure_first.files import replacing
 from structure_first.model import weights
 from structure_first.model.transfer import transfer
 from structure_first.model.transformer import Shape, Transformer
+from structure_first.pretraining.config import Config, Training
+from structure_first.runs.jobs import out_of_memory
+from structure_first.runs.recipe import digest
 from structure_first.training import processes
 from structure_first.training.devices import device as pick_device
 from structure_first.training.devices import keep_freed_memory

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from structure_first.cost import flops
 from structure_first.data.batch import Batch, Source
 from structure_first.data.corpora.documents import documents
 from structure_first.data.corpora.hub import HUB
@@ -14,12 +15,11 @@ from structure_first.data.corpora.packed import read_manifest
 from structure_first.data.corpora.tokenisers import VOCABS, tokeniser
 from structure_first.data.registry import source
 from structure_first.errors import UserError, unknown
-from structure_first.evidence import flops
-from structure_first.experiments.config import Config, Corpus
-from structure_first.experiments.jobs import out_of_memory
-from structure_first.experiments.planning import free_memory, saved_bytes, seconds_of, timed_update
-from structure_first.experiments.two_stages import Half, halves
 from structure_first.model.transformer import Shape, Transformer, narrow
+from structure_first.pretraining.config import Config, Corpus
+from structure_first.pretraining.two_stages import Half, halves
+from structure_first.runs.jobs import out_of_memory
+from structure_first.runs.planning import free_memory, saved_bytes, seconds_of, timed_update
 from structure_first.training.compute import Compute
 from structure_first.training.devices import device as pick_device
 

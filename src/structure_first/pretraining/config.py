@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict, Strict, ValidationError, field_valid
 from structure_first.data.batch import Source
 from structure_first.data.registry import source
 from structure_first.errors import UserError, unknown
-from structure_first.experiments.recipe import Phase
 from structure_first.model.shapes import body
 from structure_first.model.transfer import Transfer
 from structure_first.model.transformer import Shape
+from structure_first.runs.recipe import Phase
 from structure_first.training.compute import Compute
 from structure_first.training.stage import Stage
 

@@ -6,12 +6,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from structure_first.data.batch import Batch
 from structure_first.errors import UserError
-from structure_first.experiments import budget
-from structure_first.experiments.budget import GPUS, costs, kept, weights_of
-from structure_first.experiments.config import read
-from structure_first.experiments.planning import saved_bytes, timed_update
-from structure_first.experiments.two_stages import TwoStages, halves
 from structure_first.model.transformer import Shape, Transformer
+from structure_first.pretraining import budget
+from structure_first.pretraining.budget import GPUS, costs, kept, weights_of
+from structure_first.pretraining.config import read
+from structure_first.pretraining.two_stages import TwoStages, halves
+from structure_first.runs.planning import saved_bytes, timed_update
 from structure_first.training.compute import Compute
 from structure_first.training.stream import Stream
 

@@ -2,10 +2,10 @@
 
 import torch
 
+from structure_first.analysis import attention
 from structure_first.book.figures import partners
 from structure_first.data.batch import Batch
 from structure_first.data.registry import source
-from structure_first.evidence import attention
 from structure_first.model.transformer import Shape, Transformer
 from structure_first.seeding import generator
 

@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from structure_first.errors import UserError
 from structure_first.evidence.store import Store
-from structure_first.experiments.jobs import Job, execute_in_parts
-from structure_first.experiments.planning import chosen, plan, replicas, threads
-from structure_first.experiments.recipe import Experiment
+from structure_first.runs.jobs import Job, execute_in_parts
+from structure_first.runs.planning import chosen, plan, replicas, threads
+from structure_first.runs.recipe import Experiment
 from structure_first.training.devices import cores
 from structure_first.training.devices import device as pick_device
 

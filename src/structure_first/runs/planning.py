@@ -13,11 +13,11 @@ import torch
 
 from structure_first.data.batch import Batch, Source
 from structure_first.errors import UserError, unknown
-from structure_first.evidence import flops
+from structure_first.cost import flops
 from structure_first.evidence.store import Store
-from structure_first.evidence.traffic import settle
-from structure_first.experiments.jobs import Job, Replica, weights_of
-from structure_first.experiments.recipe import Experiment
+from structure_first.training.devices import settle
+from structure_first.runs.jobs import Job, Replica, weights_of
+from structure_first.runs.recipe import Experiment
 from structure_first.model.transformer import Transformer
 from structure_first.training.compute import Compute
 from structure_first.training.devices import cores, keep_freed_memory

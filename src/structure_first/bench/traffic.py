@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from structure_first.training.devices import settle
+
 OVERWRITTEN = ("copy_", "fill_", "zero_", "normal_", "uniform_", "random_")  # their `self` is written, never read
 
 
@@ -112,9 +114,3 @@ def best(work: Callable[[], Any], seconds: float, calls: int = 1) -> float:
         else:
             found.append((perf_counter() - began) / calls)
     return min(found)
-
-
-def settle() -> None:
-    """Wait until the device has done all that it was asked to, where one is in use."""
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()

@@ -6,11 +6,11 @@ from statistics import median
 import pandas as pd
 import torch
 
-from structure_first.evidence import flops
-from structure_first.evidence.traffic import Traffic, ceilings
+from structure_first.bench.traffic import Traffic, ceilings
+from structure_first.cost import flops
 from structure_first.experiments import skills
-from structure_first.experiments.jobs import Job, out_of_memory
-from structure_first.experiments.planning import SPARE, bytes_of, free_memory, seconds_of, update_of
+from structure_first.runs.jobs import Job, out_of_memory
+from structure_first.runs.planning import SPARE, bytes_of, free_memory, seconds_of, update_of
 from structure_first.training.devices import device as pick_device
 
 CELL = "reversed_addition / random init"

@@ -9,8 +9,8 @@ from itertools import islice
 import pytest
 
 from structure_first.bench import grid
+from structure_first.bench.speed import program
 from structure_first.data.registry import PROCEDURAL
-from structure_first.experiments.speed import program
 from structure_first.model.transformer import Transformer
 from structure_first.model.weights import to_hf
 from structure_first.training.devices import cores
