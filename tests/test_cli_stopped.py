@@ -34,7 +34,7 @@ RUN = """
 TRAIN = """
 shape: {layers: 1, heads: 2, width: 32}
 corpus: {name: ./rows.jsonl, tokeniser: bytes, context: 16, limit_tokens: 5000, held_out: 0.2}
-second: {steps: 10_000_000, batch: 4, rate: 1e-3, evaluate_every: 10_000_000}
+stage_two: {steps: 10_000_000, batch: 4, lr: 1e-3, evaluate_every: 10_000_000}
 """
 
 

@@ -14,9 +14,9 @@ from structure_first.pretraining.two_stages import TwoStages
 CONFIGS = sorted((Path(__file__).parents[1] / "book" / "configs").glob("*.yaml"))
 TINY = """
 shape: {layers: 1, heads: 2, width: 32}
-first: {source: identity, settings: {length: 4, vocab: 8}, steps: 4, batch: 4, rate: 1e-3}
+stage_one: {source: identity, settings: {length: 4, vocab: 8}, steps: 4, batch: 4, lr: 1e-3}
 corpus: {name: CORPUS, tokeniser: bytes, context: 16, held_out: 0.2}
-second: {steps: 6, batch: 4, rate: 1e-3}
+stage_two: {steps: 6, batch: 4, lr: 1e-3}
 """
 
 
@@ -56,7 +56,7 @@ def test_it_trains_once_and_says_where_things_are(said, tiny):
     assert lines[2].endswith("in runs/tiny") and Path("runs/tiny/export/model.safetensors").exists()
     assert said("train", tiny) == (out, "")
     Path(tiny).write_text(Path(tiny).read_text().replace("steps: 6", "steps: 7"))
-    assert "runs/tiny holds a run with second.steps 6, not 7" in said("train", tiny)[1]
+    assert "runs/tiny holds a run with stage_two.steps 6, not 7" in said("train", tiny)[1]
 
 
 def test_a_try_stops_early_and_leaves_the_run_alone(said, tiny):
@@ -78,7 +78,7 @@ def test_what_does_not_fit_is_said_plainly(said, tiny):
     )
     assert "it does NOT fit; not one sequence at once would; try" in said("plan", "big.yaml", "--gpu", "a10")[0]
     Path("wide.yaml").write_text(
-        TINY.replace("CORPUS", "./texts").replace("batch: 4, rate: 1e-3}", "batch: 90000000, rate: 1}")
+        TINY.replace("CORPUS", "./texts").replace("batch: 4, lr: 1e-3}", "batch: 90000000, lr: 1}")
     )
     assert "it does NOT fit; compute.micro_batch: " in said("plan", "wide.yaml")[0]
 
@@ -117,7 +117,7 @@ def test_the_quick_one_is_quick_and_offline(tmp_path):
 
 
 def test_the_quick_one_names_every_section():
-    assert {*names(())} - {"allow_larger_first"} == {
+    assert {*names(())} - {"allow_larger_stage_one"} == {
         line.partition(":")[0] for line in CONFIGS[-1].read_text().splitlines() if line[:1].isalpha()
     }
     assert set(Config.model_fields) == set(names(()))

@@ -73,7 +73,7 @@ def test_quick_prints_the_grids_tables(said: str):
 
 def test_the_trainer_trains_as_we_do():
     job, steps = program(1, "smoke", "cpu"), 4
-    made, stage = job.phase.make(), replace(job.phase.stage, rate=1e-2, warmup=0)
+    made, stage = job.phase.make(), replace(job.phase.stage, lr=1e-2, warmup=0)
     model = Transformer(replace(job.shape, context=made.length), job.seeds)
     theirs, stream, stamps = to_hf(model), Stream(made, stage.batch, job.seeds, "stage 2"), []
     run, losses = Run(model, made, stage, "stage 2"), []

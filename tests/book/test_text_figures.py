@@ -86,7 +86,7 @@ def test_every_cells_name_is_read(scale):
     for cell, recipe in additive.cells(scale).items():
         told = re.match(text_figures.NAME, cell).groupdict()
         assert told["corpus"] in additive.SIZES[scale].corpora
-        assert recipe.first is None or told["share"] in additive.SHARES, cell
+        assert recipe.stage_one is None or told["share"] in additive.SHARES, cell
 
 
 def test_the_last_evaluation_counts_even_where_it_came_later():

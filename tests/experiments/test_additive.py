@@ -43,14 +43,14 @@ def rows(packed, tmp_path_factory) -> tuple[pd.DataFrame, dict]:
 @pytest.mark.parametrize("scale", ["laptop", "gpu", "paper"])
 def test_every_front_has_the_share_that_its_name_says(scale):
     size = additive.SIZES[scale]
-    whole = size.second.steps * size.second.batch * (size.context + 1)
+    whole = size.stage_two.steps * size.stage_two.batch * (size.context + 1)
     for cell, recipe in additive.cells(scale).items():
         front = cell.split(" / ")[1]
-        if recipe.first is None:
+        if recipe.stage_one is None:
             continue
         share = float(front.split()[-2]) / 100
-        stage = recipe.first.stage
-        length = size.context + 1 if "/" in recipe.first.source else recipe.first.make().length
+        stage = recipe.stage_one.stage
+        length = size.context + 1 if "/" in recipe.stage_one.source else recipe.stage_one.make().length
         step = stage.batch * length
         assert abs(stage.steps * step - share * whole) <= max(step, 1), cell
 
@@ -62,16 +62,16 @@ def test_every_corpus_has_the_same_cells_and_what_is_compared_is_alike(scale):
     assert set(fronts.values()) == {len(size.corpora)}
     for corpus in size.corpora:
         for cell, recipe in found.items():
-            if cell.startswith(f"{corpus} / ") and recipe.first is not None:
+            if cell.startswith(f"{corpus} / ") and recipe.stage_one is not None:
                 base = found[f"{corpus} / random init"]
-                assert recipe.second == base.second and recipe.width == base.width, cell
+                assert recipe.stage_two == base.stage_two and recipe.width == base.width, cell
 
 
 def test_the_untuned_runs_differ_in_what_was_tuned_and_in_nothing_else():
     tuned, untuned = additive.cells("laptop"), additive.UNTUNED.cells("laptop")
     assert untuned.keys() == tuned.keys()
     for cell in ("code / random init", "code / identity 1 % / mlp", "math / text 10 %"):
-        again = replace(untuned[cell], init=tuned[cell].init, second=untuned[cell].second.at(warmup=200))
+        again = replace(untuned[cell], init=tuned[cell].init, stage_two=untuned[cell].stage_two.at(warmup=200))
         assert again == tuned[cell] and untuned[cell].key != tuned[cell].key
 
 
@@ -86,7 +86,7 @@ def test_as_many_flops_are_as_many(packed):
     longer, base = (found[f"code / {name}"] for name in ("as many FLOPs 10 %", "random init"))
     job = Job.of("x", base, [0], None)
     step = job.phase.stage.batch * flops.training(job.shape, job.phase.make())
-    extra = (longer.second.stage.steps - base.second.stage.steps) * step
+    extra = (longer.stage_two.stage.steps - base.stage_two.stage.steps) * step
     assert abs(extra - additive.spent(found["code / identity 10 %"])[1]) <= step / 2
 
 
@@ -106,12 +106,12 @@ def test_a_real_run_has_a_row_for_every_seed(rows):
     first = found[(found["metric"] == "loss") & (found["stage"] == 2) & (found["step"] == 0)]
     assert (last["code / random init"] < first.set_index(["cell", "seed"])["value"]["code / random init"]).all()
     assert set(found.loc[found["metric"] == "mastery", "cell"]) == {
-        cell for cell in RAN if additive.cells("smoke")[cell].first
+        cell for cell in RAN if additive.cells("smoke")[cell].stage_one
     }
     read = [run["source"] for run in manifest["runs"].values() if run["stage"] == 2]
     assert all(each["name"] == "packed:code" and each["tokens"] > 20_000 for each in read)
     assert len({each["digest"] for each in read}) == 1
-    assert all(run["recipe"]["second"] is None or run["recipe"]["second"]["tied"] for run in manifest["runs"].values())
+    assert all(run["recipe"]["stage_two"] is None or run["recipe"]["stage_two"]["tied"] for run in manifest["runs"].values())
 
 
 def test_text_in_front_is_read_with_everything_carried_over(rows):
@@ -123,10 +123,10 @@ def test_text_in_front_is_read_with_everything_carried_over(rows):
 
 def test_the_shares_of_the_text_end_their_schedules():
     found = substitutive.cells("laptop")
-    whole = additive.SIZES["laptop"].second.steps
+    whole = additive.SIZES["laptop"].stage_two.steps
     for cell, recipe in found.items():
-        stage = recipe.second.stage
+        stage = recipe.stage_two.stage
         assert stage.steps == round(fraction(cell.split(" / ")[-1]) * whole)
-        assert stage.rate_at(stage.steps - 1) < 1.05 * stage.floor * stage.rate
+        assert stage.lr_at(stage.steps - 1) < 1.05 * stage.floor * stage.lr
     small = chosen(substitutive.EXPERIMENT, "laptop", ["code / width 32 / random init / 100 %"]).cells("laptop")
     assert [recipe.width for recipe in small.values()] == [32]

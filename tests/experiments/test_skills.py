@@ -18,7 +18,7 @@ def test_the_grid_is_whole(scale):
     cells = skills.cells(scale)
     split = [cell.split(" / ") for cell in cells]
     assert {task for task, *_ in split} == set(DIAGNOSTICS)
-    assert {recipe.first.source for recipe in cells.values() if recipe.first} >= set(PROCEDURAL)
+    assert {recipe.stage_one.source for recipe in cells.values() if recipe.stage_one} >= set(PROCEDURAL)
     for task in DIAGNOSTICS:
         names = {tuple(rest) for first, *rest in split if first == task}
         assert {(name, transfer) for name in skills.sources(scale) for transfer in skills.TRANSFERS} < names
@@ -33,7 +33,7 @@ def test_the_grid_is_whole(scale):
 def test_positions_of_stage_one_reach_through_stage_two(scale, tmp_path):
     """A transform or a word is at least as long as a diagnostic, so that no position of `full` starts afresh."""
     for cell, recipe in skills.cells(scale).items():
-        if recipe.first and cell.endswith("/ full"):
+        if recipe.stage_one and cell.endswith("/ full"):
             job = Job.of(cell, recipe, (0,), tmp_path)
             before = Job((job.replicas[0].before,), tmp_path)
             assert before.shape.context >= job.shape.context, cell
@@ -52,7 +52,7 @@ def test_a_tuned_beginning_is_the_best_of_those_that_were_tried():
     for task in DIAGNOSTICS:
         begun = cells[f"{task} / tuned init"]
         assert begun == tried[next(cell for cell in order if cell.startswith(f"{task} / "))]
-        assert begun.second.make().name == task and begun.first is None
+        assert begun.stage_two.make().name == task and begun.stage_one is None
 
 
 def test_the_haystack_begins_with_the_best_widths_and_the_best_rate_for_them():
@@ -74,20 +74,20 @@ def test_the_tuned_grid_begins_where_the_diagnostics_do_best():
     )
     for cell, recipe in tuned.items():
         begun = plain[f"{cell.split(' / ')[0]} / tuned init"]
-        assert (recipe.init, recipe.init_embedding, recipe.second.tied) == (
+        assert (recipe.init, recipe.init_embedding, recipe.stage_two.tied) == (
             begun.init,
             begun.init_embedding,
-            begun.second.tied,
+            begun.stage_two.tied,
         )
-        assert recipe.second.stage.rate == begun.second.stage.rate
-        if recipe.first:
+        assert recipe.stage_two.stage.lr == begun.stage_two.stage.lr
+        if recipe.stage_one:
             expected = (begun.init, begun.init_embedding) if cell in same else skills.FIRST
             assert (recipe.alone.init, recipe.alone.init_embedding) == expected
-    firsts = {recipe.alone.key for cell, recipe in tuned.items() if recipe.first and cell not in same}
+    firsts = {recipe.alone.key for cell, recipe in tuned.items() if recipe.stage_one and cell not in same}
     assert len(firsts) == len(skills.sources("laptop")) + 4, "the controlled ones shuffled, and random tokens"
     assert skills.TUNED.cells("gpu") == {}, "its sizes were not tuned"
     large = skills.tuning("gpu")["multiplication / weights 0.0442 / embeddings 0.02 / rate 0.001"]
-    assert (large.width, large.init, large.second.make().settings) == (512, 512**-0.5, {"digits": 5}), "but can be"
+    assert (large.width, large.init, large.stage_two.make().settings) == (512, 512**-0.5, {"digits": 5}), "but can be"
 
 
 def test_a_trained_stage_one_of_every_source_is_stored():
@@ -101,12 +101,14 @@ def test_a_trained_stage_one_of_every_source_is_stored():
 
 def test_longer_training_spends_stage_ones_updates_on_the_diagnostic():
     cells = skills.cells("laptop")
-    extra = cells["sorting / longer training"].second.stage.steps - cells["sorting / random init"].second.stage.steps
-    assert extra == cells["sorting / set / full"].first.stage.steps
-    assert cells["sorting / shuffled set / full"].first.stage.mastery is None
+    extra = (
+        cells["sorting / longer training"].stage_two.stage.steps - cells["sorting / random init"].stage_two.stage.steps
+    )
+    assert extra == cells["sorting / set / full"].stage_one.stage.steps
+    assert cells["sorting / shuffled set / full"].stage_one.stage.mastery is None
 
 
 def test_the_paper_multiplies_with_a_larger_model():
     large = skills.cells("paper")["multiplication / random init"]
-    assert (large.layers, large.heads, large.width, large.second.stage.batch) == (4, 8, 512, 64)
-    assert large.second.settings == {} and large.second.make().settings == {"digits": 5}
+    assert (large.layers, large.heads, large.width, large.stage_two.stage.batch) == (4, 8, 512, 64)
+    assert large.stage_two.settings == {} and large.stage_two.make().settings == {"digits": 5}

@@ -17,14 +17,14 @@ from structure_first.training.stream import Stream
 
 CONFIG = """
 shape: {layers: 2, heads: 2, width: 64}
-first: {source: set, settings: {length: 6, vocab: 9}, steps: 4, batch: 4, rate: 1e-3, curriculum: [2, 4]}
+stage_one: {source: set, settings: {length: 6, vocab: 9}, steps: 4, batch: 4, lr: 1e-3, curriculum: [2, 4]}
 corpus: {name: CORPUS, tokeniser: bytes, context: 24, held_out: 0.2}
-second: {steps: 6, batch: 8, rate: 1e-3, held_out: 8, evaluate_every: 3}
+stage_two: {steps: 6, batch: 8, lr: 1e-3, held_out: 8, evaluate_every: 3}
 """
 BIG = """
 shape: gpt2
 corpus: {name: c4, tokeniser: gpt2, vocab: 50257, context: 1024}
-second: {steps: 100, batch: 64, rate: 1e-3}
+stage_two: {steps: 100, batch: 64, lr: 1e-3}
 """
 
 

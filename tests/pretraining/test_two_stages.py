@@ -26,9 +26,9 @@ from structure_first.training.loop import Run, fit
 TEXTS = [f"document {i}: " + "lorem ipsum dolor\n" * (i % 7) for i in range(200)]
 CONFIG = """
 shape: {layers: 1, heads: 2, width: 32}
-first: {source: identity, settings: {length: 4, vocab: 8}, steps: 4, batch: 4, rate: 1e-3, evaluate_every: 2}
+stage_one: {source: identity, settings: {length: 4, vocab: 8}, steps: 4, batch: 4, lr: 1e-3, evaluate_every: 2}
 corpus: {name: CORPUS, tokeniser: bytes, context: 16, held_out: 0.2}
-second: {steps: 6, batch: 4, rate: 1e-3, held_out: 8, evaluate_every: 3}
+stage_two: {steps: 6, batch: 4, lr: 1e-3, held_out: 8, evaluate_every: 3}
 """
 
 
@@ -109,8 +109,8 @@ def test_another_configuration_is_refused_but_another_machine_is_not(tmp_path, c
     folder = tmp_path / "run"
     rows = TwoStages(config(), folder, "cpu").train()
     for changes, line in [
-        ([("steps: 6", "steps: 7")], "second.steps 6, not 7; name another --out"),
-        ([("{source: identity", "{source: reverse")], "first.source identity, not reverse"),
+        ([("steps: 6", "steps: 7")], "stage_two.steps 6, not 7; name another --out"),
+        ([("{source: identity", "{source: reverse")], "stage_one.source identity, not reverse"),
         ([("shape:", "seed: 1\nshape:")], "seed 0, not 1"),
     ]:
         before = stored(folder)
@@ -127,7 +127,7 @@ def test_another_configuration_is_refused_but_another_machine_is_not(tmp_path, c
 def test_without_stage_one_it_is_the_baseline_on_the_same_batches(tmp_path, config):
     """Transferring nothing is starting afresh: the two runs agree in every row of stage two."""
     first = CONFIG.split("\n")[2]
-    alone = TwoStages(config((first, "first: null")), tmp_path / "alone", "cpu").train()
+    alone = TwoStages(config((first, "stage_one: null")), tmp_path / "alone", "cpu").train()
     fresh = "transfer: {attention: fresh, mlp: fresh, norms: fresh, positions: fresh, embeddings: fresh}\nshape:"
     after = TwoStages(config(("shape:", fresh)), tmp_path / "after", "cpu").train()
     assert set(alone["stage"]) == {2} and set(alone["cell"]) == {"random init"}
@@ -223,7 +223,7 @@ def test_what_is_too_large_for_the_memory_is_one_line(tmp_path, config, change):
     with pytest.raises(
         UserError, match=r"stage [12] needs more memory than there is; lower .* or take a smaller shape"
     ):
-        TwoStages(config(change, ("shape:", "allow_larger_first: true\nshape:")), tmp_path / "run", "cpu").train()
+        TwoStages(config(change, ("shape:", "allow_larger_stage_one: true\nshape:")), tmp_path / "run", "cpu").train()
 
 
 def two_processes(folder: Path) -> subprocess.CompletedProcess:

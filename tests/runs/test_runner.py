@@ -15,12 +15,12 @@ import torch
 
 from structure_first.errors import UserError
 from structure_first.evidence.store import Store
+from structure_first.model.transfer import Transfer
 from structure_first.runs import jobs, planning
 from structure_first.runs.jobs import Job
 from structure_first.runs.planning import chosen, plan
 from structure_first.runs.recipe import Experiment, Phase, Recipe, digest, plain
 from structure_first.runs.runner import run
-from structure_first.model.transfer import Transfer
 from structure_first.training.stage import Stage
 
 QUICK = Stage(steps=12, batch=8, warmup=2, held_out=16, evaluate_every=4)
@@ -125,7 +125,7 @@ def test_a_plan_knows_the_free_memory_and_counts_what_a_model_takes(tmp_path, mo
     job = Job.of("random init", cells("smoke")["random init"], range(4), tmp_path)
     each = planning.bytes_of(job)
     wider = Job.of(
-        "", replace(job.replicas[0].recipe, second=replace(SECOND, stage=replace(QUICK, batch=80))), (0,), tmp_path
+        "", replace(job.replicas[0].recipe, stage_two=replace(SECOND, stage=replace(QUICK, batch=80))), (0,), tmp_path
     )
     assert 4 * each < planning.bytes_of(wider) < 11 * each
     monkeypatch.setattr(planning, "free_memory", lambda where: int(2.1 * each / planning.SPARE))
@@ -178,7 +178,7 @@ CHILD = """
     from structure_first.runs.runner import run
     from structure_first.training.stage import Stage
     stage = Stage(steps=300, batch=8, warmup=2, held_out=16, evaluate_every=100)
-    cells = {f"cell {rate}": Recipe(None, None, Phase("haystack", replace(stage, rate=rate), {"pairs": 2}))
+    cells = {f"cell {rate}": Recipe(None, None, Phase("haystack", replace(stage, lr=rate), {"pairs": 2}))
              for rate in (1e-3, 2e-3, 3e-3)}
     run(Experiment("killed", "", lambda scale: cells, {}), "smoke", range(2), Path(sys.argv[1]), workers=1)
 """
@@ -205,18 +205,18 @@ def test_a_field_that_came_later_leaves_the_keys_of_older_rows_as_they_were():
     recipe = cells("smoke")["identity full"]
     before = {name: value for name, value in plain(recipe).items() if not name.startswith("init")}
     assert recipe.key == digest([before])
-    changes = {"init": 0.1}, {"init_embedding": 0.1}, {"init_first": (0.1, 0.2)}
+    changes = {"init": 0.1}, {"init_embedding": 0.1}, {"init_stage_one": (0.1, 0.2)}
     others = {replace(recipe, **change).key for change in changes}
     assert len(others | {recipe.key}) == 4
 
 
 def test_a_stage_one_begins_as_the_recipe_says(tmp_path):
-    recipe = replace(cells("smoke")["identity full"], init_first=(0.1, 0.2))
+    recipe = replace(cells("smoke")["identity full"], init_stage_one=(0.1, 0.2))
     job = Job.of("identity", recipe, (0,), tmp_path)
     before = Job((job.replicas[0].before,), tmp_path)
     assert (before.shape.init, before.shape.init_embedding) == (0.1, 0.2)
     assert (job.shape.init, job.shape.init_embedding) == (recipe.init, recipe.init)
-    assert recipe.alone == replace(recipe, init=0.1, init_embedding=0.2, init_first=None).alone, "it is shared"
+    assert recipe.alone == replace(recipe, init=0.1, init_embedding=0.2, init_stage_one=None).alone, "it is shared"
 
 
 def test_a_wider_init_is_wider(tmp_path):

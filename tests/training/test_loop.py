@@ -37,7 +37,7 @@ def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
 
 
 def test_it_learns_to_copy_and_stops_each_replica_when_it_has():
-    stage = Stage(steps=3000, batch=64, rate=5e-3, warmup=50, schedule="constant", held_out=100, mastery=0.95)
+    stage = Stage(steps=3000, batch=64, lr=5e-3, warmup=50, schedule="constant", held_out=100, mastery=0.95)
     model = Transformer(SHAPE, (0, 1))
     accuracy = [row for row in fit(model, COPY, replace(stage, evaluate_every=50)) if row["metric"] == "accuracy"]
     for seed in (0, 1):
@@ -73,7 +73,7 @@ def test_a_replica_gone_to_nan_says_so_and_spoils_no_other():
 
 
 def test_a_replica_that_leaves_keeps_its_weights_and_a_stopped_run_knows_who_is_left(tmp_path):
-    stage = replace(STAGE, steps=600, rate=5e-3, schedule="constant", mastery=0.7)
+    stage = replace(STAGE, steps=600, lr=5e-3, schedule="constant", mastery=0.7)
     whole, stopped = Transformer(SHAPE, range(4)), Transformer(SHAPE, range(4))
     snapshots = {}
 
@@ -249,7 +249,7 @@ def test_a_broken_or_foreign_checkpoint_is_one_line_and_stays(tmp_path):
     model = Transformer(SHAPE, (0,))
     fit(model, COPY, STAGE, checkpoint=path)
     with pytest.raises(UserError, match="belongs to other settings"):
-        fit(Transformer(SHAPE, (0,)), COPY, replace(STAGE, rate=1e-2), checkpoint=path)
+        fit(Transformer(SHAPE, (0,)), COPY, replace(STAGE, lr=1e-2), checkpoint=path)
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match=r"cannot read checkpoint .*run\.safetensors"):
@@ -280,12 +280,12 @@ def test_the_curriculum_lengthens_the_sequences():
 
 
 def test_the_rate_warms_up_and_falls():
-    cosine = Stage(steps=100, warmup=10, rate=1.0, floor=0.1)
-    assert cosine.rate_at(0) == pytest.approx(0.1) and cosine.rate_at(9) == cosine.rate_at(10) == 1.0
-    assert cosine.rate_at(55) == pytest.approx(0.55) and cosine.rate_at(100) == pytest.approx(0.1)
-    linear = Stage(steps=100, warmup=0, rate=1.0, schedule="linear")
-    assert linear.rate_at(25) == pytest.approx(0.75)
-    assert Stage(steps=100, warmup=0, rate=1.0, schedule="constant").rate_at(99) == 1.0
+    cosine = Stage(steps=100, warmup=10, lr=1.0, floor=0.1)
+    assert cosine.lr_at(0) == pytest.approx(0.1) and cosine.lr_at(9) == cosine.lr_at(10) == 1.0
+    assert cosine.lr_at(55) == pytest.approx(0.55) and cosine.lr_at(100) == pytest.approx(0.1)
+    linear = Stage(steps=100, warmup=0, lr=1.0, schedule="linear")
+    assert linear.lr_at(25) == pytest.approx(0.75)
+    assert Stage(steps=100, warmup=0, lr=1.0, schedule="constant").lr_at(99) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -294,7 +294,7 @@ def test_the_rate_warms_up_and_falls():
         (dict(schedule="cosin"), "did you mean 'cosine'"),
         (dict(steps=0), "steps must be 1 or more"),
         (dict(warmup=20_000), "warmup must lie between"),
-        (dict(rate=-1.0), "rate must be above 0"),
+        (dict(lr=-1.0), "lr must be above 0"),
     ],
 )
 def test_wrong_settings_say_why(wrong, message):

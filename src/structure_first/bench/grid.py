@@ -98,7 +98,7 @@ def trainer(
         output_dir=gettempdir(),  # nothing is written to it
         max_steps=steps,
         per_device_train_batch_size=1,  # each of which is a ready batch
-        learning_rate=stage.rate,
+        learning_rate=stage.lr,
         lr_scheduler_type="constant_with_warmup",
         warmup_steps=stage.warmup,
         weight_decay=stage.weight_decay,

@@ -110,7 +110,7 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
 def jumped(experiment: Experiment, scale: str, rows: pd.DataFrame, out: Path) -> list[Job]:
     """Every seed that jumped after a stage one, a job each, the earliest first; if none did, the best alone."""
     cells = experiment.cells(scale)
-    warm = rows[[cell in cells and cells[cell].first is not None for cell in rows["cell"]]]
+    warm = rows[[cell in cells and cells[cell].stage_one is not None for cell in rows["cell"]]]
     order = steps_to(warm, JUMPED).sort_values(kind="stable")
     found = list(order[np.isfinite(order)].index) or [final(warm).idxmax()]
     return [Job.of(cell, cells[cell], [int(seed)], out / experiment.name) for cell, seed in found]
@@ -125,7 +125,7 @@ def states(job: Job) -> dict[str, tuple[Transformer, Source]]:
     task, recipe = job.phase.make(), job.replicas[0].recipe
     found, left = trained_model(job)
     before = trained([replica.before for replica in job.replicas], job.folder)
-    return {"after stage one": (before, recipe.first.make()), "as found": (found, task), "as left": (left, task)}
+    return {"after stage one": (before, recipe.stage_one.make()), "as found": (found, task), "as left": (left, task)}
 
 
 class Looked(NamedTuple):

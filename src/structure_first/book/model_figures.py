@@ -120,7 +120,7 @@ def schedules(stages: Mapping[str, Stage]) -> go.Figure:
         steps = np.unique(np.linspace(0, stage.steps - 1, 201, dtype=int))
         fig.add_scatter(
             x=steps,
-            y=[stage.rate_at(int(step)) for step in steps],
+            y=[stage.lr_at(int(step)) for step in steps],
             mode="lines",
             name=name,
             line={"color": colour, "dash": dash},

@@ -102,8 +102,8 @@ def tuned(rows: pd.DataFrame) -> go.Figure:
 
 def chosen(size: additive.Size) -> dict[str, float]:
     """What the runs have of all that was swept."""
-    stage = size.second
-    return {"rate": stage.rate, "weights": size.init, "warm-up": stage.warmup, "decay": stage.weight_decay}
+    stage = size.stage_two
+    return {"rate": stage.lr, "weights": size.init, "warm-up": stage.warmup, "decay": stage.weight_decay}
 
 
 def stepped(fig: go.Figure, amounts: pd.Series, title: str, **at: int) -> None:
@@ -420,7 +420,7 @@ def sizes(size: additive.Size, manifest: dict) -> pd.DataFrame:
             "context": size.context,
             "packed to train on": f"{packed[text.corpus]['tokens']:,}" if text.corpus in packed else "",
             "read in stage two": f"{size.tokens:,}",
-            "rate": f"{size.second.rate:g}",
+            "rate": f"{size.stage_two.lr:g}",
         }
         for corpus, text in size.corpora.items()
     }

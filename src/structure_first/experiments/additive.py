@@ -51,22 +51,22 @@ class Size:
     body: Mapping[str, int | float]
     context: int
     pool: int  # tokens of each corpus that are packed
-    second: Stage
-    first: Stage  # but for its steps
+    stage_two: Stage
+    stage_one: Stage  # but for its steps
     settings: Mapping[str, int]  # of the procedural sources, for those that have them
 
     @property
     def tokens(self) -> int:
         """What stage two reads."""
-        return self.second.steps * self.second.batch * (self.context + 1)
+        return self.stage_two.steps * self.stage_two.batch * (self.context + 1)
 
     def phase(self, corpus: str, share: float = 1.0) -> Phase:
         """Stage two on a share of the text; the schedule ends there."""
-        steps = max(2, round(share * self.second.steps))
+        steps = max(2, round(share * self.stage_two.steps))
         stage = replace(
-            self.second,
+            self.stage_two,
             steps=steps,
-            warmup=min(self.second.warmup, steps // 2),
+            warmup=min(self.stage_two.warmup, steps // 2),
             evaluate_every=max(1, steps // 10),
         )
         return self.text(corpus, stage)
@@ -78,20 +78,22 @@ class Size:
     def front(self, name: str, share: str) -> Phase:
         """Stage one, on a procedural source or a corpus, of about that share of stage two's tokens."""
         if name in self.corpora:
-            phase, length = self.text(name, self.first), self.context + 1
+            phase, length = self.text(name, self.stage_one), self.context + 1
         else:
             known = defaults(name.rpartition(":")[2])
             settings = {key: value for key, value in self.settings.items() if key in known}
-            phase = Phase(name, self.first, settings, tied=True)
+            phase = Phase(name, self.stage_one, settings, tied=True)
             length = phase.make().length
-        steps = max(1, round(fraction(share) * self.tokens / (self.first.batch * length)))
-        stage = replace(self.first, steps=steps, warmup=min(self.first.warmup, steps // 2), evaluate_every=steps)
+        steps = max(1, round(fraction(share) * self.tokens / (self.stage_one.batch * length)))
+        stage = replace(
+            self.stage_one, steps=steps, warmup=min(self.stage_one.warmup, steps // 2), evaluate_every=steps
+        )
         return replace(phase, stage=stage)
 
     def flops(self, corpus: str) -> int:
         """FLOPs of an update on the text."""
         shape = self.recipe(None, None, self.phase(corpus)).shape(self.corpora[corpus].vocab, self.context)
-        return self.second.batch * 3 * sum(flops.forward_parts(shape, self.context).values())
+        return self.stage_two.batch * 3 * sum(flops.forward_parts(shape, self.context).values())
 
     @property
     def init(self) -> float:
@@ -115,8 +117,8 @@ LAPTOP = Size(
     body={"layers": 2, "heads": 4, "width": 64, "init": 0.08, "init_embedding": 0.1},
     context=128,
     pool=4_200_000,
-    second=Stage(steps=1_000, batch=32, rate=1.2e-2, warmup=200, floor=0.1, weight_decay=0.1, held_out=400),
-    first=Stage(batch=4, rate=3e-3, warmup=20, schedule="constant", weight_decay=0.1, held_out=200),
+    stage_two=Stage(steps=1_000, batch=32, lr=1.2e-2, warmup=200, floor=0.1, weight_decay=0.1, held_out=400),
+    stage_one=Stage(batch=4, lr=3e-3, warmup=20, schedule="constant", weight_decay=0.1, held_out=200),
     settings={"length": 16, "vocab": 32, "k": 16, "width": 4},
 )
 SMOKE = replace(
@@ -124,7 +126,7 @@ SMOKE = replace(
     body={**LAPTOP.body, "width": 16},
     context=32,
     pool=30_000,
-    second=replace(LAPTOP.second, steps=30, batch=8, warmup=6, held_out=20),
+    stage_two=replace(LAPTOP.stage_two, steps=30, batch=8, warmup=6, held_out=20),
 )
 GPU = Size(
     corpora={
@@ -135,8 +137,8 @@ GPU = Size(
     body={"layers": 8, "heads": 8, "width": 512},
     context=512,
     pool=34_000_000,
-    second=Stage(steps=2_000, batch=32, rate=1e-3, warmup=200, floor=0.1, weight_decay=0.1, held_out=400),
-    first=Stage(batch=16, rate=5e-4, warmup=20, schedule="constant", weight_decay=0.1, held_out=200),
+    stage_two=Stage(steps=2_000, batch=32, lr=1e-3, warmup=200, floor=0.1, weight_decay=0.1, held_out=400),
+    stage_one=Stage(batch=16, lr=5e-4, warmup=20, schedule="constant", weight_decay=0.1, held_out=200),
     settings={"length": 64, "vocab": 100, "k": 64, "width": 16},
 )
 PAPER = replace(
@@ -149,17 +151,17 @@ PAPER = replace(
     body={"layers": 12, "heads": 12, "width": 768},
     context=2_048,
     pool=700_000_000,
-    second=replace(GPU.second, steps=10_000, rate=5e-4, warmup=1_000),
-    first=replace(GPU.first, batch=64, warmup=100, held_out=1_000),
+    stage_two=replace(GPU.stage_two, steps=10_000, lr=5e-4, warmup=1_000),
+    stage_one=replace(GPU.stage_one, batch=64, warmup=100, held_out=1_000),
 )
 SIZES = {"smoke": SMOKE, "laptop": LAPTOP, "gpu": GPU, "paper": PAPER}
 
 
 def spent(recipe: Recipe) -> tuple[int, int]:
     """Tokens and FLOPs of a recipe's stage one; none where there is none."""
-    if recipe.first is None:
+    if recipe.stage_one is None:
         return 0, 0
-    made, stage = recipe.first.make(), recipe.first.stage
+    made, stage = recipe.stage_one.make(), recipe.stage_one.stage
     shape = recipe.shape(made.vocab, made.length - 1)
     sequences = stage.steps * stage.batch
     return sequences * made.length, sequences * flops.training(shape, made)
@@ -170,8 +172,8 @@ def cells(scale: str, warmup: float = 1.0, **body: float) -> dict[str, Recipe]:
     `warmup` how many times as long the rate of stage two rises.
     """
     size, found = SIZES[scale], {}
-    second = replace(size.second, warmup=round(warmup * size.second.warmup))
-    size = replace(size, body={**size.body, **body}, second=second)
+    second = replace(size.stage_two, warmup=round(warmup * size.stage_two.warmup))
+    size = replace(size, body={**size.body, **body}, stage_two=second)
     for corpus in size.corpora:
         text = size.phase(corpus)
         found[f"{corpus} / random init"] = size.recipe(None, None, text)
@@ -202,7 +204,7 @@ def cells(scale: str, warmup: float = 1.0, **body: float) -> dict[str, Recipe]:
                     put(SOURCES[name], share, carried, name)
             steps = text.stage.steps + round(spent(main)[1] / size.flops(corpus))
             longer = text.at(steps=steps)
-            warmup = min(text.stage.steps, text.stage.warmup + main.first.stage.steps)
+            warmup = min(text.stage.steps, text.stage.warmup + main.stage_one.stage.steps)
             slower = text.at(warmup=warmup)
             found[f"{corpus} / as many FLOPs {share}"] = size.recipe(None, None, longer)
             found[f"{corpus} / longer warm-up {share}"] = size.recipe(None, None, slower)
@@ -218,7 +220,7 @@ def tuning(scale: str) -> dict[str, Recipe]:
     for corpus in size.corpora:
         text = size.phase(corpus)
         stage = text.stage
-        swept = {f"rate {rate:g}": {"rate": rate} for rate in (factor * stage.rate for factor in (0.25, 0.5, 1, 2))}
+        swept = {f"rate {rate:g}": {"lr": rate} for rate in (factor * stage.lr for factor in (0.25, 0.5, 1, 2))}
         warmups = [round(factor * stage.warmup) for factor in (0.25, 0.5, 2)]
         swept |= {f"warm-up {warmup}": {"warmup": warmup} for warmup in warmups}
         decays = [factor * stage.weight_decay for factor in (0, 0.1, 0.3, 3)]

@@ -35,7 +35,7 @@ class Beginning(NamedTuple):
 
     def of(self, task: Phase) -> tuple[Phase, dict[str, float]]:
         """The diagnostic as it is trained from here, and the settings of its recipe's weights."""
-        begun = replace(task.at(rate=self.faster * task.stage.rate), tied=self.tied)
+        begun = replace(task.at(lr=self.faster * task.stage.lr), tied=self.tied)
         return begun, {"init": self.init, "init_embedding": self.init_embedding}
 
     def recipe(self, task: Phase, **body: float) -> Recipe:
@@ -45,15 +45,15 @@ class Beginning(NamedTuple):
 
 
 TUNED = Beginning(WIDE, 4 * WIDE, tied=True, faster=4)  # the best of `tuning`
-FASTER = f" at {TUNED.faster * Stage.rate:g}"  # how the cells that have its rate end
+FASTER = f" at {TUNED.faster * Stage.lr:g}"  # how the cells that have its rate end
 
 
-def first(name: str, settings: dict, steps: int, mastery: float | None = 0.98, tied: bool = True) -> Phase:
+def stage_one(name: str, settings: dict, steps: int, mastery: float | None = 0.98, tied: bool = True) -> Phase:
     """Stage one. Its head shares its embeddings: what is then learnt of copying holds for any table of embeddings."""
     stage = Stage(
         steps=steps,
         batch=128,
-        rate=3e-3,
+        lr=3e-3,
         warmup=min(200, steps // 4),
         mastery=mastery,
         held_out=200,
@@ -62,7 +62,7 @@ def first(name: str, settings: dict, steps: int, mastery: float | None = 0.98, t
     return Phase(name, stage, settings, tied)
 
 
-def second(scale: str, more: int = 0) -> Phase:
+def stage_two(scale: str, more: int = 0) -> Phase:
     """The diagnostic, for `more` steps than the scale's own.
 
     At `laptop` the rate is constant, so that the time to the jump does not depend on where a schedule ends, and a seed
@@ -85,23 +85,23 @@ def second(scale: str, more: int = 0) -> Phase:
 
 def cells(scale: str) -> dict[str, Recipe]:
     """What goes before the diagnostic, and how much of it is carried over."""
-    task, learnt = second(scale), {"smoke": 40, "laptop": 4_000}.get(scale, 20_000)
+    task, learnt = stage_two(scale), {"smoke": 40, "laptop": 4_000}.get(scale, 20_000)
     fits = {"smoke": 8, "laptop": 32}.get(scale, 64)  # positions for the longest haystack at this scale
     dyck, quick = {**DYCK, "length": fits}, min(learnt, 3_000)
     warm = {
-        "dyck": first("dyck", dyck, learnt),
-        "identity": first("identity", {**COPY, "length": fits * 5 // 8}, quick),
-        "set": first("set", {**COPY, "length": fits * 5 // 8}, quick),
-        "shuffled dyck": first("shuffled:dyck", dyck, learnt, mastery=None),
-        "random tokens": first("random", {"length": fits, "vocab": 2 * DYCK["k"]}, learnt, mastery=None),
+        "dyck": stage_one("dyck", dyck, learnt),
+        "identity": stage_one("identity", {**COPY, "length": fits * 5 // 8}, quick),
+        "set": stage_one("set", {**COPY, "length": fits * 5 // 8}, quick),
+        "shuffled dyck": stage_one("shuffled:dyck", dyck, learnt, mastery=None),
+        "random tokens": stage_one("random", {"length": fits, "vocab": 2 * DYCK["k"]}, learnt, mastery=None),
     }
-    found = {"random init": Recipe(None, None, task), "longer training": Recipe(None, None, second(scale, learnt))}
+    found = {"random init": Recipe(None, None, task), "longer training": Recipe(None, None, stage_two(scale, learnt))}
     found["wide init"] = Recipe(None, None, task, init=WIDE)
     found["tied init"] = Recipe(None, None, replace(task, tied=True))
     found["wide tied init"] = Recipe(None, None, replace(task, tied=True), init=WIDE)
     found["tuned init"] = TUNED._replace(faster=1).recipe(task)
     found["dyck"] = Recipe(warm["dyck"], FULL, task)
-    faster = task.at(rate=TUNED.faster * task.stage.rate)
+    faster = task.at(lr=TUNED.faster * task.stage.lr)
     found["random init" + FASTER] = Recipe(None, None, faster)
     found["tuned init" + FASTER] = TUNED.recipe(task)
     found["dyck" + FASTER] = Recipe(warm["dyck"], FULL, faster)
@@ -126,18 +126,18 @@ def search(scale: str) -> dict[str, Recipe]:
     """
     if scale != "laptop":
         return {}
-    task = second(scale)
-    base = first("dyck", DYCK, 4_000)
+    task = stage_two(scale)
+    base = stage_one("dyck", DYCK, 4_000)
     found = {"base": Recipe(base, FULL, task)}
     found["untied"] = Recipe(replace(base, tied=False), FULL, task)
     for k in (8, 16, 128):
-        found[f"k {k}"] = Recipe(first("dyck", {**DYCK, "k": k}, 4_000), FULL, task)
-    found["length 64"] = Recipe(first("dyck", {**DYCK, "length": 64}, 4_000), FULL, task)
-    found["p 0.3"] = Recipe(first("dyck", {**DYCK, "p": 0.3}, 4_000), FULL, task)
+        found[f"k {k}"] = Recipe(stage_one("dyck", {**DYCK, "k": k}, 4_000), FULL, task)
+    found["length 64"] = Recipe(stage_one("dyck", {**DYCK, "length": 64}, 4_000), FULL, task)
+    found["p 0.3"] = Recipe(stage_one("dyck", {**DYCK, "p": 0.3}, 4_000), FULL, task)
     for rule in ("mean", "fresh"):
         found[f"embeddings {rule}"] = Recipe(base, Transfer(embeddings=rule), task)
-    found["less mastery"] = Recipe(first("dyck", DYCK, 1_500), FULL, task)
-    for name, change in {"rate 3e-3": {"rate": 3e-3}, "batch 64": {"batch": 64}}.items():
+    found["less mastery"] = Recipe(stage_one("dyck", DYCK, 1_500), FULL, task)
+    for name, change in {"rate 3e-3": {"lr": 3e-3}, "batch 64": {"batch": 64}}.items():
         settings = task.at(**change)
         found[f"stage two: {name}"] = Recipe(base, FULL, settings)
         found[f"random init: {name}"] = Recipe(None, None, settings)
@@ -159,10 +159,10 @@ def beginnings(task: Phase, widths: Iterable[float], embeddings: Iterable[float]
 
 def tuning(scale: str) -> dict[str, Recipe]:
     """The best beginning without a stage one: the widths first, then the rate."""
-    task = second(scale)
+    task = stage_two(scale)
     found = beginnings(task, (Recipe.init, WIDE, 2 * WIDE), (Recipe.init, WIDE, 4 * WIDE, 8 * WIDE))
     for rate in (5e-4, 2e-3, 4e-3, 8e-3):
-        best = TUNED._replace(faster=rate / task.stage.rate)
+        best = TUNED._replace(faster=rate / task.stage.lr)
         found[f"the best of these / rate {rate:g}"] = best.recipe(task)
     return found
 

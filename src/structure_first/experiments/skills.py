@@ -33,8 +33,8 @@ class Size:
     read: int  # tokens that a transform reads, or operations of a stack
     word: int  # brackets of a word
     automaton: Mapping[str, int]
-    first: Stage
-    second: Stage
+    stage_one: Stage
+    stage_two: Stage
     tasks: Mapping[str, Mapping[str, int]]
     controlled: tuple[str, ...]  # the sources that are shuffled, and whose weights are permuted
     tuned: Mapping[str, Beginning] = field(default_factory=dict)  # the best of `tuning` for each diagnostic
@@ -44,8 +44,8 @@ LAPTOP = Size(
     read=12,
     word=32,
     automaton={"length": 40, "width": 8},
-    first=Stage(steps=4_000, batch=64, rate=3e-3, warmup=200, mastery=0.98, held_out=200, evaluate_every=250),
-    second=Stage(
+    stage_one=Stage(steps=4_000, batch=64, lr=3e-3, warmup=200, mastery=0.98, held_out=200, evaluate_every=250),
+    stage_two=Stage(
         steps=2_000, batch=64, warmup=200, schedule="constant", mastery=0.98, held_out=500, evaluate_every=200
     ),
     tasks={
@@ -69,8 +69,8 @@ SMOKE = replace(
     read=4,
     word=8,
     automaton={"length": 8, "width": 4},
-    first=replace(LAPTOP.first, steps=20, batch=16, warmup=5, held_out=50, evaluate_every=10),
-    second=replace(LAPTOP.second, steps=20, batch=16, warmup=5, held_out=50, evaluate_every=5),
+    stage_one=replace(LAPTOP.stage_one, steps=20, batch=16, warmup=5, held_out=50, evaluate_every=10),
+    stage_two=replace(LAPTOP.stage_two, steps=20, batch=16, warmup=5, held_out=50, evaluate_every=5),
     tasks={
         "haystack": {"pairs": 2},
         "addition": {"digits": 1},
@@ -83,8 +83,8 @@ PAPER = Size(
     read=64,
     word=128,
     automaton={"length": 128, "width": 16},
-    first=replace(LAPTOP.first, steps=20_000, held_out=1_000, evaluate_every=1_000),
-    second=Stage(held_out=4_000, evaluate_every=500),
+    stage_one=replace(LAPTOP.stage_one, steps=20_000, held_out=1_000, evaluate_every=1_000),
+    stage_two=Stage(held_out=4_000, evaluate_every=500),
     tasks={name: {} for name in LAPTOP.tasks},
     controlled=("identity", "reverse", "sort", "set", "union", "delete", "stack", "dyck 64", "dyck_shuffle 64", "eca"),
 )
@@ -96,20 +96,20 @@ def sources(scale: str) -> dict[str, Phase]:
     size = SIZES[scale]
     found = {}
     for name in ("identity", "reverse", "sort", "set", "union", "delete", "stack"):
-        found[name] = Phase(name, size.first, {"length": size.read, "vocab": 100}, tied=True)
+        found[name] = Phase(name, size.stage_one, {"length": size.read, "vocab": 100}, tied=True)
     for name in ("dyck", "dyck_shuffle"):
         for k in BRACKETS:
-            found[f"{name} {k}"] = Phase(name, size.first, {"k": k, "length": size.word}, tied=True)
-    found["eca"] = Phase("eca", size.first, size.automaton, tied=True)
+            found[f"{name} {k}"] = Phase(name, size.stage_one, {"k": k, "length": size.word}, tied=True)
+    found["eca"] = Phase("eca", size.stage_one, size.automaton, tied=True)
     return found
 
 
 def diagnostics(scale: str) -> dict[str, Phase]:
     """Stage two of every diagnostic."""
     size = SIZES[scale]
-    found = {name: Phase(name, size.second, settings) for name, settings in size.tasks.items()}
+    found = {name: Phase(name, size.stage_two, settings) for name, settings in size.tasks.items()}
     if scale in ("gpu", "paper"):
-        found["multiplication"] = replace(found["multiplication"], stage=replace(size.second, batch=64))
+        found["multiplication"] = replace(found["multiplication"], stage=replace(size.stage_two, batch=64))
     return found
 
 
@@ -123,7 +123,7 @@ def cells(scale: str, tuned: bool = False) -> dict[str, Recipe]:
     stage ones are learnt best, or, for a `same start`, from where its diagnostic starts.
     """
     size, firsts, found = SIZES[scale], sources(scale), {}
-    unlearnt = replace(size.first, mastery=None)  # there is nothing to master
+    unlearnt = replace(size.stage_one, mastery=None)  # there is nothing to master
     noise = Phase("random", unlearnt, {"length": size.word, "vocab": 128}, tied=True)
     for task, second in diagnostics(scale).items():
         sized = body(scale, task)
@@ -131,9 +131,9 @@ def cells(scale: str, tuned: bool = False) -> dict[str, Recipe]:
             if task not in size.tuned:
                 continue
             second, beginning = size.tuned[task].of(second)
-            sized |= beginning | {"init_first": FIRST}
+            sized |= beginning | {"init_stage_one": FIRST}
             second = second.at(evaluate_every=second.stage.evaluate_every // 4)
-        longer = second.at(steps=second.stage.steps + size.first.steps)
+        longer = second.at(steps=second.stage.steps + size.stage_one.steps)
         found[f"{task} / random init"] = Recipe(None, None, second, **sized)
         if not tuned:
             wide = sized.get("width", Recipe.width) ** -0.5
@@ -154,7 +154,7 @@ def cells(scale: str, tuned: bool = False) -> dict[str, Recipe]:
         for name in size.controlled:
             found[f"{task} / {name} / permuted"] = Recipe(firsts[name], PERMUTED, second, **sized)
         if tuned and (sized["init"], sized["init_embedding"]) != FIRST:
-            sized |= {"init_first": None}
+            sized |= {"init_stage_one": None}
             for name, first in {**firsts, **shuffled, "random tokens": noise}.items():
                 found[f"{task} / {name} / {SAME}"] = Recipe(first, FULL, second, **sized)
             for name in size.controlled:
@@ -168,8 +168,8 @@ def tuning(scale: str) -> dict[str, Recipe]:
     for task, second in diagnostics(scale).items():
         sized = body(scale, task)
         wide = sized.get("width", Recipe.width) ** -0.5
-        for rate in (second.stage.rate, 4 * second.stage.rate):
-            each = beginnings(second.at(rate=rate), (Recipe.init, wide), (Recipe.init, wide, 4 * wide), **sized)
+        for rate in (second.stage.lr, 4 * second.stage.lr):
+            each = beginnings(second.at(lr=rate), (Recipe.init, wide), (Recipe.init, wide, 4 * wide), **sized)
             found |= {f"{task} / {name} / rate {rate:g}": recipe for name, recipe in each.items()}
     return found
 

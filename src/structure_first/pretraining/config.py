@@ -55,7 +55,7 @@ class Training(Stage):
 
     steps: int = field()
     batch: int = field()
-    rate: float = field()
+    lr: float = field()
     warmup: int = 0
     held_out: int = 128
     curriculum: Annotated[tuple[int, ...], Strict(False)] = ()  # a list, in YAML
@@ -79,7 +79,7 @@ class Training(Stage):
 
 
 @dataclass(frozen=True, kw_only=True)
-class First(Training):
+class StageOne(Training):
     """Stage one: a source by its name in the registry, and how it is trained on."""
 
     source: str
@@ -153,12 +153,12 @@ class Config(BaseModel):
 
     seed: int = 0
     shape: Body
-    first: First | None = None
+    stage_one: StageOne | None = None
     transfer: Transfer = Transfer()
     corpus: Corpus
-    second: Training
+    stage_two: Training
     compute: Compute = Compute()
-    allow_larger_first: bool = False  # stage one may have more tokens than stage two
+    allow_larger_stage_one: bool = False  # stage one may have more tokens than stage two
 
     @field_validator("shape", mode="before")
     @classmethod
@@ -190,8 +190,10 @@ class Config(BaseModel):
             return self
         if steps < 1:
             raise UserError(f"--steps must be 1 or more, not {steps}")
-        stages = dict(first=self.first and self.first.stopped_at(steps), second=self.second.stopped_at(steps))
-        short = self.model_copy(update=stages | {"allow_larger_first": True})
+        stages = dict(
+            stage_one=self.stage_one and self.stage_one.stopped_at(steps), stage_two=self.stage_two.stopped_at(steps)
+        )
+        short = self.model_copy(update=stages | {"allow_larger_stage_one": True})
         if self.corpus.limit_tokens is None:
             return short
         limit = min(self.corpus.limit_tokens, short.enough)
@@ -205,8 +207,8 @@ class Config(BaseModel):
     @property
     def tokens(self) -> int:
         """How many stage two trains on."""
-        counts = self.second.updates(self.corpus.context + 1)
-        return self.second.batch * sum(count * length for length, count in counts.items())
+        counts = self.stage_two.updates(self.corpus.context + 1)
+        return self.stage_two.batch * sum(count * length for length, count in counts.items())
 
     def plain(self) -> dict:
         """As JSON would hold it; `read` reads it."""
@@ -242,7 +244,7 @@ def read(path: Path) -> Config:
     if given is None:
         raise UserError(f"{path} is empty; write it like {EXAMPLE}")
     try:
-        config = Config.model_validate_json(text)
+        config = Config.model_validate_json(json.dumps(renamed(json.loads(text))))
         check(config)
     except ValidationError as error:
         raise UserError(f"{path}: {mistake(error)}") from None
@@ -251,15 +253,27 @@ def read(path: Path) -> Config:
     return config
 
 
+def renamed(given: Any) -> Any:
+    """The same with the present names of the keys that once had others; raises `UserError` where one has both."""
+    if not isinstance(given, dict):
+        return given
+    for former, present in FORMER.items():
+        if former in given and present in given:
+            raise UserError(f"{former} is the former name of {present}, which stands beside it; leave it out")
+    return {FORMER.get(key, key): renamed(value) if key in STAGES else value for key, value in given.items()}
+
+
 def check(config: Config) -> None:
     """Raise `UserError` where one section forbids what another says."""
     longest = config.corpus.context + 1
-    if too_long := [length for length in config.second.curriculum if not 1 < length <= longest]:
-        raise UserError(f"second.curriculum: lengths must be from 2 to context + 1 = {longest:,}, not {too_long[0]:,}")
-    first, second = config.first.tokens if config.first else 0, config.tokens
-    if first > second and not config.allow_larger_first:
+    if too_long := [length for length in config.stage_two.curriculum if not 1 < length <= longest]:
+        raise UserError(
+            f"stage_two.curriculum: lengths must be from 2 to context + 1 = {longest:,}, not {too_long[0]:,}"
+        )
+    first, second = config.stage_one.tokens if config.stage_one else 0, config.tokens
+    if first > second and not config.allow_larger_stage_one:
         problem = f"stage one would read {first:,} tokens, more than stage two's {second:,}"
-        raise UserError(f"{problem}; lower first.steps or first.batch, or write allow_larger_first: true")
+        raise UserError(f"{problem}; lower stage_one.steps or stage_one.batch, or write allow_larger_stage_one: true")
 
 
 def mistake(error: ValidationError) -> str:
@@ -284,9 +298,15 @@ def mistake(error: ValidationError) -> str:
     return f"{path} must be {wanted}, not {found['input']!r:.60}"
 
 
+FORMER = {
+    "first": "stage_one",
+    "second": "stage_two",
+    "rate": "lr",
+    "allow_larger_first": "allow_larger_stage_one",
+}
+STAGES = ("first", "second", "stage_one", "stage_two")  # the sections that have keys of former names
 ELSEWHERE = {  # other libraries' names of our keys
-    "lr": "rate",
-    "learning_rate": "rate",
+    "learning_rate": "lr",
     "batch_size": "batch",
     "max_steps": "steps",
     "warmup_steps": "warmup",

@@ -59,13 +59,13 @@ class Half:
 
 def halves(config: Config, corpus: Source) -> list[Half]:
     """The stages that there are, with `corpus` for stage two to train on."""
-    found, first = [], config.first
+    found, first = [], config.stage_one
     if first:
         shape = config.shape.at(first.made.vocab, first.made.length - 1, tied=first.tied, dropout=first.dropout)
         found.append(Half(1, first.label, first, first.made, shape, first.tokens))
     shape = config.shape.at(corpus.vocab, config.corpus.context)
     label = f"{config.corpus.name or config.corpus.packed}, context {config.corpus.context:,}"
-    return [*found, Half(2, label, config.second, corpus, shape, config.tokens)]
+    return [*found, Half(2, label, config.stage_two, corpus, shape, config.tokens)]
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,12 @@ class TwoStages:
     @cached_property
     def others(self) -> dict[str, Transformer]:
         """What the rules `from(WEIGHTS)` of the transfer name: weights that another run kept."""
-        rules = asdict(self.config.transfer).values() if self.config.first else ()
+        rules = asdict(self.config.transfer).values() if self.config.stage_one else ()
         return {rule[5:-1]: weights.load(Path(rule[5:-1])) for rule in rules if rule.startswith("from(")}
 
     @property
     def cell(self) -> str:
-        return self.config.first.label if self.config.first else "random init"
+        return self.config.stage_one.label if self.config.stage_one else "random init"
 
     def train(self) -> pd.DataFrame:
         """Do what is missing and return the rows of both stages; raises `UserError` in a folder of another run.
@@ -155,7 +155,7 @@ class TwoStages:
     def run(self, half: Half) -> str:
         """The key of a stage's rows: of all that it depends on."""
         said = self.config.plain() | {"compute": None}
-        return digest(said if half.number == 2 else {name: said[name] for name in ("seed", "shape", "first")})
+        return digest(said if half.number == 2 else {name: said[name] for name in ("seed", "shape", "stage_one")})
 
     def weights(self, half: Half) -> Path:
         return self.folder / "weights" / f"stage_{half.number}.safetensors"
@@ -230,7 +230,7 @@ def reaches(folder: Path, limit: int) -> bool:
 
 
 def leaves(value: dict, path: str = "") -> Iterator[tuple[str, object]]:
-    """Each setting with its path: `second.steps`."""
+    """Each setting with its path: `stage_two.steps`."""
     for name, inner in value.items():
         if isinstance(inner, dict):
             yield from leaves(inner, f"{path}{name}.")

@@ -10,13 +10,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from structure_first.errors import UserError
 from structure_first.cost import flops
+from structure_first.errors import UserError
 from structure_first.evidence.store import environment
-from structure_first.runs.recipe import Phase, Recipe, digest, plain
 from structure_first.model import weights
 from structure_first.model.transfer import transfer
 from structure_first.model.transformer import Shape, Transformer
+from structure_first.runs.recipe import Phase, Recipe, digest, plain
 from structure_first.training.compute import Compute
 from structure_first.training.devices import device as pick_device
 from structure_first.training.devices import keep_freed_memory
@@ -36,7 +36,7 @@ class Replica:
 
     @property
     def phase(self) -> Phase:
-        return self.recipe.second or self.recipe.first
+        return self.recipe.stage_two or self.recipe.stage_one
 
     @cached_property
     def configuration(self) -> str:
@@ -46,7 +46,7 @@ class Replica:
     @cached_property
     def before(self) -> "Replica | None":
         """The stage one that this one starts from."""
-        if self.recipe.second is None or self.recipe.first is None:
+        if self.recipe.stage_two is None or self.recipe.stage_one is None:
             return None
         alone = replace(self, recipe=self.recipe.alone)
         return replace(alone, cell=f"stage one: {alone.phase.label} {alone.configuration[:4]}")
@@ -60,7 +60,7 @@ class Replica:
         """Replicas of the same program can train together."""
         recipe = self.recipe
         body = (recipe.layers, recipe.heads, recipe.width, recipe.init, recipe.init_embedding)
-        return digest([plain(self.phase), *body, recipe.second is None])
+        return digest([plain(self.phase), *body, recipe.stage_two is None])
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Job:
 
     @property
     def stage(self) -> int:
-        return 1 if self.replicas[0].recipe.second is None else 2
+        return 1 if self.replicas[0].recipe.stage_two is None else 2
 
     @property
     def name(self) -> str:
@@ -154,8 +154,8 @@ def mastery(job: Job) -> list[dict]:
     rows = []
     for recipe, places in job.by_recipe():
         if before := [each for place in places if (each := job.replicas[place].before)]:
-            made = recipe.first.make()
-            held_out = Stream(made, recipe.first.stage.held_out, [each.seed for each in before], "mastery")(0)
+            made = recipe.stage_one.make()
+            held_out = Stream(made, recipe.stage_one.stage.held_out, [each.seed for each in before], "mastery")(0)
             accuracy = evaluate(trained(before, job.folder), held_out, made)["accuracy"].tolist()
             common = {"step": 0, "tokens": 0, "metric": "mastery"}
             rows += [

@@ -11,16 +11,15 @@ from time import perf_counter
 import pandas as pd
 import torch
 
+from structure_first.cost import flops
 from structure_first.data.batch import Batch, Source
 from structure_first.errors import UserError, unknown
-from structure_first.cost import flops
 from structure_first.evidence.store import Store
-from structure_first.training.devices import settle
+from structure_first.model.transformer import Transformer
 from structure_first.runs.jobs import Job, Replica, weights_of
 from structure_first.runs.recipe import Experiment
-from structure_first.model.transformer import Transformer
 from structure_first.training.compute import Compute
-from structure_first.training.devices import cores, keep_freed_memory
+from structure_first.training.devices import cores, keep_freed_memory, settle
 from structure_first.training.devices import device as pick_device
 from structure_first.training.loop import Run, predict
 from structure_first.training.stage import Stage

@@ -29,7 +29,7 @@ class Phase:
         return f"{self.source}({settings})"
 
     def at(self, **changes) -> "Phase":
-        """The same with those changes of its stage, as `at(rate=1e-3)`."""
+        """The same with those changes of its stage, as `at(lr=1e-3)`."""
         return replace(self, stage=replace(self.stage, **changes))
 
     def make(self) -> Source:
@@ -40,15 +40,15 @@ class Phase:
 class Recipe:
     """Stage one (or none), what of it is carried over, stage two (or none); the body's size is the same in both."""
 
-    first: Phase | None
+    stage_one: Phase | None
     transfer: Transfer | None
-    second: Phase | None
+    stage_two: Phase | None
     layers: int = 2
     heads: int = 4
     width: int = 16
     init: float = 0.02  # standard deviation of fresh weights
     init_embedding: float | None = None  # and of fresh embeddings and positions; None: the same
-    init_first: tuple[float, float] | None = None  # both of them in stage one, where they are others there
+    init_stage_one: tuple[float, float] | None = None  # both of them in stage one, where they are others there
 
     def shape(self, vocab: int, context: int, tied: bool = False) -> Shape:
         """The transformer of a stage with that vocabulary and context."""
@@ -59,9 +59,9 @@ class Recipe:
     @property
     def alone(self) -> "Recipe":
         """Its stage one alone; recipes share one that they have in common."""
-        init, init_embedding = self.init_first or (self.init, self.init_embedding)
-        begun = {"init": init, "init_embedding": init_embedding, "init_first": None}
-        return replace(self, transfer=None, second=None, **begun)
+        init, init_embedding = self.init_stage_one or (self.init, self.init_embedding)
+        begun = {"init": init, "init_embedding": init_embedding, "init_stage_one": None}
+        return replace(self, transfer=None, stage_two=None, **begun)
 
     @cached_property
     def key(self) -> str:

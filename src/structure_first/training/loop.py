@@ -163,7 +163,7 @@ class Run:
             self.forward = processes.copied(self.program)
         parameters, stage = list(self.program.parameters()), self.stage
         choose_products(len(replicas) * stage.batch * self.source.length * 4 * self.model.shape.width**2)
-        self.optimizer = torch.optim.AdamW(parameters, lr=stage.rate, weight_decay=stage.weight_decay, fused=True)
+        self.optimizer = torch.optim.AdamW(parameters, lr=stage.lr, weight_decay=stage.weight_decay, fused=True)
         if state:
             state = {
                 index: {name: processes.spread(tensor, parameters[index]) for name, tensor in each.items()}
@@ -174,7 +174,7 @@ class Run:
     def update(self, batch: Batch, source: Source) -> None:
         """One optimizer step of every replica that still trains."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.stage.rate_at(self.step)
+            group["lr"] = self.stage.lr_at(self.step)
         self.optimizer.zero_grad()
         with self._seeded():
             self._backward(batch, source)

@@ -18,10 +18,10 @@ class Stage:
 
     steps: int = 10_000
     batch: int = 1_000  # sequences a step, for each replica
-    rate: float = 1e-3
+    lr: float = 1e-3
     warmup: int = 500  # steps of linear warm-up
     schedule: str = "cosine"
-    floor: float = 0.0  # the rate at the end, as a share of `rate`
+    floor: float = 0.0  # the rate at the end, as a share of `lr`
     weight_decay: float = 1e-3
     clip: float | None = 1.0  # the largest gradient norm of a replica
     held_out: int = 1_000  # sequences, drawn once for each seed and never trained on
@@ -42,17 +42,15 @@ class Stage:
             raise UserError(f"weight_decay must be 0 or more and clip above 0, or null for none, not {given}")
         if self.mastery is not None and not 0 < self.mastery <= 1:
             raise UserError(f"mastery must be an accuracy above 0 and at most 1, not {self.mastery}")
-        if self.rate <= 0 or not 0 <= self.floor <= 1:
-            raise UserError(
-                f"the rate must be above 0 and its floor a share from 0 to 1, not {self.rate}, {self.floor}"
-            )
+        if self.lr <= 0 or not 0 <= self.floor <= 1:
+            raise UserError(f"lr must be above 0 and floor a share from 0 to 1, not {self.lr}, {self.floor}")
 
-    def rate_at(self, step: int) -> float:
+    def lr_at(self, step: int) -> float:
         """The learning rate of the update that follows `step` finished ones."""
         if step < self.warmup:
-            return self.rate * (step + 1) / self.warmup
+            return self.lr * (step + 1) / self.warmup
         done = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.rate * (self.floor + (1.0 - self.floor) * SCHEDULES[self.schedule](done))
+        return self.lr * (self.floor + (1.0 - self.floor) * SCHEDULES[self.schedule](done))
 
     def length_at(self, step: int, full: int | None) -> int | None:
         """The source's length setting at `step`: the curriculum's, then `full`."""
