@@ -29,7 +29,7 @@ def test_without_results_a_chapter_says_how_to_get_them(ran):
 
 def test_every_seed_is_drawn_beside_the_guesser(ran):
     rows, _ = ran
-    task = haystack.EXPERIMENT.cells("smoke")["random init"].stage_two.make()
+    task = haystack.EXPERIMENT.recipes("smoke")["random init"].stage_two.make()
     fig = haystack_figures.curves(rows, CELLS, task)
     assert len(fig.data) == 4
     assert fig.layout.shapes[0].y0 == pytest.approx((1 + 1 / 2 + 1 / 3) / 3)

@@ -94,7 +94,7 @@ def test_the_gains_that_stand_are_named_and_harm_is_not():
 
 def test_the_bill_counts_both_stages_of_every_seed():
     cells = ["sorting / random init", "sorting / set / full"]
-    before = Replica(cells[1], skills.TUNED.cells("laptop")[cells[1]], 0).before.cell
+    before = Replica(cells[1], skills.TUNED.recipes("laptop")[cells[1]], 0).before.cell
     lines = [
         ("skills", "laptop", cells[0], 2, seed, 100, 9, 3e9, "accuracy", 0.5 + seed / 5, "run") for seed in range(4)
     ]

@@ -83,7 +83,7 @@ def test_gains_are_paired_by_seed_and_step():
 
 @pytest.mark.parametrize("scale", ["smoke", "laptop"])
 def test_every_cells_name_is_read(scale):
-    for cell, recipe in additive.cells(scale).items():
+    for cell, recipe in additive.EXPERIMENT.recipes(scale).items():
         told = re.match(text_figures.NAME, cell).groupdict()
         assert told["corpus"] in additive.SIZES[scale].corpora
         assert recipe.stage_one is None or told["share"] in additive.SHARES, cell
@@ -195,7 +195,7 @@ def test_a_saving_is_where_the_curve_meets_the_baselines_end():
     table = text_figures.savings(models)
     whole = table[table["width"] == "whole"].set_index("in front")
     assert whole.loc["identity 1 %", "of the text"] == "50%"
-    spent = additive.spent(substitutive.cells("laptop")["code / identity 1 % / 50 %"])[1]
+    spent = additive.spent(substitutive.EXPERIMENT.recipes("laptop")["code / identity 1 % / 50 %"])[1]
     assert whole.loc["identity 1 %", "of the FLOPs"] == f"{0.5 + spent / 1e15:.0%}"
     assert whole.loc["identity 1 % / mlp", "of the text"] == "> 100%"
     assert whole.loc["identity 1 %", "paper, of the text"] == "67%"

@@ -1,8 +1,11 @@
 """The store: what is appended is there, what is broken says so in one line, and no row is without its run."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -22,8 +25,8 @@ def measured(cell="dyck", seeds=(0, 1), value=0.5, scale="smoke", stage=2) -> pd
     )
 
 
-def of_run(run: str, rows: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, dict]]:
-    return rows.assign(run=run), {run: {"configuration": run[-1]}}
+def of_run(run: str, rows: pd.DataFrame, configuration: str = "0") -> tuple[pd.DataFrame, dict[str, dict]]:
+    return rows.assign(run=run), {run: {"configuration": configuration}}
 
 
 def failure(call, *arguments) -> str:
@@ -43,7 +46,7 @@ def store(tmp_path) -> Store:
 
 def test_an_empty_folder_has_no_rows(tmp_path):
     rows = Store(tmp_path / "nowhere").rows()
-    assert rows.empty and list(rows.columns) == list(COLUMNS)
+    assert rows.empty and list(rows.columns) == [*COLUMNS, "configuration"]
     assert not (tmp_path / "nowhere").exists()
 
 
@@ -57,14 +60,12 @@ def test_rows_are_added(store):
         ("smoke", "random init"): 2,
     }
     assert rows.dtypes.astype(str).loc[["stage", "flops", "value"]].to_list() == ["int64", "int64", "float64"]
-    assert store.manifest()["runs"] == {f"run-{x}": {"configuration": x} for x in "abc"}
+    assert store.manifest()["runs"] == {f"run-{x}": {"configuration": "0"} for x in "abc"}
     assert sorted(path.name for path in store.folder.iterdir()) == ["manifest.json", "rows.parquet"]
 
 
 def test_new_rows_of_a_seed_replace_all_its_old_ones(store):
-    store.append(
-        measured(seeds=(1, 2), value=0.9).query("step == 100").assign(run="run-b"), {"run-b": {"configuration": "b"}}
-    )
+    store.append(*of_run("run-b", measured(seeds=(1, 2), value=0.9).query("step == 100")))
     rows = store.rows()
     assert rows.groupby("seed")["value"].apply(list).to_dict() == {0: [0.5, 0.5], 1: [0.9], 2: [0.9]}
     assert set(store.manifest()["runs"]) == {"run-a", "run-b"}
@@ -98,7 +99,7 @@ def test_another_format_is_refused_and_left_alone(store):
     manifest.write_text(json.dumps({"format": 99}))
     before = {path: path.read_bytes() for path in store.folder.iterdir()}
     for call in (store.rows, lambda: store.append(*of_run("run-b", measured()))):
-        assert "was written in format 99, this version reads 1" in failure(call)
+        assert "was written in format 99, this version reads 2" in failure(call)
     assert {path: path.read_bytes() for path in store.folder.iterdir()} == before
 
 
@@ -119,7 +120,7 @@ def test_rows_that_lack_a_column_are_one_line(store):
     assert "flops" in failure(store.rows)
 
 
-@pytest.mark.parametrize("content", ["", "[1]", "{", '{"runs": {}}', '{"format": 1}', '{"format": 1, "runs": 3}'])
+@pytest.mark.parametrize("content", ["", "[1]", "{", '{"runs": {}}', '{"format": 2}', '{"format": 2, "runs": 3}'])
 def test_a_broken_manifest_is_one_line(store, content):
     (store.folder / "manifest.json").write_text(content)
     assert "cannot read manifest" in failure(store.rows)
@@ -165,5 +166,73 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
 
 def test_a_manifest_says_what_ran_and_where():
     found = environment()
-    assert set(found) == {"code", "python", "packages", "device", "written"}
-    assert found["packages"]["torch"] and json.dumps(found)
+    assert {"code", "python", "packages", "device", "processor", "written"} <= set(found) and json.dumps(found)
+    assert found["packages"]["torch"] and found["packages"]["sympy"] and found["processor"]
+
+
+def test_a_manifest_names_the_commit_and_whether_the_tree_was_clean(tmp_path):
+    """In a checkout of its own; where the code is in none, it says nothing."""
+    package = tmp_path / "src" / "structure_first"
+    shutil.copytree(Path(module.__file__).parents[1], package, ignore=shutil.ignore_patterns("__pycache__"))
+
+    def said() -> dict:
+        code = "import json; from structure_first.evidence.store import checkout; print(json.dumps(checkout()))"
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(tmp_path / "src"),
+            "GIT_CEILING_DIRECTORIES": str(tmp_path.parent),
+        }
+        return json.loads(
+            subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=environment).stdout
+        )
+
+    def git(*words: str) -> str:
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        return subprocess.run(
+            ["git", "-C", tmp_path, *identity, *words], capture_output=True, check=True, text=True
+        ).stdout
+
+    assert said() == {}
+    git("init", "-q"), git("add", "src"), git("commit", "-qm", "all")
+    commit = git("rev-parse", "HEAD").strip()
+    assert said() == {"commit": commit, "clean": True}
+    (package / "seeding.py").write_text("changed = 1\n")
+    assert said() == {"commit": commit, "clean": False}
+
+
+def test_rows_of_another_configuration_stay_beside_those_of_the_same_cell(store):
+    store.append(*of_run("run-b", measured(value=0.9), "another"))
+    assert store.rows().groupby("configuration")["value"].first().to_dict() == {"0": 0.5, "another": 0.9}
+    store.append(*of_run("run-c", measured(value=0.7), "another"))
+    assert store.rows().groupby("configuration")["value"].first().to_dict() == {"0": 0.5, "another": 0.7}
+
+
+def other_store(folder: Path, *runs: tuple) -> Store:
+    store = Store(folder)
+    for run in runs:
+        store.append(*run)
+    return store
+
+
+def test_what_two_machines_made_is_merged(store, tmp_path):
+    fresh = of_run("run-b", measured(seeds=(1, 2)).query("seed == 2")), of_run("run-c", measured("random init"))
+    other = other_store(tmp_path / "other", of_run("run-a", measured()), *fresh)
+    (kept := other.folder / "weights/0/2.safetensors").parent.mkdir(parents=True)
+    kept.write_bytes(b"weights")
+    before = store.rows()
+    assert store.merge(other) == 3 and store.merge(other) == 0
+    rows = store.rows()
+    assert rows.groupby("cell")["seed"].unique().map(list).to_dict() == {"dyck": [0, 1, 2], "random init": [0, 1]}
+    pd.testing.assert_frame_equal(rows[rows["run"] == "run-a"].reset_index(drop=True), before)
+    assert set(store.manifest()["runs"]) == {"run-a", "run-b", "run-c"}
+    assert (store.folder / "weights/0/2.safetensors").read_bytes() == b"weights"
+
+
+@pytest.mark.parametrize("change", ["value", "rows"])
+def test_a_conflict_is_named_and_nothing_is_merged(store, tmp_path, change):
+    rows = measured(value=0.6) if change == "value" else measured().query("step == 100")
+    other = other_store(tmp_path / "other", of_run("run-a", rows), of_run("run-c", measured("random init")))
+    before = {path: path.read_bytes() for path in store.folder.rglob("*") if path.is_file()}
+    said = failure(store.merge, other)
+    assert "differ in 2 models, the first: smoke, dyck, stage 2, seed 0; nothing was merged" in said
+    assert {path: path.read_bytes() for path in store.folder.rglob("*") if path.is_file()} == before

@@ -9,7 +9,7 @@ import pytest
 
 from structure_first.cost import flops
 from structure_first.data.corpora import shelf
-from structure_first.evidence.statistics import final, fraction
+from structure_first.evidence.statistics import final
 from structure_first.experiments import additive, substitutive
 from structure_first.runs.jobs import Job
 from structure_first.runs.planning import chosen
@@ -44,7 +44,7 @@ def rows(packed, tmp_path_factory) -> tuple[pd.DataFrame, dict]:
 def test_every_front_has_the_share_that_its_name_says(scale):
     size = additive.SIZES[scale]
     whole = size.stage_two.steps * size.stage_two.batch * (size.context + 1)
-    for cell, recipe in additive.cells(scale).items():
+    for cell, recipe in additive.EXPERIMENT.recipes(scale).items():
         front = cell.split(" / ")[1]
         if recipe.stage_one is None:
             continue
@@ -57,7 +57,7 @@ def test_every_front_has_the_share_that_its_name_says(scale):
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_corpus_has_the_same_cells_and_what_is_compared_is_alike(scale):
-    found, size = additive.cells(scale), additive.SIZES[scale]
+    found, size = additive.EXPERIMENT.recipes(scale), additive.SIZES[scale]
     fronts = Counter(cell.split(" / ", 1)[1] for cell in found)
     assert set(fronts.values()) == {len(size.corpora)}
     for corpus in size.corpora:
@@ -68,7 +68,7 @@ def test_every_corpus_has_the_same_cells_and_what_is_compared_is_alike(scale):
 
 
 def test_the_untuned_runs_differ_in_what_was_tuned_and_in_nothing_else():
-    tuned, untuned = additive.cells("laptop"), additive.UNTUNED.cells("laptop")
+    tuned, untuned = additive.FORMER.recipes("laptop"), additive.UNTUNED.recipes("laptop")
     assert untuned.keys() == tuned.keys()
     for cell in ("code / random init", "code / identity 1 % / mlp", "math / text 10 %"):
         again = replace(untuned[cell], init=tuned[cell].init, stage_two=untuned[cell].stage_two.at(warmup=200))
@@ -78,11 +78,11 @@ def test_the_untuned_runs_differ_in_what_was_tuned_and_in_nothing_else():
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("experiment", [additive.EXPERIMENT, substitutive.EXPERIMENT])
 def test_what_a_chapter_runs_live_is_there_at_every_scale(scale, experiment):
-    assert set(experiment.live) <= set(experiment.cells(scale))
+    assert set(experiment.live) <= set(experiment.recipes(scale))
 
 
 def test_as_many_flops_are_as_many(packed):
-    found = additive.cells("smoke")
+    found = additive.EXPERIMENT.recipes("smoke")
     longer, base = (found[f"code / {name}"] for name in ("as many FLOPs 10 %", "random init"))
     job = Job.of("x", base, [0], None)
     step = job.phase.stage.batch * flops.training(job.shape, job.phase.make())
@@ -106,12 +106,14 @@ def test_a_real_run_has_a_row_for_every_seed(rows):
     first = found[(found["metric"] == "loss") & (found["stage"] == 2) & (found["step"] == 0)]
     assert (last["code / random init"] < first.set_index(["cell", "seed"])["value"]["code / random init"]).all()
     assert set(found.loc[found["metric"] == "mastery", "cell"]) == {
-        cell for cell in RAN if additive.cells("smoke")[cell].stage_one
+        cell for cell in RAN if additive.EXPERIMENT.recipes("smoke")[cell].stage_one
     }
     read = [run["source"] for run in manifest["runs"].values() if run["stage"] == 2]
     assert all(each["name"] == "packed:code" and each["tokens"] > 20_000 for each in read)
     assert len({each["digest"] for each in read}) == 1
-    assert all(run["recipe"]["stage_two"] is None or run["recipe"]["stage_two"]["tied"] for run in manifest["runs"].values())
+    assert all(
+        run["recipe"]["stage_two"] is None or run["recipe"]["stage_two"]["tied"] for run in manifest["runs"].values()
+    )
 
 
 def test_text_in_front_is_read_with_everything_carried_over(rows):
@@ -122,11 +124,12 @@ def test_text_in_front_is_read_with_everything_carried_over(rows):
 
 
 def test_the_shares_of_the_text_end_their_schedules():
-    found = substitutive.cells("laptop")
+    found, share = substitutive.EXPERIMENT.recipes("laptop"), substitutive.EXPERIMENT.factors("laptop")["text"]
     whole = additive.SIZES["laptop"].stage_two.steps
+    assert set(share) == set(substitutive.SHARES)
     for cell, recipe in found.items():
         stage = recipe.stage_two.stage
-        assert stage.steps == round(fraction(cell.split(" / ")[-1]) * whole)
+        assert stage.steps == round(share[cell] * whole)
         assert stage.lr_at(stage.steps - 1) < 1.05 * stage.floor * stage.lr
-    small = chosen(substitutive.EXPERIMENT, "laptop", ["code / width 32 / random init / 100 %"]).cells("laptop")
+    small = chosen(substitutive.EXPERIMENT, "laptop", ["code / width 32 / random init / 100 %"]).recipes("laptop")
     assert [recipe.width for recipe in small.values()] == [32]

@@ -15,7 +15,7 @@ RESULTS = Path(__file__).parents[2] / "book" / "results"
 
 @pytest.mark.parametrize("scale", ["smoke", "laptop", "gpu", "paper"])
 def test_the_grid_is_whole(scale):
-    cells = skills.cells(scale)
+    cells = skills.EXPERIMENT.recipes(scale)
     split = [cell.split(" / ") for cell in cells]
     assert {task for task, *_ in split} == set(DIAGNOSTICS)
     assert {recipe.stage_one.source for recipe in cells.values() if recipe.stage_one} >= set(PROCEDURAL)
@@ -32,7 +32,7 @@ def test_the_grid_is_whole(scale):
 @pytest.mark.parametrize("scale", ["laptop", "paper"])
 def test_positions_of_stage_one_reach_through_stage_two(scale, tmp_path):
     """A transform or a word is at least as long as a diagnostic, so that no position of `full` starts afresh."""
-    for cell, recipe in skills.cells(scale).items():
+    for cell, recipe in skills.EXPERIMENT.recipes(scale).items():
         if recipe.stage_one and cell.endswith("/ full"):
             job = Job.of(cell, recipe, (0,), tmp_path)
             before = Job((job.replicas[0].before,), tmp_path)
@@ -47,7 +47,7 @@ def best(experiment):
 
 
 def test_a_tuned_beginning_is_the_best_of_those_that_were_tried():
-    tried, cells, order = skills.tuning("laptop"), skills.cells("laptop"), best(skills.TUNING)
+    tried, cells, order = skills.TUNING.recipes("laptop"), skills.EXPERIMENT.recipes("laptop"), best(skills.TUNING)
     assert set(order) == set(tried) and len(tried) == 5 * 12 * 2
     for task in DIAGNOSTICS:
         begun = cells[f"{task} / tuned init"]
@@ -56,7 +56,11 @@ def test_a_tuned_beginning_is_the_best_of_those_that_were_tried():
 
 
 def test_the_haystack_begins_with_the_best_widths_and_the_best_rate_for_them():
-    tried, cells, order = haystack.tuning("laptop"), haystack.cells("laptop"), best(haystack.TUNING)
+    tried, cells, order = (
+        haystack.TUNING.recipes("laptop"),
+        haystack.EXPERIMENT.recipes("laptop"),
+        best(haystack.TUNING),
+    )
     assert set(order) == set(tried)
     widths, rate = (next(cell for cell in order if ("rate" in cell) == rated) for rated in (False, True))
     assert cells["tuned init"] == tried[widths]
@@ -65,7 +69,7 @@ def test_the_haystack_begins_with_the_best_widths_and_the_best_rate_for_them():
 
 def test_the_tuned_grid_begins_where_the_diagnostics_do_best():
     """Every stage two as `tuned init` has it, but looked at more often; every stage one from one beginning."""
-    plain, tuned = skills.cells("laptop"), skills.TUNED.cells("laptop")
+    plain, tuned = skills.EXPERIMENT.recipes("laptop"), skills.TUNED.recipes("laptop")
     left_out = {f"{task} / {name} init" for task in DIAGNOSTICS for name in ("wide", "tuned")}
     same = {cell for cell in tuned if cell.endswith(" / same start")}
     assert set(tuned) - same == set(plain) - left_out
@@ -85,8 +89,8 @@ def test_the_tuned_grid_begins_where_the_diagnostics_do_best():
             assert (recipe.alone.init, recipe.alone.init_embedding) == expected
     firsts = {recipe.alone.key for cell, recipe in tuned.items() if recipe.stage_one and cell not in same}
     assert len(firsts) == len(skills.sources("laptop")) + 4, "the controlled ones shuffled, and random tokens"
-    assert skills.TUNED.cells("gpu") == {}, "its sizes were not tuned"
-    large = skills.tuning("gpu")["multiplication / weights 0.0442 / embeddings 0.02 / rate 0.001"]
+    assert skills.TUNED.recipes("gpu") == {}, "its sizes were not tuned"
+    large = skills.TUNING.recipes("gpu")["multiplication / weights 0.0442 / embeddings 0.02 / rate 0.001"]
     assert (large.width, large.init, large.stage_two.make().settings) == (512, 512**-0.5, {"digits": 5}), "but can be"
 
 
@@ -94,13 +98,18 @@ def test_a_trained_stage_one_of_every_source_is_stored():
     """So that a reader can begin at stage two."""
     folder = RESULTS / skills.EXPERIMENT.name
     for name in skills.sources("laptop"):
-        job = Job.of(name, skills.cells("laptop")[f"haystack / {name} / full"], [skills.EXPERIMENT.first_seed], folder)
+        job = Job.of(
+            name,
+            skills.EXPERIMENT.recipes("laptop")[f"haystack / {name} / full"],
+            [skills.EXPERIMENT.first_seed],
+            folder,
+        )
         before = job.replicas[0].before
         assert trained([before], folder).shape == Job((before,), folder).shape
 
 
 def test_longer_training_spends_stage_ones_updates_on_the_diagnostic():
-    cells = skills.cells("laptop")
+    cells = skills.EXPERIMENT.recipes("laptop")
     extra = (
         cells["sorting / longer training"].stage_two.stage.steps - cells["sorting / random init"].stage_two.stage.steps
     )
@@ -109,6 +118,6 @@ def test_longer_training_spends_stage_ones_updates_on_the_diagnostic():
 
 
 def test_the_paper_multiplies_with_a_larger_model():
-    large = skills.cells("paper")["multiplication / random init"]
+    large = skills.EXPERIMENT.recipes("paper")["multiplication / random init"]
     assert (large.layers, large.heads, large.width, large.stage_two.stage.batch) == (4, 8, 512, 64)
     assert large.stage_two.settings == {} and large.stage_two.make().settings == {"digits": 5}

@@ -18,7 +18,7 @@ CELL = "reversed_addition / random init"
 
 def program(replicas: int, scale: str = "laptop", device: str = "auto", cell: str = CELL) -> Job:
     """So many replicas of a cell of the grid as one program; no file of it is ever read or written."""
-    return Job.of(cell, skills.cells(scale)[cell], range(replicas), Path(), device)
+    return Job.of(cell, skills.EXPERIMENT.recipes(scale)[cell], range(replicas), Path(), device)
 
 
 def by_replicas(

@@ -109,7 +109,7 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
 
 def jumped(experiment: Experiment, scale: str, rows: pd.DataFrame, out: Path) -> list[Job]:
     """Every seed that jumped after a stage one, a job each, the earliest first; if none did, the best alone."""
-    cells = experiment.cells(scale)
+    cells = experiment.recipes(scale)
     warm = rows[[cell in cells and cells[cell].stage_one is not None for cell in rows["cell"]]]
     order = steps_to(warm, JUMPED).sort_values(kind="stable")
     found = list(order[np.isfinite(order)].index) or [final(warm).idxmax()]

@@ -191,7 +191,7 @@ def bill(rows: pd.DataFrame, cells: Sequence[str], experiment: Experiment = skil
     both together.
     """
     accuracy = rows[(rows["stage"] == 2) & (rows["metric"] == "accuracy")]
-    recipes, lines = experiment.cells(rows["scale"].iloc[0]), {}
+    recipes, lines = experiment.recipes(rows["scale"].iloc[0]), {}
     for cell in cells:
         reached = accuracy[(accuracy["cell"] == cell) & (accuracy["value"] >= SOLVED)]
         reached = reached.groupby("seed")[["step", "flops"]].min()

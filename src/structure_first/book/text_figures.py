@@ -334,7 +334,7 @@ def by_share(rows: pd.DataFrame) -> pd.DataFrame:
     last = last.join(names.assign(share=names["share"].map(fraction), width=names["width"].fillna("")))
     flops = rows[rows["stage"] == 2].groupby(["cell", "seed"])["flops"].max()
     last["flops"] = flops.reindex(pd.MultiIndex.from_frame(last[["cell", "seed"]])).to_numpy(dtype=float)
-    recipes = substitutive.EXPERIMENT.cells(rows["scale"].iloc[0])
+    recipes = substitutive.EXPERIMENT.recipes(rows["scale"].iloc[0])
     last["flops"] += [additive.spent(recipes[cell])[1] for cell in last["cell"]]
     whole = last[(last["front"] == "random init") & (last["share"] == 1.0)]
     whole = whole.set_index(["corpus", "width", "seed"])[["loss", "flops"]]

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from structure_first.cost import flops
 from structure_first.data.registry import defaults
-from structure_first.evidence.statistics import fraction
 from structure_first.model.transfer import Transfer
-from structure_first.runs.recipe import Experiment, Phase, Recipe
+from structure_first.model.transformer import Shape
+from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe
 from structure_first.training.stage import Stage
 
 BODY = ("attention", "mlp", "norms")  # what goes across to text (Jiang et al. 2026); embeddings and positions are fresh
@@ -31,8 +31,8 @@ SOURCES["mixture"] = "set+sort+dyck"
 MAIN = "identity"  # of set and identity, tried on code with seeds 500 to 502, the one that a pinch was enough for
 HARMFUL = "eca"  # of the sources at 1 %, on code and language with seeds 506 to 508, the one that costs most
 BEST = {"language": "mlp", "code": "mlp", "math": "full"}  # of full, attention and mlp, untuned, on seeds 503 to 505
-SHARES = ("0.1 %", "0.3 %", "1 %", "3 %", "10 %", "30 %")
-CONTROLLED = ("1 %", "10 %")  # the claim's largest pinch, and a front in which stage one is surely learnt
+SHARES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)  # of stage two's tokens
+CONTROLLED = (0.01, 0.1)  # the claim's largest pinch, and a front in which stage one is surely learnt
 
 
 class Text(NamedTuple):
@@ -75,7 +75,7 @@ class Size:
         settings = {"context": self.context, "tokens": self.pool}
         return Phase("/".join(self.corpora[corpus][:2]), stage, settings, tied=True)
 
-    def front(self, name: str, share: str) -> Phase:
+    def front(self, name: str, share: float) -> Phase:
         """Stage one, on a procedural source or a corpus, of about that share of stage two's tokens."""
         if name in self.corpora:
             phase, length = self.text(name, self.stage_one), self.context + 1
@@ -84,7 +84,7 @@ class Size:
             settings = {key: value for key, value in self.settings.items() if key in known}
             phase = Phase(name, self.stage_one, settings, tied=True)
             length = phase.make().length
-        steps = max(1, round(fraction(share) * self.tokens / (self.stage_one.batch * length)))
+        steps = max(1, round(share * self.tokens / (self.stage_one.batch * length)))
         stage = replace(
             self.stage_one, steps=steps, warmup=min(self.stage_one.warmup, steps // 2), evaluate_every=steps
         )
@@ -92,7 +92,7 @@ class Size:
 
     def flops(self, corpus: str) -> int:
         """FLOPs of an update on the text."""
-        shape = self.recipe(None, None, self.phase(corpus)).shape(self.corpora[corpus].vocab, self.context)
+        shape = Shape(self.corpora[corpus].vocab, self.context, **self.body)
         return self.stage_two.batch * 3 * sum(flops.forward_parts(shape, self.context).values())
 
     @property
@@ -155,6 +155,9 @@ PAPER = replace(
     stage_one=replace(GPU.stage_one, batch=64, warmup=100, held_out=1_000),
 )
 SIZES = {"smoke": SMOKE, "laptop": LAPTOP, "gpu": GPU, "paper": PAPER}
+# Of the runs that are stored: their corpora were what was installed then, and cannot be made again.
+FORMER_CORPORA = {name: text._replace(corpus=f"{text.corpus}@1") for name, text in LAPTOP.corpora.items()}
+FORMER_SIZES = {"smoke": SMOKE, "laptop": replace(LAPTOP, corpora={**FORMER_CORPORA, "math": LAPTOP.corpora["math"]})}
 
 
 def spent(recipe: Recipe) -> tuple[int, int]:
@@ -162,30 +165,38 @@ def spent(recipe: Recipe) -> tuple[int, int]:
     if recipe.stage_one is None:
         return 0, 0
     made, stage = recipe.stage_one.make(), recipe.stage_one.stage
-    shape = recipe.shape(made.vocab, made.length - 1)
+    shape = recipe.shape(recipe.stage_one, made)
     sequences = stage.steps * stage.batch
     return sequences * made.length, sequences * flops.training(shape, made)
 
 
-def cells(scale: str, warmup: float = 1.0, **body: float) -> dict[str, Recipe]:
+def cells(scale: str, sizes: Mapping[str, Size] = SIZES, warmup: float = 1.0, **body: float) -> dict[str, Cell]:
     """What goes in front of each corpus, and how much of it is carried over; `body` is what the models' have else, and
     `warmup` how many times as long the rate of stage two rises.
     """
-    size, found = SIZES[scale], {}
+    if scale not in sizes:
+        return {}
+    size, found = sizes[scale], {}
     second = replace(size.stage_two, warmup=round(warmup * size.stage_two.warmup))
     size = replace(size, body={**size.body, **body}, stage_two=second)
     for corpus in size.corpora:
         text = size.phase(corpus)
-        found[f"{corpus} / random init"] = size.recipe(None, None, text)
 
-        def put(first: str, share: str, carried: str = "full", name: str | None = None) -> Recipe:
+        def put(first: str, share: float, carried: str = "full", front: str | None = None) -> Recipe:
+            named = f"{corpus} / {front or first} {percent(share)}"  # noqa: B023
             end = "" if carried in ("full", "all") else f" / {carried}"
             recipe = size.recipe(size.front(first, share), CARRIED[carried], text)  # noqa: B023
-            found[f"{corpus} / {name or first} {share}{end}"] = recipe  # noqa: B023
+            factors = Factors(corpus, front or first, "full" if carried == "all" else carried, share)  # noqa: B023
+            found[named + end] = Cell(recipe, factors)
             return recipe
 
-        mains = {share: put(SOURCES[MAIN], share, name=MAIN) for share in SHARES}
-        found[f"{corpus} / wider init"] = size.drawn(2, text)
+        def start(front: str, recipe: Recipe, share: float | None = None) -> None:
+            end = "" if share is None else f" {percent(share)}"
+            found[f"{corpus} / {front}{end}"] = Cell(recipe, Factors(corpus, front, share=share))  # noqa: B023
+
+        start("random init", size.recipe(None, None, text))
+        mains = {share: put(SOURCES[MAIN], share, front=MAIN) for share in SHARES}
+        start("wider init", size.drawn(2, text))
         for share in SHARES:
             put(SOURCES[MAIN], share, "mlp", MAIN)
         for share in CONTROLLED:
@@ -193,7 +204,7 @@ def cells(scale: str, warmup: float = 1.0, **body: float) -> dict[str, Recipe]:
             put(corpus, share, "all", "text")  # the same text, everything carried over
             for carried in ("full", "mlp"):
                 put(f"shuffled:{SOURCES[MAIN]}", share, carried, f"shuffled {MAIN}")
-            put("random", share, name="random tokens")
+            put("random", share, front="random tokens")
             for name in (each for each in SOURCES if each != MAIN):
                 for carried in ("full", "attention", "mlp"):
                     put(SOURCES[name], share, carried, name)
@@ -203,40 +214,48 @@ def cells(scale: str, warmup: float = 1.0, **body: float) -> dict[str, Recipe]:
                 for carried in ("permuted", "rotated"):
                     put(SOURCES[name], share, carried, name)
             steps = text.stage.steps + round(spent(main)[1] / size.flops(corpus))
-            longer = text.at(steps=steps)
+            start("as many FLOPs", size.recipe(None, None, text.at(steps=steps)), share)
             warmup = min(text.stage.steps, text.stage.warmup + main.stage_one.stage.steps)
-            slower = text.at(warmup=warmup)
-            found[f"{corpus} / as many FLOPs {share}"] = size.recipe(None, None, longer)
-            found[f"{corpus} / longer warm-up {share}"] = size.recipe(None, None, slower)
+            start("longer warm-up", size.recipe(None, None, text.at(warmup=warmup)), share)
     return found
 
 
-def tuning(scale: str) -> dict[str, Recipe]:
+def tuning(scale: str, sizes: Mapping[str, Size] = SIZES) -> dict[str, Cell]:
     """The baseline at other learning rates, warm-ups and weight decays, and a pinch at each; and the baseline from
     GPT-2's scale of embeddings, and from other scales of weights.
     """
-    size, found = SIZES[scale], {}
-    pinch = size.front(SOURCES[MAIN], CONTROLLED[0])
+    if scale not in sizes:
+        return {}
+    size, found = sizes[scale], {}
+    pinch, share = size.front(SOURCES[MAIN], CONTROLLED[0]), CONTROLLED[0]
     for corpus in size.corpora:
         text = size.phase(corpus)
         stage = text.stage
-        swept = {f"rate {rate:g}": {"lr": rate} for rate in (factor * stage.lr for factor in (0.25, 0.5, 1, 2))}
-        warmups = [round(factor * stage.warmup) for factor in (0.25, 0.5, 2)]
-        swept |= {f"warm-up {warmup}": {"warmup": warmup} for warmup in warmups}
-        decays = [factor * stage.weight_decay for factor in (0, 0.1, 0.3, 3)]
-        swept |= {f"decay {decay:g}": {"weight_decay": decay} for decay in decays}
-        for name, changes in swept.items():
-            other = text.at(**changes)
-            found[f"{corpus} / {name}"] = size.recipe(None, None, other)
+
+        def put(named: str, recipe: Recipe, **factors: str | float) -> None:
+            swept = f"{factors['swept']} {factors['amount']:g}"
+            found[f"{corpus} / {named}{swept}"] = Cell(recipe, Factors(corpus, **factors))  # noqa: B023
+
+        swept = [("rate", "lr", factor * stage.lr) for factor in (0.25, 0.5, 1, 2)]
+        swept += [("warm-up", "warmup", round(factor * stage.warmup)) for factor in (0.25, 0.5, 2)]
+        swept += [("decay", "weight_decay", factor * stage.weight_decay) for factor in (0, 0.1, 0.3, 3)]
+        for name, setting, amount in swept:
+            other, what = text.at(**{setting: amount}), {"swept": name, "amount": amount}
+            put("", size.recipe(None, None, other), **what)
             for end, carried in {"": "full", " / mlp": "mlp"}.items():
-                cell = f"{corpus} / {MAIN} {CONTROLLED[0]}{end} / {name}"
-                found[cell] = size.recipe(pinch, CARRIED[carried], other)
+                what |= {"front": MAIN, "carried": carried, "share": share}
+                put(f"{MAIN} {percent(share)}{end} / ", size.recipe(pinch, CARRIED[carried], other), **what)
         narrow = size.body | {"init_embedding": Recipe.init}
-        found[f"{corpus} / embeddings {Recipe.init:g}"] = Recipe(None, None, text, **narrow)
+        put("", Recipe(None, None, text, **narrow), swept="embeddings", amount=Recipe.init)
         for factor in (0.25, 0.5, 2.0):
             recipe = size.drawn(factor, text)
-            found[f"{corpus} / weights {recipe.init:g}"] = recipe
+            put("", recipe, swept="weights", amount=recipe.init)
     return found
+
+
+def percent(share: float) -> str:
+    """A share as cells are named by it."""
+    return f"{100 * share:g} %"
 
 
 EXPERIMENT = Experiment(
@@ -248,18 +267,19 @@ EXPERIMENT = Experiment(
     live=("code / random init", f"code / {MAIN} 1 % / mlp", "code / text 1 %"),
     live_seeds=range(600, 602),
 )
+FORMER = replace(EXPERIMENT, name="additive_2x64", cells=partial(cells, sizes=FORMER_SIZES), live=())
 UNTUNED = replace(
-    EXPERIMENT,
-    name="additive_untuned",
+    FORMER,
+    name="additive_2x64_untuned",
     asks="What does a pinch seem to be worth to a baseline of which the rate alone was tuned?",
-    cells=partial(cells, warmup=0.25, init=Recipe.init),  # a much wider model's weights, and a fast start
+    # a much wider model's weights, and a fast start
+    cells=partial(cells, sizes=FORMER_SIZES, warmup=0.25, init=Recipe.init),
     first_seed=503,
-    live=(),
 )
 TUNING = Experiment(
-    name="additive_tuning",
+    name="additive_2x64_tuning",
     asks="At which learning rate does the baseline learn most?",
-    cells=tuning,
-    seeds={"smoke": 1, "laptop": 1, "gpu": 1, "paper": 1},
+    cells=partial(tuning, sizes=FORMER_SIZES),
+    seeds={"smoke": 1, "laptop": 1},
     first_seed=590,  # of no seed above
 )

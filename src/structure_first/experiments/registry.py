@@ -12,8 +12,10 @@ EXPERIMENTS = {
         skills.TUNED,
         skills.TUNING,
         additive.EXPERIMENT,
+        additive.FORMER,
         additive.TUNING,
         additive.UNTUNED,
         substitutive.EXPERIMENT,
+        substitutive.FORMER,
     )
 }

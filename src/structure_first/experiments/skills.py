@@ -11,7 +11,7 @@ from functools import partial
 
 from structure_first.experiments.haystack import FULL, MEAN, PERMUTED, WIDE, Beginning, beginnings
 from structure_first.model.transfer import Transfer
-from structure_first.runs.recipe import Experiment, Phase, Recipe
+from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe
 from structure_first.training.stage import Stage
 
 TRANSFERS = {
@@ -118,13 +118,17 @@ def body(scale: str, task: str) -> dict[str, int]:
     return dict(layers=4, heads=8, width=512) if scale in ("gpu", "paper") and task == "multiplication" else {}
 
 
-def cells(scale: str, tuned: bool = False) -> dict[str, Recipe]:
+def cells(scale: str, tuned: bool = False) -> dict[str, Cell]:
     """The grid and its controls; `tuned`: every diagnostic from where it alone learns most, every stage one from where
     stage ones are learnt best, or, for a `same start`, from where its diagnostic starts.
     """
     size, firsts, found = SIZES[scale], sources(scale), {}
     unlearnt = replace(size.stage_one, mastery=None)  # there is nothing to master
     noise = Phase("random", unlearnt, {"length": size.word, "vocab": 128}, tied=True)
+    shuffled = {
+        f"shuffled {name}": replace(firsts[name], source=f"shuffled:{firsts[name].source}", stage=unlearnt)
+        for name in size.controlled
+    }
     for task, second in diagnostics(scale).items():
         sized = body(scale, task)
         if tuned:
@@ -133,44 +137,52 @@ def cells(scale: str, tuned: bool = False) -> dict[str, Recipe]:
             second, beginning = size.tuned[task].of(second)
             sized |= beginning | {"init_stage_one": FIRST}
             second = second.at(evaluate_every=second.stage.evaluate_every // 4)
-        longer = second.at(steps=second.stage.steps + size.stage_one.steps)
-        found[f"{task} / random init"] = Recipe(None, None, second, **sized)
+
+        def put(front: str, first: Phase | None, rules: Transfer | None, carried: str | None) -> None:
+            named = " / ".join(filter(None, (task, front, carried)))  # noqa: B023
+            recipe = Recipe(first, rules, second, **sized)  # noqa: B023
+            found[named] = Cell(recipe, Factors(task, front, carried))  # noqa: B023
+
+        def start(front: str, recipe: Recipe) -> None:
+            found[f"{task} / {front}"] = Cell(recipe, Factors(task, front))  # noqa: B023
+
+        start("random init", Recipe(None, None, second, **sized))
         if not tuned:
             wide = sized.get("width", Recipe.width) ** -0.5
-            found[f"{task} / wide init"] = Recipe(None, None, second, **sized | {"init": wide})
+            start("wide init", Recipe(None, None, second, **sized | {"init": wide}))
             if task in size.tuned:
-                found[f"{task} / tuned init"] = size.tuned[task].recipe(second, **sized)
-        found[f"{task} / longer training"] = Recipe(None, None, longer, **sized)
-        found[f"{task} / random tokens / full"] = Recipe(noise, TRANSFERS["full"], second, **sized)
-        shuffled = {
-            f"shuffled {name}": replace(firsts[name], source=f"shuffled:{firsts[name].source}", stage=unlearnt)
-            for name in size.controlled
-        }
+                start("tuned init", size.tuned[task].recipe(second, **sized))
+        longer = second.at(steps=second.stage.steps + size.stage_one.steps)
+        start("longer training", Recipe(None, None, longer, **sized))
+        put("random tokens", noise, FULL, "full")
         for name, first in firsts.items():
-            for transfer, rules in TRANSFERS.items():
-                found[f"{task} / {name} / {transfer}"] = Recipe(first, rules, second, **sized)
+            for carried, rules in TRANSFERS.items():
+                put(name, first, rules, carried)
         for name, first in shuffled.items():
-            found[f"{task} / {name} / full"] = Recipe(first, FULL, second, **sized)
+            put(name, first, FULL, "full")
         for name in size.controlled:
-            found[f"{task} / {name} / permuted"] = Recipe(firsts[name], PERMUTED, second, **sized)
+            put(name, firsts[name], PERMUTED, "permuted")
         if tuned and (sized["init"], sized["init_embedding"]) != FIRST:
             sized |= {"init_stage_one": None}
             for name, first in {**firsts, **shuffled, "random tokens": noise}.items():
-                found[f"{task} / {name} / {SAME}"] = Recipe(first, FULL, second, **sized)
+                put(name, first, FULL, SAME)
             for name in size.controlled:
-                found[f"{task} / permuted {name} / {SAME}"] = Recipe(firsts[name], PERMUTED, second, **sized)
+                put(f"permuted {name}", firsts[name], PERMUTED, SAME)
     return found
 
 
-def tuning(scale: str) -> dict[str, Recipe]:
+def tuning(scale: str) -> dict[str, Cell]:
     """The diagnostics alone, from several beginnings and at two rates: the best is a control of the grid."""
     found = {}
     for task, second in diagnostics(scale).items():
         sized = body(scale, task)
         wide = sized.get("width", Recipe.width) ** -0.5
-        for rate in (second.stage.lr, 4 * second.stage.lr):
-            each = beginnings(second.at(lr=rate), (Recipe.init, wide), (Recipe.init, wide, 4 * wide), **sized)
-            found |= {f"{task} / {name} / rate {rate:g}": recipe for name, recipe in each.items()}
+        for lr in (second.stage.lr, 4 * second.stage.lr):
+            each = beginnings(second.at(lr=lr), (Recipe.init, wide), (Recipe.init, wide, 4 * wide), **sized)
+            found |= {
+                f"{task} / {name} / rate {lr:g}": Cell(recipe, Factors(task, name, swept="lr", amount=lr))
+                for name, recipe in each.items()
+            }
     return found
 
 

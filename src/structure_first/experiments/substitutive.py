@@ -4,31 +4,38 @@ A cell is named `corpus / what comes first / share of the text`. Each share is a
 there: read off one long curve, at rates still high, the loss would flatter whichever ends early.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
-from structure_first.evidence.statistics import fraction
-from structure_first.experiments.additive import BEST, CARRIED, MAIN, SIZES, SOURCES
-from structure_first.runs.recipe import Experiment, Recipe
+from structure_first.experiments.additive import BEST, CARRIED, FORMER_SIZES, MAIN, SIZES, SOURCES, Size, percent
+from structure_first.runs.recipe import Cell, Experiment, Factors
 
-SHARES = ("25 %", "50 %", "70 %", "85 %", "100 %")  # of the text
-FRONT = "1 %"  # of stage two's tokens at 100 %, whatever the share of the text
+SHARES = (0.25, 0.5, 0.7, 0.85, 1.0)  # of the text
+FRONT = 0.01  # of stage two's tokens when all of the text is read, whatever the share of the text
 SMALLER = 0.5  # the width at which everything is repeated: does the saving move with the model's size?
 
 
-def cells(scale: str) -> dict[str, Recipe]:
+def cells(scale: str, sizes: Mapping[str, Size] = SIZES) -> dict[str, Cell]:
     """The baseline and what has structure in front, at every share of the text."""
-    size, found = SIZES[scale], {}
+    if scale not in sizes:
+        return {}
+    size, found = sizes[scale], {}
     half = {**size.body, "width": int(size.body["width"] * SMALLER)}
     for corpus in size.corpora:
-        for name, sized in (("", size), (f" / width {half['width']}", replace(size, body=half))):
+        for sized in (size, replace(size, body=half)):
+            width = sized.body["width"]
+            named = corpus if sized is size else f"{corpus} / width {width}"
             for share in SHARES:
-                text = sized.phase(corpus, fraction(share))
-                found[f"{corpus}{name} / random init / {share}"] = sized.recipe(None, None, text)
+                text, end = sized.phase(corpus, share), percent(share)
+                baseline = Factors(corpus, text=share, width=width)
+                found[f"{named} / random init / {end}"] = Cell(sized.recipe(None, None, text), baseline)
                 first = sized.front(SOURCES[MAIN], FRONT)
                 for carried in dict.fromkeys(("full", BEST[corpus])):
-                    end = "" if carried == "full" else f" / {carried}"
+                    of = "" if carried == "full" else f" / {carried}"
+                    factors = replace(baseline, front=MAIN, carried=carried, share=FRONT)
                     recipe = sized.recipe(first, CARRIED[carried], text)
-                    found[f"{corpus}{name} / {MAIN} {FRONT}{end} / {share}"] = recipe
+                    found[f"{named} / {MAIN} {percent(FRONT)}{of} / {end}"] = Cell(recipe, factors)
     return found
 
 
@@ -38,6 +45,7 @@ EXPERIMENT = Experiment(
     cells=cells,
     seeds={"smoke": 1, "laptop": 3, "gpu": 3, "paper": 3},
     first_seed=506,  # the search for what goes across used 503 to 505
-    live=("code / random init / 50 %", "code / random init / 100 %", f"code / {MAIN} {FRONT} / mlp / 50 %"),
+    live=("code / random init / 50 %", "code / random init / 100 %", f"code / {MAIN} {percent(FRONT)} / mlp / 50 %"),
     live_seeds=range(600, 601),
 )
+FORMER = replace(EXPERIMENT, name="substitutive_2x64", cells=partial(cells, sizes=FORMER_SIZES), live=())

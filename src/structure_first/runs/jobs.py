@@ -16,7 +16,7 @@ from structure_first.evidence.store import environment
 from structure_first.model import weights
 from structure_first.model.transfer import transfer
 from structure_first.model.transformer import Shape, Transformer
-from structure_first.runs.recipe import Phase, Recipe, digest, plain
+from structure_first.runs.recipe import Phase, Recipe, brief, digest, plain
 from structure_first.training.compute import Compute
 from structure_first.training.devices import device as pick_device
 from structure_first.training.devices import keep_freed_memory
@@ -48,8 +48,8 @@ class Replica:
         """The stage one that this one starts from."""
         if self.recipe.stage_two is None or self.recipe.stage_one is None:
             return None
-        alone = replace(self, recipe=self.recipe.alone)
-        return replace(alone, cell=f"stage one: {alone.phase.label} {alone.configuration[:4]}")
+        alone = self.recipe.alone
+        return Replica(alone.title, alone, self.seed)
 
     @property
     def key(self) -> tuple[str, str, int]:
@@ -58,9 +58,8 @@ class Replica:
     @cached_property
     def program(self) -> str:
         """Replicas of the same program can train together."""
-        recipe = self.recipe
-        body = (recipe.layers, recipe.heads, recipe.width, recipe.init, recipe.init_embedding)
-        return digest([plain(self.phase), *body, recipe.stage_two is None])
+        body = replace(self.recipe, stage_one=None, transfer=None, init_stage_one=None, stage_two=self.phase)
+        return digest([brief(body), self.recipe.stage_two is None])
 
 
 @dataclass(frozen=True)
@@ -104,14 +103,14 @@ class Job:
 
     @property
     def shape(self) -> Shape:
-        made = self.phase.make()
-        return self.replicas[0].recipe.shape(made.vocab, made.length - 1, self.phase.tied)
+        return self.replicas[0].recipe.shape(self.phase, self.phase.make())
 
     @property
     def compute(self) -> Compute:
-        """In bfloat16 where that pays: wide bodies on a GPU. The diagnostics' are narrow."""
-        wide = self.replicas[0].recipe.width >= ROUNDED
-        return Compute(precision="bfloat16" if wide and pick_device(self.device).type == "cuda" else "float32")
+        """In bfloat16 where that pays, unless the recipe says: wide bodies on a GPU. The diagnostics' are narrow."""
+        recipe = self.replicas[0].recipe
+        pays = recipe.width >= ROUNDED and pick_device(self.device).type == "cuda"
+        return Compute(precision=recipe.precision or ("bfloat16" if pays else "float32"))
 
     def by_recipe(self) -> list[tuple[Recipe, list[int]]]:
         """Each recipe with the places of its replicas in the program."""

@@ -58,7 +58,15 @@ def chosen(experiment: Experiment, scale: str, cells: Sequence[str] | None) -> E
 
 def replicas(experiment: Experiment, scale: str, seeds: Sequence[int]) -> list[Replica]:
     """Every model of the experiment, cell by cell."""
-    return [Replica(cell, recipe, seed) for cell, recipe in experiment.cells(scale).items() for seed in seeds]
+    return [Replica(cell, recipe, seed) for cell, recipe in experiment.recipes(scale).items() for seed in seeds]
+
+
+def current(experiment: Experiment, scale: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """Those of the rows that today's cells of the experiment make at that scale, or a stage one of theirs."""
+    models = [each for model in replicas(experiment, scale, [0]) for each in (model, model.before) if each]
+    known = pd.MultiIndex.from_tuples({(scale, each.cell, each.configuration) for each in models})
+    mine = rows.set_index(["scale", "cell", "configuration"]).index.isin(known)
+    return rows[mine].reset_index(drop=True)
 
 
 def plan(
@@ -67,12 +75,9 @@ def plan(
     """What is missing. Where a program ends and the next begins does not depend on what is already there, so that a
     run that goes on finds its checkpoints.
     """
-    rows, runs = store.rows(), store.manifest()["runs"]
+    rows = store.rows()
     rows = rows[rows["scale"] == scale]
-    done = {
-        (cell, runs[run]["configuration"], seed)
-        for cell, seed, run in rows[["cell", "seed", "run"]].drop_duplicates().itertuples(index=False)
-    }
+    done = set(rows[["cell", "configuration", "seed"]].drop_duplicates().itertuples(index=False, name=None))
     second = replicas(experiment, scale, seeds)
     first = {replica.before.key: replica.before for replica in second if replica.before}
     missing = {each.key for each in second if each.key not in done}

@@ -1,17 +1,21 @@
-"""A recipe: stage one, a transfer, stage two. Everything a cell of an experiment is."""
+"""What is trained: a recipe is stage one, a transfer, stage two; a cell is a recipe and what it is to an experiment."""
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
+
+import pandas as pd
 
 from structure_first.data.batch import Source
 from structure_first.data.registry import source
 from structure_first.model.transfer import Transfer
 from structure_first.model.transformer import Shape
 from structure_first.training.stage import Stage
+from structure_first.versions import versions
 
 
 @dataclass(frozen=True)
@@ -22,11 +26,17 @@ class Phase:
     stage: Stage
     settings: Mapping[str, int | float] = field(default_factory=dict)
     tied: bool = False  # whether the head reads with the embeddings it embeds with
+    dropout: float = 0.0
 
     @property
     def label(self) -> str:
         settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())
         return f"{self.source}({settings})"
+
+    @property
+    def rules(self) -> set[str]:
+        """The rules that make its data: sources, what changes them, a corpus and its tokeniser."""
+        return set(re.split(r"[:+/]", self.source))
 
     def at(self, **changes) -> "Phase":
         """The same with those changes of its stage, as `at(lr=1e-3)`."""
@@ -49,12 +59,14 @@ class Recipe:
     init: float = 0.02  # standard deviation of fresh weights
     init_embedding: float | None = None  # and of fresh embeddings and positions; None: the same
     init_stage_one: tuple[float, float] | None = None  # both of them in stage one, where they are others there
+    precision: str | None = None  # None: float32, but for wide bodies on a GPU; the manifest of a run says which
 
-    def shape(self, vocab: int, context: int, tied: bool = False) -> Shape:
-        """The transformer of a stage with that vocabulary and context."""
+    def shape(self, phase: Phase, made: Source) -> Shape:
+        """The transformer that a stage trains on what it made."""
         init_embedding = self.init if self.init_embedding is None else self.init_embedding
         body = dict(layers=self.layers, heads=self.heads, width=self.width, init=self.init)
-        return Shape(vocab, context, tied=tied, init_embedding=init_embedding, **body)
+        own = dict(tied=phase.tied, dropout=phase.dropout)
+        return Shape(made.vocab, made.length - 1, init_embedding=init_embedding, **body, **own)
 
     @property
     def alone(self) -> "Recipe":
@@ -63,26 +75,83 @@ class Recipe:
         begun = {"init": init, "init_embedding": init_embedding, "init_stage_one": None}
         return replace(self, transfer=None, stage_two=None, **begun)
 
+    @property
+    def title(self) -> str:
+        """What the cell of a stage one alone is called."""
+        return f"stage one: {self.stage_one.label} {self.key[:4]}"
+
+    @property
+    def rules(self) -> set[str]:
+        """All that makes its data and weights, by name."""
+        carried = asdict(self.transfer).values() if self.transfer else ()
+        phases = [phase.rules for phase in (self.stage_one, self.stage_two) if phase]
+        return set().union(*phases, (rule.partition("(")[0] for rule in carried))
+
     @cached_property
     def key(self) -> str:
-        """A name for what is trained; a field that came later counts only where it is not at its default, so that older
-        rows keep their keys.
+        """A name for what is trained: for all that differs from the defaults, so that a field which comes later changes
+        no key, and for the versions of its rules.
         """
-        later = {field.name: field.default for field in fields(self) if field.name.startswith("init")}
-        return digest([{name: value for name, value in plain(self).items() if later.get(name, ...) != value}])
+        return digest([brief(self), versions(self.rules)])
+
+    @classmethod
+    def read(cls, told: Mapping[str, Any]) -> Self:
+        """The recipe that a manifest tells of, as `plain` wrote it."""
+        phases = {stage: told[stage] and _phase(told[stage]) for stage in ("stage_one", "stage_two")}
+        rest = {"transfer": told["transfer"] and Transfer(**told["transfer"])}
+        if told.get("init_stage_one"):
+            rest["init_stage_one"] = tuple(told["init_stage_one"])
+        return cls(**told | phases | rest)
+
+
+def _phase(told: Mapping[str, Any]) -> Phase:
+    stage = Stage(**told["stage"] | {"curriculum": tuple(told["stage"].get("curriculum", ()))})
+    return Phase(**told | {"stage": stage})
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What a cell is to its experiment: what figures and tables group and select by. None: it does not apply."""
+
+    task: str | None = None  # the diagnostic or the corpus of stage two
+    front: str = "random init"  # what stage two starts from: a source as people call it, or a beginning without one
+    carried: str | None = None  # what of stage one goes across, and how
+    share: float | None = None  # the tokens of stage one, of those of stage two
+    text: float = 1.0  # of all the text, what stage two reads
+    width: int | None = None  # of the model, where the experiment has several
+    swept: str | None = None  # the one setting that differs from the experiment's own
+    amount: float | None = None  # and what it is
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A recipe, and what it is to its experiment; its name is for people, and no program takes it apart."""
+
+    recipe: Recipe
+    factors: Factors = Factors()
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A name, what it asks, and its cells and seeds at each scale."""
+    """A name, what it asks, and its cells and seeds at each scale; a cell that needs no factors is its recipe alone."""
 
     name: str
     asks: str
-    cells: Callable[[str], dict[str, Recipe]]
+    cells: Callable[[str], Mapping[str, Cell | Recipe]]
     seeds: Mapping[str, int]  # how many, at each scale
     first_seed: int = 0  # away from the seeds that a search of settings looked at
     live: tuple[str, ...] = ()  # the cells that a chapter runs before the reader's eyes
     live_seeds: range = range(0)  # of no stored row, so that a reader's run is evidence of its own
+
+    def recipes(self, scale: str) -> dict[str, Recipe]:
+        return {name: cell.recipe if isinstance(cell, Cell) else cell for name, cell in self.cells(scale).items()}
+
+    def factors(self, scale: str) -> pd.DataFrame:
+        """A line for each cell, a column for each factor."""
+        cells = self.cells(scale).items()
+        lines = {name: asdict(cell.factors if isinstance(cell, Cell) else Factors()) for name, cell in cells}
+        columns = [factor.name for factor in fields(Factors)]
+        return pd.DataFrame.from_dict(lines, orient="index", columns=columns).rename_axis("cell")
 
 
 def digest(value: Any) -> str:
@@ -92,4 +161,15 @@ def digest(value: Any) -> str:
 
 def plain(value: Any) -> Any:
     """A dataclass as JSON would hold it."""
-    return json.loads(json.dumps(asdict(value) if hasattr(value, "__dataclass_fields__") else value))
+    return json.loads(json.dumps(asdict(value) if is_dataclass(value) else value))
+
+
+def brief(value: Any) -> Any:
+    """The same without the fields that are at their defaults."""
+    if not is_dataclass(value):
+        return dict(value) if isinstance(value, Mapping) else value
+    found = {each.name: getattr(value, each.name) for each in fields(value)}
+    defaults = {
+        each.name: each.default if each.default_factory is MISSING else each.default_factory() for each in fields(value)
+    }
+    return {name: brief(one) for name, one in found.items() if one != defaults[name]}

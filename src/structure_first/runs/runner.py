@@ -17,7 +17,7 @@ from tqdm import tqdm
 from structure_first.errors import UserError
 from structure_first.evidence.store import Store
 from structure_first.runs.jobs import Job, execute_in_parts
-from structure_first.runs.planning import chosen, plan, replicas, threads
+from structure_first.runs.planning import chosen, current, plan, threads
 from structure_first.runs.recipe import Experiment
 from structure_first.training.devices import cores
 from structure_first.training.devices import device as pick_device
@@ -61,8 +61,7 @@ def run(
                 job.checkpoint.unlink(missing_ok=True)
                 bar.update(job.steps)
         rows = store.rows()
-    wanted = {each.cell for model in replicas(experiment, scale, seeds[:1]) for each in (model, model.before) if each}
-    return rows[(rows["scale"] == scale) & rows["seed"].isin(seeds) & rows["cell"].isin(wanted)].reset_index(drop=True)
+    return current(experiment, scale, rows[rows["seed"].isin(seeds)])
 
 
 def _each(jobs: Sequence[Job], workers: int, say: Callable[[str], None]) -> Iterator[Outcome]:
