@@ -24,6 +24,7 @@ from structure_first.runs.runner import run
 from structure_first.training.stage import Stage
 
 QUICK = Stage(steps=12, batch=8, warmup=2, held_out=16, evaluate_every=4)
+LEFT = {"mastery", "rms mean row", "rms rows", "rms positions"}
 SECOND = Phase("haystack", QUICK, {"pairs": 2})
 COPY = Phase("identity", QUICK, {"length": 3, "vocab": 5}, tied=True)
 
@@ -42,7 +43,7 @@ EXPERIMENT = Experiment("tiny", "Does it run?", cells, {"smoke": 3})
 def test_it_runs_once_and_adds_only_what_is_missing(tmp_path):
     first = run(EXPERIMENT, "smoke", range(2), tmp_path, workers=2)
     assert set(first["cell"]) == {*cells("smoke"), *(cell for cell in first["cell"] if cell.startswith("stage one: "))}
-    assert set(first["seed"]) == {0, 1} and set(first["metric"]) == {"accuracy", "loss", "mastery"}
+    assert set(first["seed"]) == {0, 1} and set(first["metric"]) == {"accuracy", "loss", *LEFT}
     assert sorted(first.loc[first["stage"] == 2, "step"].unique()) == [0, 4, 8, 12]
     store = Store(tmp_path / "tiny")
     written = store.manifest()["runs"]

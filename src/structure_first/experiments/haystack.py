@@ -10,7 +10,7 @@ from itertools import product
 from typing import NamedTuple
 
 from structure_first.model.transfer import Transfer
-from structure_first.runs.recipe import Experiment, Phase, Recipe
+from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe
 from structure_first.training.stage import Stage
 
 # Everything goes across. Stage two's tokens are others, so their embeddings are new rows from stage one's distribution.
@@ -69,7 +69,8 @@ def stage_two(scale: str, more: int = 0) -> Phase:
     that has solved the task stops.
     """
     if scale in ("gpu", "paper"):
-        return Phase("haystack", Stage(steps=10_000 + more, held_out=4_000), {"pairs": 30})
+        stage = Stage(steps=10_000 + more, held_out=4_000, mastery=0.995)  # a seed that has solved it may stop
+        return Phase("haystack", stage, {"pairs": 30})
     pairs, steps = (12, 4_000) if scale == "laptop" else (3, 40)
     stage = Stage(
         steps=steps + more,
@@ -124,6 +125,8 @@ def search(scale: str) -> dict[str, Recipe]:
 
     Random init at the other rate and batch tells whether these help Dyck or any model.
     """
+    if scale == "paper":
+        return published_search()
     if scale != "laptop":
         return {}
     task = stage_two(scale)
@@ -144,6 +147,55 @@ def search(scale: str) -> dict[str, Recipe]:
     for group in GROUPS:
         found[f"only {group}"] = Recipe(base, Transfer.only(group, embeddings="resample"), task)
         found[f"without {group}"] = Recipe(base, replace(FULL, **{group: "fresh"}), task)
+    return found
+
+
+# Stage one as the authors' code has it by default (Jiang et al. 2026, repository), but for the rate and the updates: it
+# trains at 5e-5 for up to a million of them.
+AUTHORS = Phase(
+    "dyck",
+    Stage(
+        steps=20_000,
+        batch=64,
+        lr=1e-3,
+        warmup=0,
+        schedule="constant",
+        weight_decay=0.01,
+        held_out=1_000,
+        evaluate_every=1_000,
+    ),
+    {"k": 16, "length": 128, "p": 0.5},
+    tied=True,
+    dropout=0.1,
+)
+
+
+def published_search() -> dict[str, Cell]:
+    """From which stage one on Dyck words does recall jump when every new row is the mean of the old ones? One change at
+    a time, and a third of the diagnostic's updates; from the first, other rows too, which say whether it taught anything.
+    """
+    task = stage_two("paper").at(steps=3_500, evaluate_every=250)
+    found = {}
+
+    def put(name: str, first: Phase | None, rules: Transfer | None = MEAN, carried: str | None = "mean rows") -> None:
+        factors = Factors("haystack", "random init" if first is None else "dyck", carried, swept=name)
+        found[name] = Cell(Recipe(first, rules, task), factors)
+
+    put("random init", None, None, None)
+    put("base", AUTHORS)
+    put("base / resampled rows", AUTHORS, FULL, "resampled rows")
+    put("base / fresh rows", AUTHORS, Transfer(), "fresh rows")
+    for steps in (2_000, 80_000):
+        put(f"{steps:,} updates", AUTHORS.at(steps=steps))
+    for lr in (3e-4, 3e-3):
+        put(f"lr {lr:g}", AUTHORS.at(lr=lr))
+    put("lr 5e-05, 200,000 updates", AUTHORS.at(lr=5e-5, steps=200_000, evaluate_every=5_000))
+    put("no dropout", replace(AUTHORS, dropout=0.0))
+    put("untied", replace(AUTHORS, tied=False))
+    for setting in ({"k": 8}, {"k": 64}, {"length": 64}):
+        (name, value), *_ = setting.items()
+        put(f"{name} {value}", replace(AUTHORS, settings={**AUTHORS.settings, **setting}))
+    put("curriculum", AUTHORS.at(curriculum=(8, 16, 32, 64)))
     return found
 
 

@@ -148,17 +148,26 @@ def initial_model(job: Job) -> Transformer:
     return model
 
 
+@torch.no_grad()
 def mastery(job: Job) -> list[dict]:
-    """Measurements of how well each replica's stage one was learnt, at step 0 of the stage two that starts from it."""
+    """Measurements of what stage one left to each replica, at step 0 of the stage two that starts from it.
+
+    How well it was learnt; and the root mean square of its embeddings' mean row, of the rows about that, and of its
+    positions.
+    """
     rows = []
     for recipe, places in job.by_recipe():
         if before := [each for place in places if (each := job.replicas[place].before)]:
-            made = recipe.stage_one.make()
+            made, left = recipe.stage_one.make(), trained(before, job.folder)
             held_out = Stream(made, recipe.stage_one.stage.held_out, [each.seed for each in before], "mastery")(0)
-            accuracy = evaluate(trained(before, job.folder), held_out, made)["accuracy"].tolist()
-            common = {"step": 0, "tokens": 0, "metric": "mastery"}
+            mean = left.embedding.mean(1, keepdim=True)
+            tables = {"mean row": mean, "rows": left.embedding - mean, "positions": left.position}
+            measured = {f"rms {name}": table.square().mean((1, 2)).sqrt() for name, table in tables.items()}
+            measured["mastery"] = evaluate(left, held_out, made)["accuracy"]
             rows += [
-                {"replica": place, "value": value, **common} for place, value in zip(places, accuracy, strict=True)
+                {"replica": place, "value": value, "step": 0, "tokens": 0, "metric": metric}
+                for metric, values in measured.items()
+                for place, value in zip(places, values.tolist(), strict=True)
             ]
     return rows
 
