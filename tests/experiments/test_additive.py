@@ -64,14 +64,14 @@ def test_every_corpus_has_the_same_cells_and_what_is_compared_is_alike(scale):
         for cell, recipe in found.items():
             if cell.startswith(f"{corpus} / ") and recipe.stage_one is not None:
                 base = found[f"{corpus} / random init"]
-                assert recipe.stage_two == base.stage_two and recipe.width == base.width, cell
+                assert recipe.stage_two == base.stage_two and recipe.body == base.body, cell
 
 
 def test_the_untuned_runs_differ_in_what_was_tuned_and_in_nothing_else():
     tuned, untuned = additive.FORMER.recipes("laptop"), additive.UNTUNED.recipes("laptop")
     assert untuned.keys() == tuned.keys()
     for cell in ("code / random init", "code / identity 1 % / mlp", "math / text 10 %"):
-        again = replace(untuned[cell], init=tuned[cell].init, stage_two=untuned[cell].stage_two.at(warmup=200))
+        again = replace(untuned[cell], body=tuned[cell].body, stage_two=untuned[cell].stage_two.at(warmup=200))
         assert again == tuned[cell] and untuned[cell].key != tuned[cell].key
 
 
@@ -132,4 +132,4 @@ def test_the_shares_of_the_text_end_their_schedules():
         assert stage.steps == round(share[cell] * whole)
         assert stage.lr_at(stage.steps - 1) < 1.05 * stage.floor * stage.lr
     small = chosen(substitutive.EXPERIMENT, "laptop", ["code / width 32 / random init / 100 %"]).recipes("laptop")
-    assert [recipe.width for recipe in small.values()] == [32]
+    assert [recipe.body.width for recipe in small.values()] == [32]

@@ -8,6 +8,7 @@ from structure_first.data.registry import DIAGNOSTICS, PROCEDURAL
 from structure_first.evidence.statistics import final
 from structure_first.evidence.store import Store
 from structure_first.experiments import haystack, skills
+from structure_first.model.transformer import Body
 from structure_first.runs.jobs import Job, trained
 
 RESULTS = Path(__file__).parents[2] / "book" / "results"
@@ -78,20 +79,17 @@ def test_the_tuned_grid_begins_where_the_diagnostics_do_best():
     )
     for cell, recipe in tuned.items():
         begun = plain[f"{cell.split(' / ')[0]} / tuned init"]
-        assert (recipe.init, recipe.init_embedding, recipe.stage_two.tied) == (
-            begun.init,
-            begun.init_embedding,
-            begun.stage_two.tied,
-        )
+        assert (recipe.body, recipe.stage_two.tied) == (begun.body, begun.stage_two.tied)
         assert recipe.stage_two.stage.lr == begun.stage_two.stage.lr
         if recipe.stage_one:
-            expected = (begun.init, begun.init_embedding) if cell in same else skills.FIRST
-            assert (recipe.alone.init, recipe.alone.init_embedding) == expected
+            assert recipe.alone.body == (begun.body if cell in same else skills.FIRST)
     firsts = {recipe.alone.key for cell, recipe in tuned.items() if recipe.stage_one and cell not in same}
     assert len(firsts) == len(skills.sources("laptop")) + 4, "the controlled ones shuffled, and random tokens"
     assert skills.TUNED.recipes("gpu") == {}, "its sizes were not tuned"
     large = skills.TUNING.recipes("gpu")["multiplication / weights 0.0442 / embeddings 0.02 / rate 0.001"]
-    assert (large.width, large.init, large.stage_two.make().settings) == (512, 512**-0.5, {"digits": 5}), "but can be"
+    assert (large.body.width, large.body.init, large.stage_two.make().settings) == (512, 512**-0.5, {"digits": 5}), (
+        "but can be"
+    )
 
 
 def test_a_trained_stage_one_of_every_source_is_stored():
@@ -119,5 +117,5 @@ def test_longer_training_spends_stage_ones_updates_on_the_diagnostic():
 
 def test_the_paper_multiplies_with_a_larger_model():
     large = skills.EXPERIMENT.recipes("paper")["multiplication / random init"]
-    assert (large.layers, large.heads, large.width, large.stage_two.stage.batch) == (4, 8, 512, 64)
+    assert (large.body, large.stage_two.stage.batch) == (Body(layers=4, heads=8, width=512), 64)
     assert large.stage_two.settings == {} and large.stage_two.make().settings == {"digits": 5}

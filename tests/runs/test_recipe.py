@@ -12,6 +12,7 @@ from structure_first.errors import UserError
 from structure_first.evidence.store import Store
 from structure_first.experiments.registry import EXPERIMENTS
 from structure_first.model.transfer import Transfer
+from structure_first.model.transformer import Body
 from structure_first.runs.migrate import migrate
 from structure_first.runs.planning import current
 from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe, brief, digest, plain
@@ -29,10 +30,10 @@ CHANGES = {
     "dropout": {"stage_one": replace(COPY, dropout=0.1)},
     "no stage one": {"stage_one": None, "transfer": None},
     "a transfer": {"transfer": Transfer(mlp="permute")},
-    "a size": {"width": 32},
-    "the weights": {"init": 0.1},
-    "the embeddings": {"init_embedding": 0.1},
-    "stage one's weights": {"init_stage_one": (0.1, 0.2)},
+    "a size": {"body": Body(width=32)},
+    "the weights": {"body": Body(init=0.1)},
+    "the embeddings": {"body": Body(init_embedding=0.1)},
+    "stage one's weights": {"body_stage_one": Body(init=0.1)},
     "the precision": {"precision": "bfloat16"},
 }
 
@@ -110,24 +111,24 @@ def test_a_stored_row_is_what_todays_cells_make(name):
 
 
 def test_factors_stand_in_columns():
-    cells = {"a": Cell(RECIPE, Factors("haystack", "identity", share=0.1)), "b": replace(RECIPE, width=32)}
+    cells = {"a": Cell(RECIPE, Factors("haystack", "identity", share=0.1)), "b": replace(RECIPE, body=Body(width=32))}
     experiment = Experiment("tiny", "", lambda scale: cells, {})
     factors = experiment.factors("smoke")
     assert factors.loc["a", ["task", "front", "share", "text"]].to_list() == ["haystack", "identity", 0.1, 1.0]
-    assert factors.loc["b", "front"] == "random init" and experiment.recipes("smoke")["b"].width == 32
+    assert factors.loc["b", "front"] == "random init" and experiment.recipes("smoke")["b"].body.width == 32
 
 
 def test_a_folder_of_the_first_format_is_migrated(tmp_path):
     """Its rows, renamed, are then today's: the weights are found, and what it lacks is all that is run."""
     recipe = replace(RECIPE, stage_two=replace(RECIPE.stage_two, source="code/bytes", settings={"context": 8}))
-    former = {"lr": "rate", "stage_one": "first", "stage_two": "second", "init_stage_one": "init_first"}
+    former = {"lr": "rate", "stage_one": "first", "stage_two": "second"}
 
     def told(value):
         if not isinstance(value, dict):
             return value
-        return {
-            former.get(name, name): told(each) for name, each in value.items() if name not in ("dropout", "precision")
-        }
+        value = value | (value.get("body") or {})
+        later = ("dropout", "precision", "body", "body_stage_one")
+        return {former.get(name, name): told(each) for name, each in value.items() if name not in later}
 
     runs = {
         "one": {"stage": 1, "recipe": told(plain(recipe.alone)), "configuration": "aaaa00000000"},

@@ -16,6 +16,7 @@ import torch
 from structure_first.errors import UserError
 from structure_first.evidence.store import Store
 from structure_first.model.transfer import Transfer
+from structure_first.model.transformer import Body
 from structure_first.runs import jobs, planning
 from structure_first.runs.jobs import Job
 from structure_first.runs.planning import chosen, plan
@@ -69,7 +70,7 @@ def test_wide_bodies_are_rounded_on_a_gpu_alone_and_the_manifest_says_so(tmp_pat
     rows = run(EXPERIMENT, "smoke", range(1), tmp_path, "cpu", workers=1, cells=["random init"])
     assert Store(tmp_path / "tiny").manifest()["runs"][rows["run"][0]]["precision"] == "float32"
     narrow = Job.of("", Recipe(None, None, SECOND), (0,), tmp_path)
-    wide = Job.of("", Recipe(None, None, SECOND, width=256), (0,), tmp_path)
+    wide = Job.of("", Recipe(None, None, SECOND, Body(width=256)), (0,), tmp_path)
     assert replace(wide, device="cpu").compute.precision == "float32"
     monkeypatch.setattr(jobs, "pick_device", lambda name: torch.device("cuda"))
     assert (narrow.compute.precision, wide.compute.precision) == ("float32", "bfloat16")
@@ -206,17 +207,17 @@ def test_a_killed_run_goes_on_and_repeats_no_finished_cell(tmp_path):
 
 
 def test_a_stage_one_begins_as_the_recipe_says(tmp_path):
-    recipe = replace(cells("smoke")["identity full"], init_stage_one=(0.1, 0.2))
+    recipe = replace(cells("smoke")["identity full"], body_stage_one=Body(init=0.1, init_embedding=0.2))
     job = Job.of("identity", recipe, (0,), tmp_path)
     before = Job((job.replicas[0].before,), tmp_path)
     assert (before.shape.init, before.shape.init_embedding) == (0.1, 0.2)
-    assert (job.shape.init, job.shape.init_embedding) == (recipe.init, recipe.init)
-    assert recipe.alone == replace(recipe, init=0.1, init_embedding=0.2, init_stage_one=None).alone, "it is shared"
+    assert (job.shape.init, job.shape.init_embedding) == (0.02, 0.02)
+    assert recipe.alone == replace(recipe, body=recipe.body_stage_one, body_stage_one=None).alone, "it is shared"
 
 
 def test_a_wider_init_is_wider(tmp_path):
     narrow = Job.of("narrow", Recipe(None, None, SECOND), (0,), tmp_path)
-    wide = Job.of("wide", Recipe(None, None, SECOND, init=0.2), (0,), tmp_path)
+    wide = Job.of("wide", Recipe(None, None, SECOND, Body(init=0.2)), (0,), tmp_path)
     a, b = (jobs.initial_model(job) for job in (narrow, wide))
     for name in ("embedding", "position", "unembedding", "blocks.0.mlp.up.weight"):
         torch.testing.assert_close(10 * a.get_parameter(name), b.get_parameter(name))

@@ -1,6 +1,7 @@
 """Chapters 05's and 06's figures and tables: what structure in front does to the loss on text."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -103,7 +104,7 @@ def tuned(rows: pd.DataFrame) -> go.Figure:
 def chosen(size: additive.Size) -> dict[str, float]:
     """What the runs have of all that was swept."""
     stage = size.stage_two
-    return {"rate": stage.lr, "weights": size.init, "warm-up": stage.warmup, "decay": stage.weight_decay}
+    return {"rate": stage.lr, "weights": size.body.init, "warm-up": stage.warmup, "decay": stage.weight_decay}
 
 
 def stepped(fig: go.Figure, amounts: pd.Series, title: str, **at: int) -> None:
@@ -411,7 +412,7 @@ def budgets(models: pd.DataFrame) -> go.Figure:
 def sizes(size: additive.Size, manifest: dict) -> pd.DataFrame:
     """What the stored runs trained on, a line a corpus: the model, the tokens that were packed, and those read."""
     packed = {run["source"]["name"].removeprefix("packed:"): run["source"] for run in manifest["runs"].values()}
-    body = "{layers} layers, {heads} heads, width {width}".format(**size.body)
+    body = "{layers} layers, {heads} heads, width {width}".format(**asdict(size.body))
     lines = {
         corpus: {
             "text": text.corpus,

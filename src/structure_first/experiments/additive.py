@@ -5,14 +5,14 @@ sizes are those of Jiang et al. 2026 (semantic stage); at `laptop` a model takes
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
 from structure_first.cost import flops
 from structure_first.data.registry import defaults
 from structure_first.model.transfer import Transfer
-from structure_first.model.transformer import Shape
+from structure_first.model.transformer import Body, Shape
 from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe
 from structure_first.training.stage import Stage
 
@@ -48,7 +48,7 @@ class Size:
     """How large everything is at a scale."""
 
     corpora: Mapping[str, Text]  # by the names that the cells have for them at every scale
-    body: Mapping[str, int | float]
+    body: Body
     context: int
     pool: int  # tokens of each corpus that are packed
     stage_two: Stage
@@ -92,20 +92,15 @@ class Size:
 
     def flops(self, corpus: str) -> int:
         """FLOPs of an update on the text."""
-        shape = Shape(self.corpora[corpus].vocab, self.context, **self.body)
+        shape = Shape(self.corpora[corpus].vocab, self.context, **asdict(self.body))
         return self.stage_two.batch * 3 * sum(flops.forward_parts(shape, self.context).values())
-
-    @property
-    def init(self) -> float:
-        """The deviation of fresh weights."""
-        return self.body.get("init", Recipe.init)
 
     def drawn(self, factor: float, text: Phase) -> Recipe:
         """The text alone, from weights drawn so many times as wide."""
-        return Recipe(None, None, text, **self.body | {"init": factor * self.init})
+        return Recipe(None, None, text, replace(self.body, init=factor * self.body.init))
 
     def recipe(self, first: Phase | None, rules: Transfer | None, second: Phase) -> Recipe:
-        return Recipe(first, rules, second, **self.body)
+        return Recipe(first, rules, second, self.body)
 
 
 LAPTOP = Size(
@@ -114,7 +109,7 @@ LAPTOP = Size(
         "code": Text("code", "bytes", 256),
         "math": Text("math", "characters", 99),
     },
-    body={"layers": 2, "heads": 4, "width": 64, "init": 0.08, "init_embedding": 0.1},
+    body=Body(layers=2, heads=4, width=64, init=0.08, init_embedding=0.1),
     context=128,
     pool=4_200_000,
     stage_two=Stage(steps=1_000, batch=32, lr=1.2e-2, warmup=200, floor=0.1, weight_decay=0.1, held_out=400),
@@ -123,7 +118,7 @@ LAPTOP = Size(
 )
 SMOKE = replace(
     LAPTOP,
-    body={**LAPTOP.body, "width": 16},
+    body=replace(LAPTOP.body, width=16),
     context=32,
     pool=30_000,
     stage_two=replace(LAPTOP.stage_two, steps=30, batch=8, warmup=6, held_out=20),
@@ -134,7 +129,7 @@ GPU = Size(
         "code": Text("codeparrot", "bpe:8192", 8192),
         "math": Text("math", "characters", 99),
     },
-    body={"layers": 8, "heads": 8, "width": 512},
+    body=Body(layers=8, heads=8, width=512),
     context=512,
     pool=34_000_000,
     stage_two=Stage(steps=2_000, batch=32, lr=1e-3, warmup=200, floor=0.1, weight_decay=0.1, held_out=400),
@@ -148,7 +143,7 @@ PAPER = replace(
         "language": Text("c4", "gpt2", 50_257),
         "code": Text("codeparrot", "codeparrot/codeparrot", 32_768),
     },
-    body={"layers": 12, "heads": 12, "width": 768},
+    body=Body(layers=12, heads=12, width=768),
     context=2_048,
     pool=700_000_000,
     stage_two=replace(GPU.stage_two, steps=10_000, lr=5e-4, warmup=1_000),
@@ -178,7 +173,7 @@ def cells(scale: str, sizes: Mapping[str, Size] = SIZES, warmup: float = 1.0, **
         return {}
     size, found = sizes[scale], {}
     second = replace(size.stage_two, warmup=round(warmup * size.stage_two.warmup))
-    size = replace(size, body={**size.body, **body}, stage_two=second)
+    size = replace(size, body=replace(size.body, **body), stage_two=second)
     for corpus in size.corpora:
         text = size.phase(corpus)
 
@@ -245,11 +240,11 @@ def tuning(scale: str, sizes: Mapping[str, Size] = SIZES) -> dict[str, Cell]:
             for end, carried in {"": "full", " / mlp": "mlp"}.items():
                 what |= {"front": MAIN, "carried": carried, "share": share}
                 put(f"{MAIN} {percent(share)}{end} / ", size.recipe(pinch, CARRIED[carried], other), **what)
-        narrow = size.body | {"init_embedding": Recipe.init}
-        put("", Recipe(None, None, text, **narrow), swept="embeddings", amount=Recipe.init)
+        narrow = replace(size.body, init_embedding=Body.init)
+        put("", Recipe(None, None, text, narrow), swept="embeddings", amount=Body.init)
         for factor in (0.25, 0.5, 2.0):
             recipe = size.drawn(factor, text)
-            put("", recipe, swept="weights", amount=recipe.init)
+            put("", recipe, swept="weights", amount=recipe.body.init)
     return found
 
 
@@ -273,7 +268,7 @@ UNTUNED = replace(
     name="additive_2x64_untuned",
     asks="What does a pinch seem to be worth to a baseline of which the rate alone was tuned?",
     # a much wider model's weights, and a fast start
-    cells=partial(cells, sizes=FORMER_SIZES, warmup=0.25, init=Recipe.init),
+    cells=partial(cells, sizes=FORMER_SIZES, warmup=0.25, init=Body.init),
     first_seed=503,
 )
 TUNING = Experiment(

@@ -10,6 +10,7 @@ from itertools import product
 from typing import NamedTuple
 
 from structure_first.model.transfer import Transfer
+from structure_first.model.transformer import Body
 from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe
 from structure_first.training.stage import Stage
 
@@ -18,7 +19,7 @@ FULL = Transfer(embeddings="resample")
 MEAN = Transfer(embeddings="mean")  # the paper's rule for the diagnostics
 PERMUTED = Transfer(attention="permute", mlp="permute", norms="permute", positions="permute", embeddings="resample")
 # GPT-2's 0.02 is for a width of 768 and more; at width 16 it is a twelfth of this, near which stage ones end.
-WIDE = Recipe.width**-0.5
+WIDE = Body.width**-0.5
 GROUPS = ("attention", "mlp", "norms", "positions")
 
 DYCK = {"k": 64, "length": 32}
@@ -33,15 +34,14 @@ class Beginning(NamedTuple):
     tied: bool
     faster: float = 1
 
-    def of(self, task: Phase) -> tuple[Phase, dict[str, float]]:
-        """The diagnostic as it is trained from here, and the settings of its recipe's weights."""
+    def of(self, task: Phase, body: Body = Body()) -> tuple[Phase, Body]:
+        """The diagnostic as it is trained from here, and a body as it is drawn."""
         begun = replace(task.at(lr=self.faster * task.stage.lr), tied=self.tied)
-        return begun, {"init": self.init, "init_embedding": self.init_embedding}
+        return begun, replace(body, init=self.init, init_embedding=self.init_embedding)
 
-    def recipe(self, task: Phase, **body: float) -> Recipe:
+    def recipe(self, task: Phase, body: Body = Body()) -> Recipe:
         """The diagnostic alone."""
-        begun, beginning = self.of(task)
-        return Recipe(None, None, begun, **body | beginning)
+        return Recipe(None, None, *self.of(task, body))
 
 
 TUNED = Beginning(WIDE, 4 * WIDE, tied=True, faster=4)  # the best of `tuning`
@@ -97,9 +97,9 @@ def cells(scale: str) -> dict[str, Recipe]:
         "random tokens": stage_one("random", {"length": fits, "vocab": 2 * DYCK["k"]}, learnt, mastery=None),
     }
     found = {"random init": Recipe(None, None, task), "longer training": Recipe(None, None, stage_two(scale, learnt))}
-    found["wide init"] = Recipe(None, None, task, init=WIDE)
+    found["wide init"] = Recipe(None, None, task, Body(init=WIDE))
     found["tied init"] = Recipe(None, None, replace(task, tied=True))
-    found["wide tied init"] = Recipe(None, None, replace(task, tied=True), init=WIDE)
+    found["wide tied init"] = Recipe(None, None, replace(task, tied=True), Body(init=WIDE))
     found["tuned init"] = TUNED._replace(faster=1).recipe(task)
     found["dyck"] = Recipe(warm["dyck"], FULL, task)
     faster = task.at(lr=TUNED.faster * task.stage.lr)
@@ -171,8 +171,9 @@ AUTHORS = Phase(
 
 
 def published_search() -> dict[str, Cell]:
-    """From which stage one on Dyck words does recall jump when every new row is the mean of the old ones? One change at
-    a time, and a third of the diagnostic's updates; from the first, other rows too, which say whether it taught anything.
+    """From which stage one on Dyck words does recall jump when every new row is the mean of the old ones?
+
+    One change at a time, and a third of the diagnostic's updates. From the first, other rows too: does it tell?
     """
     task = stage_two("paper").at(steps=3_500, evaluate_every=250)
     found = {}
@@ -199,12 +200,14 @@ def published_search() -> dict[str, Cell]:
     return found
 
 
-def beginnings(task: Phase, widths: Iterable[float], embeddings: Iterable[float], **body: int) -> dict[str, Recipe]:
+def beginnings(
+    task: Phase, widths: Iterable[float], embeddings: Iterable[float], body: Body = Body()
+) -> dict[str, Recipe]:
     """A diagnostic alone, from fresh weights and embeddings of several widths, the head tied or not."""
     return {
         f"weights {weights:.3g} / embeddings {embedding:.3g}{' / tied' * tied}": Beginning(
             weights, embedding, tied
-        ).recipe(task, **body)
+        ).recipe(task, body)
         for tied, weights, embedding in product((False, True), widths, embeddings)
     }
 
@@ -212,7 +215,7 @@ def beginnings(task: Phase, widths: Iterable[float], embeddings: Iterable[float]
 def tuning(scale: str) -> dict[str, Recipe]:
     """The best beginning without a stage one: the widths first, then the rate."""
     task = stage_two(scale)
-    found = beginnings(task, (Recipe.init, WIDE, 2 * WIDE), (Recipe.init, WIDE, 4 * WIDE, 8 * WIDE))
+    found = beginnings(task, (Body.init, WIDE, 2 * WIDE), (Body.init, WIDE, 4 * WIDE, 8 * WIDE))
     for rate in (5e-4, 2e-3, 4e-3, 8e-3):
         best = TUNED._replace(faster=rate / task.stage.lr)
         found[f"the best of these / rate {rate:g}"] = best.recipe(task)

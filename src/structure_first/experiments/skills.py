@@ -11,6 +11,7 @@ from functools import partial
 
 from structure_first.experiments.haystack import FULL, MEAN, PERMUTED, WIDE, Beginning, beginnings
 from structure_first.model.transfer import Transfer
+from structure_first.model.transformer import Body
 from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe
 from structure_first.training.stage import Stage
 
@@ -22,7 +23,7 @@ TRANSFERS = {
 }
 BRACKETS = (8, 16, 64)  # types, of each language
 # Of the beginnings in `LAPTOP.tuned`, the one from which set, stack and dyck 64 were learnt best (seeds 390 and 391).
-FIRST = (WIDE, Recipe.init)
+FIRST = Body(init=WIDE, init_embedding=Body.init)
 SAME = "same start"  # how cells end in which all goes across from a stage one that began as its diagnostic does
 
 
@@ -58,10 +59,10 @@ LAPTOP = Size(
     controlled=("dyck 64", "dyck_shuffle 64", "set"),
     tuned={
         "haystack": Beginning(WIDE, 4 * WIDE, tied=True, faster=4),
-        "addition": Beginning(WIDE, Recipe.init, tied=False, faster=4),
-        "reversed_addition": Beginning(WIDE, Recipe.init, tied=False, faster=4),
+        "addition": Beginning(WIDE, Body.init, tied=False, faster=4),
+        "reversed_addition": Beginning(WIDE, Body.init, tied=False, faster=4),
         "multiplication": Beginning(WIDE, WIDE, tied=True, faster=4),
-        "sorting": Beginning(Recipe.init, WIDE, tied=True, faster=4),
+        "sorting": Beginning(Body.init, WIDE, tied=True, faster=4),
     },
 )
 SMOKE = replace(
@@ -113,9 +114,10 @@ def diagnostics(scale: str) -> dict[str, Phase]:
     return found
 
 
-def body(scale: str, task: str) -> dict[str, int]:
-    """The size of a diagnostic's model where it is not the smallest: the paper multiplies with a larger one."""
-    return dict(layers=4, heads=8, width=512) if scale in ("gpu", "paper") and task == "multiplication" else {}
+def body(scale: str, task: str) -> Body:
+    """A diagnostic's model: the smallest, but that the paper multiplies with a larger one."""
+    large = scale in ("gpu", "paper") and task == "multiplication"
+    return Body(layers=4, heads=8, width=512) if large else Body()
 
 
 def cells(scale: str, tuned: bool = False) -> dict[str, Cell]:
@@ -130,30 +132,29 @@ def cells(scale: str, tuned: bool = False) -> dict[str, Cell]:
         for name in size.controlled
     }
     for task, second in diagnostics(scale).items():
-        sized = body(scale, task)
+        sized, begun = body(scale, task), None
         if tuned:
             if task not in size.tuned:
                 continue
-            second, beginning = size.tuned[task].of(second)
-            sized |= beginning | {"init_stage_one": FIRST}
+            (second, sized), begun = size.tuned[task].of(second, sized), FIRST
             second = second.at(evaluate_every=second.stage.evaluate_every // 4)
 
         def put(front: str, first: Phase | None, rules: Transfer | None, carried: str | None) -> None:
             named = " / ".join(filter(None, (task, front, carried)))  # noqa: B023
-            recipe = Recipe(first, rules, second, **sized)  # noqa: B023
+            recipe = Recipe(first, rules, second, sized, begun)  # noqa: B023
             found[named] = Cell(recipe, Factors(task, front, carried))  # noqa: B023
 
         def start(front: str, recipe: Recipe) -> None:
             found[f"{task} / {front}"] = Cell(recipe, Factors(task, front))  # noqa: B023
 
-        start("random init", Recipe(None, None, second, **sized))
+        start("random init", Recipe(None, None, second, sized, begun))
         if not tuned:
-            wide = sized.get("width", Recipe.width) ** -0.5
-            start("wide init", Recipe(None, None, second, **sized | {"init": wide}))
+            wide = sized.width**-0.5
+            start("wide init", Recipe(None, None, second, replace(sized, init=wide)))
             if task in size.tuned:
-                start("tuned init", size.tuned[task].recipe(second, **sized))
+                start("tuned init", size.tuned[task].recipe(second, sized))
         longer = second.at(steps=second.stage.steps + size.stage_one.steps)
-        start("longer training", Recipe(None, None, longer, **sized))
+        start("longer training", Recipe(None, None, longer, sized, begun))
         put("random tokens", noise, FULL, "full")
         for name, first in firsts.items():
             for carried, rules in TRANSFERS.items():
@@ -162,8 +163,8 @@ def cells(scale: str, tuned: bool = False) -> dict[str, Cell]:
             put(name, first, FULL, "full")
         for name in size.controlled:
             put(name, firsts[name], PERMUTED, "permuted")
-        if tuned and (sized["init"], sized["init_embedding"]) != FIRST:
-            sized |= {"init_stage_one": None}
+        if tuned and sized != FIRST:
+            begun = None
             for name, first in {**firsts, **shuffled, "random tokens": noise}.items():
                 put(name, first, FULL, SAME)
             for name in size.controlled:
@@ -176,9 +177,9 @@ def tuning(scale: str) -> dict[str, Cell]:
     found = {}
     for task, second in diagnostics(scale).items():
         sized = body(scale, task)
-        wide = sized.get("width", Recipe.width) ** -0.5
+        wide = sized.width**-0.5
         for lr in (second.stage.lr, 4 * second.stage.lr):
-            each = beginnings(second.at(lr=lr), (Recipe.init, wide), (Recipe.init, wide, 4 * wide), **sized)
+            each = beginnings(second.at(lr=lr), (Body.init, wide), (Body.init, wide, 4 * wide), sized)
             found |= {
                 f"{task} / {name} / rate {lr:g}": Cell(recipe, Factors(task, name, swept="lr", amount=lr))
                 for name, recipe in each.items()

@@ -21,10 +21,10 @@ def cells(scale: str, sizes: Mapping[str, Size] = SIZES) -> dict[str, Cell]:
     if scale not in sizes:
         return {}
     size, found = sizes[scale], {}
-    half = {**size.body, "width": int(size.body["width"] * SMALLER)}
+    half = replace(size.body, width=int(size.body.width * SMALLER))
     for corpus in size.corpora:
         for sized in (size, replace(size, body=half)):
-            width = sized.body["width"]
+            width = sized.body.width
             named = corpus if sized is size else f"{corpus} / width {width}"
             for share in SHARES:
                 text, end = sized.phase(corpus, share), percent(share)

@@ -37,21 +37,31 @@ def taken(x: Float[Tensor, "replica batch time width"], at: At) -> Float[Tensor,
     return x.gather(2, at.unsqueeze(-1).expand(-1, -1, -1, x.shape[-1]))
 
 
-@dataclass(frozen=True)
-class Shape:
-    """The size of a transformer; the defaults are the diagnostics' (Jiang et al. 2026, algorithmic tasks)."""
+@dataclass(frozen=True, kw_only=True)
+class Body:
+    """The size of a transformer, whatever it reads, and how wide its fresh weights are drawn; the defaults are the
+    diagnostics' (Jiang et al. 2026, algorithmic tasks).
+    """
 
-    vocab: int
-    context: int
     layers: int = 2
     heads: int = 4
     width: int = 16
+    init: float = 0.02  # standard deviation of fresh weights
+    init_embedding: float | None = None  # and of fresh embeddings and positions; None: the same
+
+
+@dataclass(frozen=True)
+class Shape(Body):
+    """A transformer's body, and what it reads."""
+
+    vocab: int
+    context: int
     tied: bool = False
     dropout: float = 0.0
-    init: float = 0.02  # standard deviation of fresh weights
-    init_embedding: float = 0.02  # and of fresh embeddings and positions
 
     def __post_init__(self):
+        if self.init_embedding is None:
+            object.__setattr__(self, "init_embedding", self.init)
         for name in ("vocab", "context", "layers", "heads", "width"):
             if getattr(self, name) < 1:
                 raise UserError(f"a transformer's {name} must be 1 or more, not {getattr(self, name)}")

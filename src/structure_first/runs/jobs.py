@@ -58,7 +58,7 @@ class Replica:
     @cached_property
     def program(self) -> str:
         """Replicas of the same program can train together."""
-        body = replace(self.recipe, stage_one=None, transfer=None, init_stage_one=None, stage_two=self.phase)
+        body = replace(self.recipe, stage_one=None, transfer=None, body_stage_one=None, stage_two=self.phase)
         return digest([brief(body), self.recipe.stage_two is None])
 
 
@@ -109,7 +109,7 @@ class Job:
     def compute(self) -> Compute:
         """In bfloat16 where that pays, unless the recipe says: wide bodies on a GPU. The diagnostics' are narrow."""
         recipe = self.replicas[0].recipe
-        pays = recipe.width >= ROUNDED and pick_device(self.device).type == "cuda"
+        pays = recipe.body.width >= ROUNDED and pick_device(self.device).type == "cuda"
         return Compute(precision=recipe.precision or ("bfloat16" if pays else "float32"))
 
     def by_recipe(self) -> list[tuple[Recipe, list[int]]]:

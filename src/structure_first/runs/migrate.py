@@ -17,7 +17,8 @@ from structure_first.evidence.store import FORMAT, Store
 from structure_first.files import replacing
 from structure_first.runs.recipe import Recipe, plain
 
-NAMES = {"first": "stage_one", "second": "stage_two", "init_first": "init_stage_one", "rate": "lr"}
+NAMES = {"first": "stage_one", "second": "stage_two", "rate": "lr"}
+BODY = ("layers", "heads", "width", "init", "init_embedding")
 
 
 def renamed(told: Any) -> Any:
@@ -25,6 +26,10 @@ def renamed(told: Any) -> Any:
     if not isinstance(told, Mapping):
         return told
     found = {NAMES.get(name, name): renamed(value) for name, value in told.items()}
+    if "stage_two" in found:  # a recipe
+        found["body"] = {name: found.pop(name) for name in BODY if name in found}
+        if begun := found.pop("init_first", None):
+            found["body_stage_one"] = found["body"] | dict(zip(("init", "init_embedding"), begun, strict=True))
     if isinstance(found.get("source"), str):
         found["source"] = re.sub(r"^(code|language)/", r"\1@1/", found["source"])
     return found

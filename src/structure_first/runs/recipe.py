@@ -13,7 +13,7 @@ import pandas as pd
 from structure_first.data.batch import Source
 from structure_first.data.registry import source
 from structure_first.model.transfer import Transfer
-from structure_first.model.transformer import Shape
+from structure_first.model.transformer import Body, Shape
 from structure_first.training.stage import Stage
 from structure_first.versions import versions
 
@@ -48,32 +48,24 @@ class Phase:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Stage one (or none), what of it is carried over, stage two (or none); the body's size is the same in both."""
+    """Stage one (or none), what of it is carried over, stage two (or none); the body is as large in both."""
 
     stage_one: Phase | None
     transfer: Transfer | None
     stage_two: Phase | None
-    layers: int = 2
-    heads: int = 4
-    width: int = 16
-    init: float = 0.02  # standard deviation of fresh weights
-    init_embedding: float | None = None  # and of fresh embeddings and positions; None: the same
-    init_stage_one: tuple[float, float] | None = None  # both of them in stage one, where they are others there
+    body: Body = Body()
+    body_stage_one: Body | None = None  # the same size, drawn otherwise in stage one
     precision: str | None = None  # None: float32, but for wide bodies on a GPU; the manifest of a run says which
 
     def shape(self, phase: Phase, made: Source) -> Shape:
         """The transformer that a stage trains on what it made."""
-        init_embedding = self.init if self.init_embedding is None else self.init_embedding
-        body = dict(layers=self.layers, heads=self.heads, width=self.width, init=self.init)
-        own = dict(tied=phase.tied, dropout=phase.dropout)
-        return Shape(made.vocab, made.length - 1, init_embedding=init_embedding, **body, **own)
+        return Shape(made.vocab, made.length - 1, phase.tied, phase.dropout, **asdict(self.body))
 
     @property
     def alone(self) -> "Recipe":
         """Its stage one alone; recipes share one that they have in common."""
-        init, init_embedding = self.init_stage_one or (self.init, self.init_embedding)
-        begun = {"init": init, "init_embedding": init_embedding, "init_stage_one": None}
-        return replace(self, transfer=None, stage_two=None, **begun)
+        begun = self.body_stage_one or self.body
+        return replace(self, transfer=None, stage_two=None, body=begun, body_stage_one=None)
 
     @property
     def title(self) -> str:
@@ -97,16 +89,12 @@ class Recipe:
     @classmethod
     def read(cls, told: Mapping[str, Any]) -> Self:
         """The recipe that a manifest tells of, as `plain` wrote it."""
-        phases = {stage: told[stage] and _phase(told[stage]) for stage in ("stage_one", "stage_two")}
-        rest = {"transfer": told["transfer"] and Transfer(**told["transfer"])}
-        if told.get("init_stage_one"):
-            rest["init_stage_one"] = tuple(told["init_stage_one"])
-        return cls(**told | phases | rest)
+        kinds = {"transfer": Transfer, "body": Body, "body_stage_one": Body, "stage_one": _phase, "stage_two": _phase}
+        return cls(**{name: kinds[name](**value) if name in kinds and value else value for name, value in told.items()})
 
 
-def _phase(told: Mapping[str, Any]) -> Phase:
-    stage = Stage(**told["stage"] | {"curriculum": tuple(told["stage"].get("curriculum", ()))})
-    return Phase(**told | {"stage": stage})
+def _phase(stage: Mapping[str, Any], **rest: Any) -> Phase:
+    return Phase(stage=Stage(**{**stage, "curriculum": tuple(stage.get("curriculum", ()))}), **rest)
 
 
 @dataclass(frozen=True)
