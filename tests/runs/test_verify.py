@@ -1,0 +1,58 @@
+"""Rows that are made again are the stored ones, and others are found out."""
+
+from dataclasses import replace
+
+import pytest
+
+from structure_first.errors import UserError
+from structure_first.evidence.store import Store
+from structure_first.runs.recipe import Experiment, Phase, Recipe
+from structure_first.runs.runner import run
+from structure_first.runs.verify import compared, verify
+from structure_first.training.stage import Stage
+
+TASK = Phase("haystack", Stage(steps=12, batch=8, warmup=2, held_out=16, evaluate_every=4), {"pairs": 2})
+CELLS = {"slow": Recipe(None, None, TASK), "fast": Recipe(None, None, TASK.at(lr=0.1))}
+EXPERIMENT = Experiment("tiny", "Is it the same?", lambda scale: CELLS, {"smoke": 2})
+
+
+@pytest.fixture
+def results(tmp_path):
+    for seed in range(2):  # a model a program, as `verify` makes them
+        run(EXPERIMENT, "smoke", [seed], tmp_path, "cpu", workers=1, cells=["slow"])
+        run(EXPERIMENT, "smoke", [seed], tmp_path, "cpu", workers=1, cells=["fast"])
+    return tmp_path
+
+
+def test_what_is_made_again_on_the_same_machine_has_the_same_bits(results):
+    found = verify(EXPERIMENT, "smoke", results, workers=1)
+    assert len(found) == 4 and found["bits"].all() and found["holds"].all() and found["same machine"].all()
+    assert found["last"].eq(0).all() and (found["spread"] > 0).all()
+    assert set(verify(EXPERIMENT, "smoke", results, ["slow"], workers=1)["cell"]) == {"slow"}
+    assert len(verify(EXPERIMENT, "smoke", results, sample=1, workers=1)) == 1
+
+
+def test_rows_that_other_code_made_do_not_hold(results):
+    store = Store(results / "tiny")
+    rows, runs = store.rows(), store.manifest()["runs"]
+    rows.loc[rows["cell"] == "slow", "value"] *= 1.05
+    store.append(rows, runs)
+    found = verify(EXPERIMENT, "smoke", results, workers=1).set_index("cell")
+    assert not found.loc["slow", "holds"].any() and found.loc["fast", "holds"].all()
+
+
+def test_rounding_that_grows_holds_within_the_spread_and_no_further(results):
+    rows = Store(results / "tiny").rows().query("cell == 'slow'")
+    stored = rows[rows["seed"] == 0]
+    spread = compared(stored, stored, rows)["spread"]
+    last = stored["step"] == stored["step"].max()
+    for part, holds in ((0.9, True), (1.1, False)):
+        again = stored.assign(value=stored["value"].where(~last, stored["value"] + part * spread))
+        assert compared(stored, again, rows)["holds"] is holds
+    assert not compared(stored, stored[stored["step"] < 12], rows)["holds"], "a measurement is missing"
+
+
+def test_rows_of_other_settings_are_not_there_to_be_verified(results):
+    changed = replace(EXPERIMENT, cells=lambda scale: {"slow": Recipe(None, None, TASK.at(lr=0.5))})
+    with pytest.raises(UserError, match=r"no rows of tiny at scale smoke are stored in .*; run it first"):
+        verify(changed, "smoke", results)
