@@ -5,12 +5,13 @@ CHAPTER ?=
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help book test bench clean
+.PHONY: help book test check bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make book [SCALE=smoke|laptop|gpu|paper] [CHAPTER=NN]  run the chapters and build book/_build/html/index.html"
 	@echo "make test                                              run the whole test suite"
+	@echo "make check                                             read the code: format, lint, types"
 	@echo "make bench                                             print how fast this machine is, as ratios"
 	@echo "make clean                                             remove all that make made: .venv, book/_build, caches"
 	@echo "PYTHON=python3.12 names another Python to make .venv with; SCALE is laptop unless said."
@@ -20,6 +21,11 @@ book: $(READY)
 
 test: $(READY)
 	@$(BIN)/python -m pytest
+
+check: $(READY)
+	@$(BIN)/ruff format --check -q src tests
+	@$(BIN)/ruff check -q src tests
+	@$(BIN)/mypy
 
 bench: $(READY)
 	@$(BIN)/python -m structure_first.bench
@@ -35,6 +41,6 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf .venv book/_build .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv book/_build .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -rf src/*.egg-info

@@ -165,15 +165,18 @@ def spent(recipe: Recipe) -> tuple[int, int]:
     return sequences * made.length, sequences * flops.training(shape, made)
 
 
-def cells(scale: str, sizes: Mapping[str, Size] = SIZES, warmup: float = 1.0, **body: float) -> dict[str, Cell]:
-    """What goes in front of each corpus, and how much of it is carried over; `body` is what the models' have else, and
-    `warmup` how many times as long the rate of stage two rises.
+def cells(
+    scale: str, sizes: Mapping[str, Size] = SIZES, warmup: float = 1.0, init: float | None = None
+) -> dict[str, Cell]:
+    """What goes in front of each corpus, and how much of it is carried over.
+
+    `init` is the deviation of fresh weights, if not the size's own; `warmup` is how many times as long the rate rises.
     """
     if scale not in sizes:
         return {}
     size, found = sizes[scale], {}
     second = replace(size.stage_two, warmup=round(warmup * size.stage_two.warmup))
-    size = replace(size, body=replace(size.body, **body), stage_two=second)
+    size = replace(size, body=replace(size.body, init=init or size.body.init), stage_two=second)
     for corpus in size.corpora:
         text = size.phase(corpus)
 
@@ -210,7 +213,7 @@ def cells(scale: str, sizes: Mapping[str, Size] = SIZES, warmup: float = 1.0, **
                     put(SOURCES[name], share, carried, name)
             steps = text.stage.steps + round(spent(main)[1] / size.flops(corpus))
             start("as many FLOPs", size.recipe(None, None, text.at(steps=steps)), share)
-            warmup = min(text.stage.steps, text.stage.warmup + main.stage_one.stage.steps)
+            warmup = min(text.stage.steps, text.stage.warmup + main.alone.last.stage.steps)
             start("longer warm-up", size.recipe(None, None, text.at(warmup=warmup)), share)
     return found
 
@@ -227,24 +230,23 @@ def tuning(scale: str, sizes: Mapping[str, Size] = SIZES) -> dict[str, Cell]:
         text = size.phase(corpus)
         stage = text.stage
 
-        def put(named: str, recipe: Recipe, **factors: str | float) -> None:
-            swept = f"{factors['swept']} {factors['amount']:g}"
-            found[f"{corpus} / {named}{swept}"] = Cell(recipe, Factors(corpus, **factors))  # noqa: B023
+        def put(named: str, recipe: Recipe, factors: Factors) -> None:
+            found[f"{factors.task} / {named}{factors.swept} {factors.amount:g}"] = Cell(recipe, factors)
 
         swept = [("rate", "lr", factor * stage.lr) for factor in (0.25, 0.5, 1, 2)]
         swept += [("warm-up", "warmup", round(factor * stage.warmup)) for factor in (0.25, 0.5, 2)]
         swept += [("decay", "weight_decay", factor * stage.weight_decay) for factor in (0, 0.1, 0.3, 3)]
         for name, setting, amount in swept:
-            other, what = text.at(**{setting: amount}), {"swept": name, "amount": amount}
-            put("", size.recipe(None, None, other), **what)
+            other, alone = text.at(**{setting: amount}), Factors(corpus, swept=name, amount=amount)
+            put("", size.recipe(None, None, other), alone)
             for end, carried in {"": "full", " / mlp": "mlp"}.items():
-                what |= {"front": MAIN, "carried": carried, "share": share}
-                put(f"{MAIN} {percent(share)}{end} / ", size.recipe(pinch, CARRIED[carried], other), **what)
+                fronted = replace(alone, front=MAIN, carried=carried, share=share)
+                put(f"{MAIN} {percent(share)}{end} / ", size.recipe(pinch, CARRIED[carried], other), fronted)
         narrow = replace(size.body, init_embedding=Body.init)
-        put("", Recipe(None, None, text, narrow), swept="embeddings", amount=Body.init)
+        put("", Recipe(None, None, text, narrow), Factors(corpus, swept="embeddings", amount=Body.init))
         for factor in (0.25, 0.5, 2.0):
             recipe = size.drawn(factor, text)
-            put("", recipe, swept="weights", amount=recipe.body.init)
+            put("", recipe, Factors(corpus, swept="weights", amount=recipe.body.init))
     return found
 
 

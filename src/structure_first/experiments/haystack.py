@@ -4,7 +4,7 @@ At scales `gpu` and `paper` stage two is the paper's (Jiang et al. 2026, algorit
 cores carry, and stage one what the search in this file found to work.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import product
 from typing import NamedTuple
@@ -120,7 +120,7 @@ def cells(scale: str) -> dict[str, Recipe]:
     return found
 
 
-def search(scale: str) -> dict[str, Recipe]:
+def search(scale: str) -> Mapping[str, Cell | Recipe]:
     """When does Dyck transfer? One change at a time from a base setting, and its groups alone and left out.
 
     Random init at the other rate and batch tells whether these help Dyck or any model.
@@ -140,8 +140,7 @@ def search(scale: str) -> dict[str, Recipe]:
     for rule in ("mean", "fresh"):
         found[f"embeddings {rule}"] = Recipe(base, Transfer(embeddings=rule), task)
     found["less mastery"] = Recipe(stage_one("dyck", DYCK, 1_500), FULL, task)
-    for name, change in {"rate 3e-3": {"lr": 3e-3}, "batch 64": {"batch": 64}}.items():
-        settings = task.at(**change)
+    for name, settings in {"rate 3e-3": task.at(lr=3e-3), "batch 64": task.at(batch=64)}.items():
         found[f"stage two: {name}"] = Recipe(base, FULL, settings)
         found[f"random init: {name}"] = Recipe(None, None, settings)
     for group in GROUPS:

@@ -174,7 +174,7 @@ def cells(scale: str, tuned: bool = False) -> dict[str, Cell]:
 
 def tuning(scale: str) -> dict[str, Cell]:
     """The diagnostics alone, from several beginnings and at two rates: the best is a control of the grid."""
-    found = {}
+    found: dict[str, Cell] = {}
     for task, second in diagnostics(scale).items():
         sized = body(scale, task)
         wide = sized.width**-0.5

@@ -14,7 +14,7 @@ from structure_first.cost import flops
 from structure_first.errors import UserError
 from structure_first.evidence.store import environment
 from structure_first.model import weights
-from structure_first.model.transfer import transfer
+from structure_first.model.transfer import Transfer, transfer
 from structure_first.model.transformer import Shape, Transformer
 from structure_first.runs.recipe import Phase, Recipe, brief, digest, plain
 from structure_first.training.compute import Compute
@@ -36,7 +36,7 @@ class Replica:
 
     @property
     def phase(self) -> Phase:
-        return self.recipe.stage_two or self.recipe.stage_one
+        return self.recipe.last
 
     @cached_property
     def configuration(self) -> str:
@@ -142,7 +142,7 @@ def initial_model(job: Job) -> Transformer:
         found = [job.replicas[place] for place in places]
         if before := [replica.before for replica in found if replica.before]:
             seeds = [replica.seed for replica in found]
-            part = transfer(trained(before, job.folder), model.shape, recipe.transfer, seeds)
+            part = transfer(trained(before, job.folder), model.shape, recipe.transfer or Transfer(), seeds)
             for whole, new in zip(model.parameters(), part.parameters(), strict=True):
                 whole[places] = new
     return model
@@ -156,10 +156,11 @@ def mastery(job: Job) -> list[dict]:
     positions.
     """
     rows = []
-    for recipe, places in job.by_recipe():
+    for _, places in job.by_recipe():
         if before := [each for place in places if (each := job.replicas[place].before)]:
-            made, left = recipe.stage_one.make(), trained(before, job.folder)
-            held_out = Stream(made, recipe.stage_one.stage.held_out, [each.seed for each in before], "mastery")(0)
+            phase, left = before[0].phase, trained(before, job.folder)
+            made = phase.make()
+            held_out = Stream(made, phase.stage.held_out, [each.seed for each in before], "mastery")(0)
             mean = left.embedding.mean(1, keepdim=True)
             tables = {"mean row": mean, "rows": left.embedding - mean, "positions": left.position}
             measured = {f"rms {name}": table.square().mean((1, 2)).sqrt() for name, table in tables.items()}
@@ -203,8 +204,8 @@ def execute(job: Job, watch: Callable[[int, Transformer], None] | None = None) -
     for column in ("cell", "seed"):
         frame[column] = [getattr(job.replicas[place], column) for place in frame["replica"]]
     seconds, runs = round(time.monotonic() - began, 1), {}
-    for cell, group in groupby(job.replicas, key=lambda replica: replica.cell):
-        group = list(group)
+    for cell, found in groupby(job.replicas, key=lambda replica: replica.cell):
+        group = list(found)
         run = digest([replica.key for replica in group])
         frame.loc[frame["cell"] == cell, "run"] = run
         runs[run] = {

@@ -17,7 +17,7 @@ from structure_first.errors import UserError, unknown
 from structure_first.evidence.store import Store
 from structure_first.model.transformer import Transformer
 from structure_first.runs.jobs import Job, Replica, weights_of
-from structure_first.runs.recipe import Experiment
+from structure_first.runs.recipe import Cell, Experiment, Recipe
 from structure_first.training.compute import Compute
 from structure_first.training.devices import cores, keep_freed_memory, settle
 from structure_first.training.devices import device as pick_device
@@ -47,7 +47,7 @@ def chosen(experiment: Experiment, scale: str, cells: Sequence[str] | None) -> E
         raise UserError(f"{experiment.name} has no cells at scale {scale}; scales at which it has some: {others}")
     if cells is None:
         return experiment
-    found = {}
+    found: dict[str, Cell | Recipe] = {}
     for cell in cells:
         named = fnmatch.filter(known, cell)
         if not named:

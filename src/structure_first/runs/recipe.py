@@ -12,6 +12,7 @@ import pandas as pd
 
 from structure_first.data.batch import Source
 from structure_first.data.registry import source
+from structure_first.errors import UserError
 from structure_first.model.transfer import Transfer
 from structure_first.model.transformer import Body, Shape
 from structure_first.training.stage import Stage
@@ -62,6 +63,14 @@ class Recipe:
         return Shape(made.vocab, made.length - 1, phase.tied, phase.dropout, **asdict(self.body))
 
     @property
+    def last(self) -> Phase:
+        """What is trained on in the end."""
+        phase = self.stage_two or self.stage_one
+        if phase is None:
+            raise UserError("a recipe has a stage one, a stage two, or both; this one has neither")
+        return phase
+
+    @property
     def alone(self) -> "Recipe":
         """Its stage one alone; recipes share one that they have in common."""
         begun = self.body_stage_one or self.body
@@ -70,7 +79,7 @@ class Recipe:
     @property
     def title(self) -> str:
         """What the cell of a stage one alone is called."""
-        return f"stage one: {self.stage_one.label} {self.key[:4]}"
+        return f"stage one: {self.last.label} {self.key[:4]}"
 
     @property
     def rules(self) -> set[str]:
@@ -89,6 +98,7 @@ class Recipe:
     @classmethod
     def read(cls, told: Mapping[str, Any]) -> Self:
         """The recipe that a manifest tells of, as `plain` wrote it."""
+        kinds: dict[str, Callable[..., Any]]
         kinds = {"transfer": Transfer, "body": Body, "body_stage_one": Body, "stage_one": _phase, "stage_two": _phase}
         return cls(**{name: kinds[name](**value) if name in kinds and value else value for name, value in told.items()})
 
@@ -149,7 +159,7 @@ def digest(value: Any) -> str:
 
 def plain(value: Any) -> Any:
     """A dataclass as JSON would hold it."""
-    return json.loads(json.dumps(asdict(value) if is_dataclass(value) else value))
+    return json.loads(json.dumps(asdict(value) if is_dataclass(value) and not isinstance(value, type) else value))
 
 
 def brief(value: Any) -> Any:
