@@ -1,20 +1,20 @@
 """Every corpus by name, or by a path, as one stream of documents."""
 
 import json
-import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 
-from structure_first.data.corpora import hub, installed, mathematics, paths
+from structure_first.data.corpora import hub, mathematics, paths, pinned
 from structure_first.errors import UserError, unknown
 
 LOCAL = {
-    "language": installed.docstrings,
-    "code": installed.sources,
+    "language": pinned.docstrings,
+    "code": pinned.sources,
 }
+VERSIONS = {"code": 2, "language": 2}  # version 1 was every installed file; a row's key holds the version
 NAMES = (*LOCAL, "math", *(f"math:{split}" for split in mathematics.SPLITS), *hub.HUB, "hub:OWNER/NAME")
 
 
@@ -54,7 +54,7 @@ def documents(
     """
     if seed < 0:
         raise UserError(f"the seed must be 0 or more, not {seed}")
-    name, state = str(corpus), state or {"position": 0}
+    name, state = known(str(corpus)), state or {"position": 0}
     position = state["position"]
     share = {} if processes == 1 else {"process": process, "processes": processes}
     kind, _, rest = name.partition(":")
@@ -69,14 +69,26 @@ def documents(
         texts = mathematics.questions(rest or "train", seed, position * processes + process)
         return Documents(source | {"seed": seed}, islice(texts, 0, None, processes), position, endless=True)
     if name in LOCAL:
-        found = installed.files(seed)
-        source |= {"seed": seed, "python": platform.python_version(), "files": digest(found)}
-        texts = LOCAL[name](list(found.values()))
+        source |= {"seed": seed, "version": VERSIONS[name], "files": pinned.digest()}
+        texts = LOCAL[name](pinned.files(seed))
     else:
         found, column = files(name), text_column or "text"
         source |= {"column": column, "files": digest({each.name: each for each in found})}
         texts = paths.texts(found, column)
     return Documents(source, islice(texts, position * processes + process, None, processes), position)
+
+
+def known(name: str) -> str:
+    """The name of a corpus that can be read; raises `UserError` for one that could be once."""
+    if name in {f"{each}@1" for each in VERSIONS}:
+        problem = f"the corpus {name} was whatever Python files were installed, and cannot be made again"
+        raise UserError(f"{problem}; {name.removesuffix('@1')!r} has taken its place")
+    return name
+
+
+def stamp(name: str) -> str:
+    """The name of a corpus and, where another release may have another corpus of that name, which one it is."""
+    return f"{name}@{VERSIONS[name]}-{pinned.digest()}" if known(name) in VERSIONS else name
 
 
 def files(name: str) -> list[Path]:
