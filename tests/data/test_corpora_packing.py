@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from structure_first.data.controls import shuffled
-from structure_first.data.corpora import packing, tokenisers
+from structure_first.data.corpora import documents, packing, shelf, tokenisers
 from structure_first.data.corpora.packed import Packed, leaks, read_manifest
 from structure_first.data.corpora.packed import source as packed_source
 from structure_first.data.corpora.packing import Seen, pack
@@ -222,7 +222,7 @@ def test_the_loop_trains_on_one_split_and_is_evaluated_on_the_other(packed):
 
     watched = replace(counted(source, "train"), held_out=counted(source.held_out, "held_out"))
     model = Transformer(Shape(vocab=256, context=17, layers=1, heads=1, width=8), [0])
-    rows = fit(model, watched, Stage(steps=20, batch=8, warmup=2, rate=0.01, held_out=50, evaluate_every=10))
+    rows = fit(model, watched, Stage(steps=20, batch=8, warmup=2, lr=0.01, held_out=50, evaluate_every=10))
     losses = [row["value"] for row in rows if row["metric"] == "loss"]
     assert losses[-1] < losses[0] and drawn["held_out"] >= 50 and drawn["train"] >= 160
     held = b"".join(shard.tobytes() for shard in Packed(packed, "held_out").shards)
@@ -276,6 +276,48 @@ def test_a_folder_of_something_else(packed, corpus, tmp_path):
         (packed / "manifest.json").write_text(text)
         with pytest.raises(UserError, match=r"cannot read .*manifest.json .*; restore it, or remove the folder"):
             Packed(packed)
+
+
+def test_a_file_that_changed_is_another_corpus_whatever_its_name_size_and_date(tmp_path):
+    for name in ("a/x.txt", "b/x.txt"):
+        (tmp_path / "c" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "c" / name).write_text(f"the text of {name}")
+    corpus, out = tmp_path / "c", tmp_path / "out"
+    made = pack(corpus, "bytes", out, held_out=0)
+    for path in corpus.rglob("*.txt"):
+        os.utime(path, ns=(1, 1))  # touched
+    assert pack(corpus, "bytes", out, held_out=0) == made
+    changed = r"holds shards of another corpus \(its files have changed\); name another folder or remove this one"
+    for path, text in (
+        ("a/x.txt", "the TEXT of a/x.txt"),
+        ("a/x.txt", "the text of b/x.txt"),
+        ("b/x.txt", "longer" * 9),
+    ):
+        before = (corpus / path).read_text()
+        (corpus / path).write_text(text)
+        with pytest.raises(UserError, match=changed):
+            pack(corpus, "bytes", out, held_out=0)
+        (corpus / path).write_text(before)
+    (corpus / "a").rename(corpus / "z")
+    with pytest.raises(UserError, match=changed):
+        pack(corpus, "bytes", out, held_out=0)
+    (corpus / "z").rename(corpus / "a")
+    assert pack(corpus, "bytes", out, held_out=0) == made
+
+
+def test_what_is_told_by_its_date_is_not_read_again(tmp_path, corpus, monkeypatch):
+    made = pack(corpus, "bytes", tmp_path / "out")
+    monkeypatch.setattr(documents, "content", lambda found: pytest.fail("read again"))
+    assert pack(corpus, "bytes", tmp_path / "out") == made
+
+
+def test_a_file_that_changed_is_packed_anew_on_the_shelf(tmp_path, corpus, monkeypatch):
+    monkeypatch.setenv("STRUCTURE_FIRST_CORPORA", str(tmp_path / "shelf"))
+    monkeypatch.chdir(tmp_path)
+    one, again = (shelf.corpus(corpus.name, "bytes", 8, 20_000) for _ in range(2))
+    lines(corpus, [text.upper() for text in TEXTS])
+    other = shelf.corpus(corpus.name, "bytes", 8, 20_000)
+    assert one.settings == again.settings and one.settings["digest"] != other.settings["digest"]
 
 
 def test_a_window_longer_than_the_shards(packed):

@@ -1,9 +1,10 @@
 """Every corpus by name, or by a path, as one stream of documents."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
 from itertools import islice
 from pathlib import Path
 
@@ -22,11 +23,12 @@ NAMES = (*LOCAL, "math", *(f"math:{split}" for split in mathematics.SPLITS), *hu
 class Documents(Iterator[str]):
     """The documents of a corpus in an order of their own, and where the stream is."""
 
-    source: dict  # what they are; equal sources have equal documents
+    source: dict  # what they are, in what JSON can hold; `same` compares
     texts: Iterator[str]
     position: int = 0  # how many have been read
     endless: bool = False
     at: Callable[[], dict] = field(default=dict)  # more to know where the stream is
+    files: list[Path] = field(default_factory=list)  # of the user's
 
     def __next__(self) -> str:
         text = next(self.texts)
@@ -70,12 +72,12 @@ def documents(
         return Documents(source | {"seed": seed}, islice(texts, 0, None, processes), position, endless=True)
     if name in LOCAL:
         source |= {"seed": seed, "version": VERSIONS[name], "files": pinned.digest()}
-        texts = LOCAL[name](pinned.files(seed))
+        found, texts = [], LOCAL[name](pinned.files(seed))
     else:
         found, column = files(name), text_column or "text"
-        source |= {"column": column, "files": digest({each.name: each for each in found})}
+        source |= {"column": column} | dated(found)
         texts = paths.texts(found, column)
-    return Documents(source, islice(texts, position * processes + process, None, processes), position)
+    return Documents(source, islice(texts, position * processes + process, None, processes), position, files=found)
 
 
 def known(name: str) -> str:
@@ -87,8 +89,12 @@ def known(name: str) -> str:
 
 
 def stamp(name: str) -> str:
-    """The name of a corpus and, where another release may have another corpus of that name, which one it is."""
-    return f"{name}@{VERSIONS[name]}-{pinned.digest()}" if known(name) in VERSIONS else name
+    """The name of a corpus and, where this may come to be another one's name, which one it is."""
+    if known(name) in VERSIONS:
+        return f"{name}@{VERSIONS[name]}-{pinned.digest()}"
+    if name in hub.HUB or name.partition(":")[0] in ("hub", "math"):
+        return name
+    return f"{name}@{short(dated(files(name)))}"
 
 
 def files(name: str) -> list[Path]:
@@ -99,7 +105,37 @@ def files(name: str) -> list[Path]:
     return paths.files(name)
 
 
-def digest(found: dict[str, Path]) -> str:
-    """Short for the names and sizes of files: a stream is not resumed in files that have changed."""
-    sizes = [[name, path.stat().st_size] for name, path in found.items()]
-    return blake2b(json.dumps(sizes).encode(), digest_size=8).hexdigest()
+def dated(found: list[Path]) -> dict[str, str]:
+    """What is known of files before they are read: their names and sizes, and their dates."""
+    root = os.path.commonpath([path.parent for path in found])
+    stats = [(path.relative_to(root).as_posix(), path.stat()) for path in found]
+    return {
+        "files": short([[name, stat.st_size] for name, stat in stats]),
+        "dates": short([stat.st_mtime_ns for _, stat in stats]),
+    }
+
+
+def content(found: list[Path]) -> str:
+    """Short for all that the files hold; it reads them, a second a GB."""
+    digests = []
+    for path in found:
+        with paths.reading(path), open(path, "rb") as file:
+            digests.append(file_digest(file, blake2b).hexdigest())
+    return short(digests)
+
+
+def short(value: object) -> str:
+    return blake2b(json.dumps(value).encode(), digest_size=8).hexdigest()
+
+
+def whole(stream: Documents) -> dict:
+    """The source of a stream, for a manifest that `same` will compare with another."""
+    return stream.source | ({"content": content(stream.files)} if stream.files else {})
+
+
+def same(source: dict, stream: Documents) -> bool:
+    """Whether a manifest's source is the stream's: files of another date may hold what they held, and are then read."""
+    if {**source, "content": None} == {**stream.source, "content": None}:
+        return True
+    undated = {**source, "dates": stream.source.get("dates")}
+    return undated == {**stream.source, "content": source.get("content")} == whole(stream)

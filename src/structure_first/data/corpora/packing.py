@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 import structure_first
 from structure_first.data.corpora import tokenisers
-from structure_first.data.corpora.documents import Documents, documents
+from structure_first.data.corpora.documents import Documents, documents, same, whole
 from structure_first.data.corpora.packed import (
     FORMAT,
     HASHES,
@@ -70,7 +70,7 @@ def pack(
         stream = documents(corpus, **settings, state=manifest and manifest["state"])
         if stream.endless and limit_tokens is None:
             raise UserError(f"the corpus {corpus} has no end; say how much of it with --limit-tokens")
-        problem = manifest and difference(manifest, stream.source, tokeniser, held_out)
+        problem = manifest and difference(manifest, stream, tokeniser, held_out)
         if problem and manifest["shards"]:
             raise UserError(f"{folder} holds shards of another {problem}; name another folder or remove this one")
         if problem or manifest is None:
@@ -171,7 +171,7 @@ def begun(stream: Documents, tokeniser: Tokeniser, held_out: float) -> dict:
     return {
         "format": FORMAT,
         "code": structure_first.__version__,
-        "source": stream.source,
+        "source": whole(stream),
         "tokeniser": made | {"digest": tokenisers.digest(tokeniser)},
         "held_out": held_out,
         "dtype": np.min_scalar_type(tokeniser.vocab - 1).name,
@@ -184,14 +184,20 @@ def begun(stream: Documents, tokeniser: Tokeniser, held_out: float) -> dict:
     }
 
 
-def difference(manifest: dict, source: dict, tokeniser: str, held_out: float) -> str | None:
+def difference(manifest: dict, stream: Documents, tokeniser: str, held_out: float) -> str | None:
     """In what a folder was begun otherwise than is wanted now."""
-    found = (manifest["source"], manifest["tokeniser"]["name"], manifest["held_out"])
-    wanted = (json.loads(json.dumps(source)), tokeniser, held_out)
-    for name, one, other in zip(("corpus", "tokeniser", "held-out share"), found, wanted, strict=True):
+
+    def told(source: dict) -> dict:
+        return {name: value for name, value in source.items() if name not in ("files", "dates", "content")}
+
+    for name, one, other in (
+        ("corpus", told(manifest["source"]), told(stream.source)),
+        ("tokeniser", manifest["tokeniser"]["name"], tokeniser),
+        ("held-out share", manifest["held_out"], held_out),
+    ):
         if one != other:
             return f"{name} ({one}, not {other})"
-    return None
+    return None if same(manifest["source"], stream) else "corpus (its files have changed)"
 
 
 def saved_tokeniser(folder: Path, manifest: dict) -> Tokeniser:
