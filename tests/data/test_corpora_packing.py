@@ -15,12 +15,14 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from structure_first import cli
 from structure_first.data.controls import shuffled
 from structure_first.data.corpora import documents, packing, shelf, tokenisers
 from structure_first.data.corpora.packed import Packed, leaks, read_manifest
 from structure_first.data.corpora.packed import source as packed_source
 from structure_first.data.corpora.packing import Seen, pack
 from structure_first.errors import UserError
+from structure_first.files import locked
 from structure_first.model.transformer import Shape, Transformer
 from structure_first.training.loop import fit
 from structure_first.training.stage import Stage
@@ -111,7 +113,7 @@ def test_a_stopped_packing_goes_on_to_the_same_bytes(tmp_path, corpus, monkeypat
     with pytest.raises(Stop):
         pack(corpus, tokeniser, tmp_path / "parts", **settings)
     monkeypatch.setattr(packing, "write_array", real)
-    (tmp_path / "parts" / ".train-00000.npy.abc.tmp").write_text("half")
+    (tmp_path / "parts" / ".train-00000.npy.0123abcd.tmp").write_text("half")
     if read_manifest(tmp_path / "parts")["shards"]:
         with pytest.raises(UserError, match="is not packed to its end; give the same"):
             Packed(tmp_path / "parts")
@@ -274,7 +276,7 @@ def test_a_folder_of_something_else(packed, corpus, tmp_path):
     few = '{"format": 1, "shards": [], "tokeniser": {"digest": ""}, "finished": true}'
     for text in ("", "{}", "[]", "null", '{"format": 1}', few):
         (packed / "manifest.json").write_text(text)
-        with pytest.raises(UserError, match=r"cannot read .*manifest.json .*; restore it, or remove the folder"):
+        with pytest.raises(UserError, match=r"cannot read .*manifest.json .*; restore it, or pack into another folder"):
             Packed(packed)
 
 
@@ -394,8 +396,51 @@ def test_what_was_stopped_behind_a_lower_limit_is_packed_to_that_one(tmp_path, c
     assert Packed(tmp_path / "out").tokens() >= 500
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "notes.md", ".hidden", ".notes.tmp", ".train-00000.npy.tmp", "a/b"])
+def test_a_folder_that_holds_what_is_not_ours_is_left_alone(tmp_path, corpus, name):
+    mine = tmp_path / "out" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(UserError, match=r"out holds files but no packed corpus; name a folder that is new or empty"):
+        pack(corpus, "bytes", tmp_path / "out")
+    assert mine.read_text() == "mine" and len([*(tmp_path / "out").iterdir()]) == 1
+    mine.unlink()
+    if name == "a/b":
+        mine.parent.rmdir()
+    pack(corpus, "bytes", tmp_path / "out", limit_tokens=500)
+    mine.parent.mkdir(exist_ok=True)
+    if name != "tokenizer.json":
+        mine.write_text("mine")
+    pack(corpus, "bytes", tmp_path / "out")
+    assert name == "tokenizer.json" or mine.read_text() == "mine"
+
+
+def test_the_current_folder_is_not_meant_by_an_empty_name(tmp_path, corpus, monkeypatch, capsys):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr(sys, "argv", ["structure-first", "pack", str(corpus), "--tokeniser", "bytes", "--out", ""])
+    with pytest.raises(SystemExit, match="2"):
+        cli.main()
+    assert capsys.readouterr().err.endswith("the folder of shards has no name; name one that is new or empty\n")
+    assert not [*(tmp_path / "here").iterdir()]
+
+
+def test_what_was_killed_before_the_first_shard_begins_anew(tmp_path, corpus, monkeypatch):
+    monkeypatch.setattr(tokenisers, "save", lambda *_: os.kill(os.getpid(), 9))
+    child = os.fork()
+    if not child:
+        try:
+            pack(corpus, "bytes", tmp_path / "out")
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -9
+    monkeypatch.undo()
+    assert (tmp_path / "out" / "manifest.json").exists()
+    assert pack(corpus, "bytes", tmp_path / "out") == pack(corpus, "bytes", tmp_path / "out")
+
+
 def test_two_processes_do_not_pack_into_one_folder(tmp_path, corpus):
-    with packing.locked(tmp_path / "out"), pytest.raises(UserError, match="another process packs into"):
+    with locked(tmp_path / "out"), pytest.raises(UserError, match=r"another process is writing to .*; wait for it or"):
         pack(corpus, "bytes", tmp_path / "out")
 
 

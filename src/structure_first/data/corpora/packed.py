@@ -35,7 +35,7 @@ def read_manifest(folder: Path) -> dict:
     except FileNotFoundError:
         raise UserError(f"there is no packed corpus in {folder}; make one with structure-first pack") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"cannot read {path} ({error}); restore it, or remove the folder and pack again") from None
+        raise UserError(f"cannot read {path} ({error}); restore it, or pack into another folder") from None
     if found != FORMAT:
         raise UserError(f"{folder} is packed in format {found}, this version reads {FORMAT}; pack again") from None
     return manifest

@@ -1,11 +1,11 @@
 """A corpus packed once: tokens in memory-mapped shards, a manifest, and nothing lost when it is stopped."""
 
-import fcntl
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from hashlib import blake2b
 from pathlib import Path
 
@@ -29,20 +29,23 @@ from structure_first.data.corpora.packed import (
 )
 from structure_first.data.corpora.tokenisers import Tokeniser
 from structure_first.errors import UserError
-from structure_first.files import replacing
+from structure_first.files import collect, locked, replacing
 
 BATCH = 1 << 18  # characters tokenised at once
 MOST_BYTES = 4  # that a character takes, so that only the document that reaches a limit goes beyond it
 SHARD_TOKENS = 1 << 24
 SLOW_SHARD_TOKENS = 1 << 20  # of a corpus that is generated, at some ten thousand tokens a second
 MOST_TOKENS = 10**13
+OURS = "|".join(
+    (*map(re.escape, (MANIFEST, tokenisers.FILE, tokenisers.SETTINGS)), r"\w+-\d{5,}\.npy")
+)  # names of files
 ZEROS = 1 << 16  # slots of a new table written at once
 
 
 def pack(
     corpus: str | Path,
     tokeniser: str,
-    folder: Path,
+    folder: str | Path,
     *,
     text_column: str | None = None,
     seed: int = 0,
@@ -63,17 +66,22 @@ def pack(
     for name, value in (("limit", limit_tokens), ("size of a shard", shard_tokens)):
         if value is not None and not 1 <= value <= MOST_TOKENS:
             raise UserError(f"the {name} must be from 1 to {MOST_TOKENS:,} tokens, not {value:,}")
+    if not str(folder):
+        raise UserError("the folder of shards has no name; name one that is new or empty")
     folder = Path(folder)
     settings = {"text_column": text_column, "seed": seed}
     with locked(folder):
+        collect(folder, OURS)
         manifest = read_manifest(folder) if (folder / MANIFEST).exists() else None
+        if manifest is None and any(folder.iterdir()):
+            raise UserError(f"{folder} holds files but no packed corpus; name a folder that is new or empty")
         stream = documents(corpus, **settings, state=manifest and manifest["state"])
         if stream.endless and limit_tokens is None:
             raise UserError(f"the corpus {corpus} has no end; say how much of it with --limit-tokens")
         problem = manifest and difference(manifest, stream, tokeniser, held_out)
         if problem and manifest["shards"]:
             raise UserError(f"{folder} holds shards of another {problem}; name another folder or remove this one")
-        if problem or manifest is None:
+        if manifest is None or not manifest["shards"]:
 
             def training() -> Iterator[str]:
                 for text in documents(corpus, **settings):
@@ -82,9 +90,9 @@ def pack(
 
             with closing(training()) as texts:
                 made = tokenisers.tokeniser(tokeniser, lambda: texts)
-            tokenisers.save(made, folder)
             manifest = begun(stream, made, held_out)
-            write_manifest(folder, manifest)
+            write_manifest(folder, manifest)  # first, for it says that the folder is ours
+            tokenisers.save(made, folder)
         else:
             made = saved_tokeniser(folder, manifest)
             check(folder, manifest, *SPLITS, HASHES)
@@ -278,27 +286,3 @@ class Seen:
             new[waiting[mine & free]] = True
             waiting, slots = waiting[~mine], (slots[~mine] + np.uint64(1)) & last
         return new
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process, clear what a killed one left half-written, and leave no empty one."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror}; name another folder") from None
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"another process packs into {folder}; wait for it or name another folder") from None
-        for left in folder.glob(".*.tmp"):
-            left.unlink(missing_ok=True)
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                folder.rmdir()
-    finally:
-        os.close(handle)
