@@ -20,7 +20,7 @@ from structure_first.data.controls import shuffled
 from structure_first.data.corpora import documents, packing, shelf, tokenisers
 from structure_first.data.corpora.packed import Packed, leaks, read_manifest
 from structure_first.data.corpora.packed import source as packed_source
-from structure_first.data.corpora.packing import Seen, pack
+from structure_first.data.corpora.packing import pack
 from structure_first.errors import UserError
 from structure_first.files import locked
 from structure_first.model.transformer import Shape, Transformer
@@ -159,16 +159,10 @@ def test_the_same_texts_teach_the_same_bpe_and_held_out_ones_teach_nothing(tmp_p
     assert files[0] == files[1] == files[2]
 
 
-@given(st.lists(st.lists(st.integers(1, 50) | st.integers(1, 2**64 - 1))), st.integers(0, 3))
-def test_seen_is_a_set(tmp_path_factory, batches, power):
-    seen, known = Seen(tmp_path_factory.getbasetemp(), slots=2**power), set()
-    for batch in batches:
-        expected = []
-        for value in batch:
-            expected.append(value not in known)
-            known.add(value)
-        assert seen.add(np.array(batch, np.uint64)).tolist() == expected
-    assert seen.count == len(known)
+def test_a_copy_is_met_once():
+    seen = {7}
+    assert packing.unseen(np.array([5, 7, 5, 2**64 - 1], np.uint64), seen).tolist() == [True, False, False, True]
+    assert seen == {5, 7, 2**64 - 1}
 
 
 @pytest.fixture
@@ -444,7 +438,7 @@ def test_two_processes_do_not_pack_into_one_folder(tmp_path, corpus):
         pack(corpus, "bytes", tmp_path / "out")
 
 
-def test_memory_does_not_grow_with_the_corpus(tmp_path):
+def test_memory_does_not_grow_with_the_text(tmp_path):
     """The most memory that a process has held after a corpus of 2 MB and after one of 40 MB."""
     for name, size in (("small", 2_000), ("large", 40_000)):
         (tmp_path / f"{name}.txt").write_text("".join(f"{i} {'lorem ipsum ' * 83}\n" for i in range(size)))

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from hashlib import blake2b
@@ -39,7 +38,6 @@ MOST_TOKENS = 10**13
 OURS = "|".join(
     (*map(re.escape, (MANIFEST, tokenisers.FILE, tokenisers.SETTINGS)), r"\w+-\d{5,}\.npy")
 )  # names of files
-ZEROS = 1 << 16  # slots of a new table written at once
 
 
 def pack(
@@ -57,9 +55,9 @@ def pack(
 
     A document that is an exact copy of an earlier one is dropped. The hash of what it says decides whether it is held
     out, so that it is on the same side in whatever is packed. Each begins with the tokeniser's separator and lies in
-    one shard. Packing ends with the corpus, or with the document that reaches `limit_tokens`; memory does not grow with
-    the corpus. What is stopped goes on behind its last finished shard when it is called again in the same way, and the
-    result is the same; a higher limit adds to what is there.
+    one shard. Packing ends with the corpus, or with the document that reaches `limit_tokens`. Memory grows by some 70
+    bytes a document. What is stopped goes on behind its last finished shard when it is called again in the same way,
+    and the result is the same; a higher limit adds to what is there.
     """
     if not 0 <= held_out < 1:
         raise UserError(f"the share held out must be at least 0 and below 1, not {held_out}")
@@ -117,9 +115,9 @@ def add_shards(
     known, manifest["finished"] = manifest["finished"], manifest["ended"] or done >= limit
     if manifest["finished"]:
         return None if known else write_manifest(folder, manifest)
-    seen = Seen(folder)
+    seen: set[int] = set()
     for number in range(len(manifest["shards"])):
-        seen.add(np.load(shard_path(folder, HASHES, number)))
+        seen.update(np.load(shard_path(folder, HASHES, number)).tolist())
     name = f"pack {manifest['source']['corpus']}"
     with tqdm(total=total, initial=done, unit="token", unit_scale=True, desc=name, disable=None) as bar:
         while not manifest["finished"]:
@@ -127,7 +125,7 @@ def add_shards(
             kept, tokens, wanted = [], 0, min(shard_tokens, limit - done)
             while tokens < wanted and (texts := taken(stream, min(BATCH, 1 + (wanted - tokens) // MOST_BYTES))):
                 found = hashed(texts)
-                fresh, held = seen.add(found), found < threshold(manifest["held_out"])
+                fresh, held = unseen(found, seen), found < threshold(manifest["held_out"])
                 for split, chosen in zip(SPLITS, (fresh & ~held, fresh & held), strict=True):
                     part = joined(tokeniser, [texts[i] for i in np.flatnonzero(chosen)], manifest["dtype"])
                     parts[split].append(part)
@@ -244,45 +242,10 @@ def hashed(texts: list[str]) -> UInt64[np.ndarray, " text"]:
     return np.frombuffer(b"".join(blake2b(text.encode(), digest_size=8).digest() for text in texts), "<u8")
 
 
-class Seen:
-    """The hashes met so far: a hash table in a file, which the machine may keep in memory or not."""
-
-    def __init__(self, folder: Path, slots: int = 1 << 16):
-        self.folder, self.count = folder, 0
-        self._table = self._new(slots)
-
-    def _new(self, slots: int) -> UInt64[np.ndarray, " slot"]:
-        try:
-            with tempfile.TemporaryFile(dir=self.folder) as file:
-                for start in range(0, slots, ZEROS):  # a file with holes would find a full disk by a crash
-                    file.write(bytes(8 * min(ZEROS, slots - start)))
-                file.flush()
-                return np.memmap(file, np.uint64, "r+", shape=(slots,))
-        except OSError as error:
-            raise UserError(f"cannot write to {self.folder}: {error.strerror}; free some space") from None
-
-    def add(self, hashes: UInt64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-        """Add the hashes; true where one is met for the first time."""
-        first = np.zeros(len(hashes), bool)
-        distinct, places = np.unique(hashes, return_index=True)
-        while 2 * (self.count + len(distinct)) > len(self._table):
-            old, self._table = self._table, self._new(4 * len(self._table))
-            for start in range(0, len(old), 1 << 20):
-                part = old[start : start + (1 << 20)]
-                self._insert(part[part > 0])
-        first[places] = self._insert(distinct)
-        self.count += int(first.sum())
-        return first
-
-    def _insert(self, hashes: UInt64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-        """Put distinct hashes where they belong; true where one was not there."""
-        table, last = self._table, np.uint64(len(self._table) - 1)
-        hashes = np.maximum(hashes, 1)  # 0 is an empty slot
-        new, waiting, slots = np.zeros(len(hashes), bool), np.arange(len(hashes)), hashes & last
-        while len(waiting):
-            free = table[slots] == 0
-            table[slots[free]] = hashes[waiting[free]]  # of two that want a slot, the later has it
-            mine = table[slots] == hashes[waiting]
-            new[waiting[mine & free]] = True
-            waiting, slots = waiting[~mine], (slots[~mine] + np.uint64(1)) & last
-        return new
+def unseen(hashes: UInt64[np.ndarray, " n"], seen: set[int]) -> Bool[np.ndarray, " n"]:
+    """Which hashes are met for the first time; `seen` holds them all then."""
+    first = np.zeros(len(hashes), bool)
+    for place, value in enumerate(hashes.tolist()):
+        first[place] = value not in seen
+        seen.add(value)
+    return first
