@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from structure_first import cli
 from structure_first.data.controls import shuffled
 from structure_first.data.corpora import documents, packing, shelf, tokenisers
-from structure_first.data.corpora.packed import Packed, leaks, read_manifest
+from structure_first.data.corpora.packed import Packed, read_manifest
 from structure_first.data.corpora.packed import source as packed_source
 from structure_first.data.corpora.packing import pack
 from structure_first.errors import UserError
@@ -67,7 +67,7 @@ def test_every_document_comes_back_once_in_order(tmp_path_factory, texts, tokeni
     found, kept = read(folder / "p"), list(dict.fromkeys(filter(None, texts)))
     assert [text for text in kept if text in found["train"]] == found["train"]
     assert [text for text in kept if text in found["held_out"]] == found["held_out"]
-    assert sorted(found["train"] + found["held_out"]) == sorted(kept) and leaks(folder / "p") == 0
+    assert sorted(found["train"] + found["held_out"]) == sorted(kept)  # each once, so that none is in both
     assert made["documents"] == {split: len(each) for split, each in found.items()} | {
         "duplicates": len(list(filter(None, texts))) - len(kept)
     }
@@ -87,7 +87,8 @@ def test_the_split_depends_on_the_document_alone(tmp_path, corpus):
     pack(corpus, "bytes", tmp_path / "more", held_out=0.5)
     held, back, more = (set(read(tmp_path / name)["held_out"]) for name in ("all", "back", "more"))
     assert held == back - {"another"} and held < more and 30 < len(held) < 90
-    assert leaks(tmp_path / "all", tmp_path / "back") == 0 and leaks(tmp_path / "all", tmp_path / "more") > 0
+    trained = set(read(tmp_path / "all")["train"])
+    assert not trained & back and trained & more
 
 
 class Stop(BaseException):
