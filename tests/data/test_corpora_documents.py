@@ -2,7 +2,6 @@
 
 import gzip
 import json
-import os
 import shutil
 import sys
 from itertools import islice
@@ -88,70 +87,6 @@ def test_streams_go_on_and_are_shared_out(tmp_path):
     other = documents(tmp_path)
     write(tmp_path / "b.jsonl", ["changed"])
     assert documents(tmp_path).source != other.source
-
-
-def wrong(tmp_path: Path, name: str, content: bytes) -> str:
-    """What is said of a file when it is packed; nothing is left of the attempt."""
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError) as error:
-        pack(tmp_path / name, "bytes", tmp_path / "out")
-    assert not (tmp_path / "out").exists() and "\n" not in str(error.value)
-    return str(error.value).replace(f"{tmp_path}/", "")
-
-
-ROW = b'{"text": "fine"}\n'
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.txt", b"", "a.txt is empty; name files that hold some text"),
-        ("a.jsonl", b"", "a.jsonl is empty"),
-        ("a.jsonl", b"\n \n", "a.jsonl is empty"),
-        ("a.jsonl", b'{"text": ""}\n', "a.jsonl is empty"),
-        ("a.txt", b"\x7fELF\0\0", "a.txt is binary; name a text, JSON lines or Parquet file, by its suffix"),
-        ("a.jsonl", b"PAR1\0", "a.jsonl is binary"),
-        ("a.txt", b"caf\xe9", "a.txt is not UTF-8 (byte 0xe9); convert it, for instance with iconv"),
-        ("a.jsonl", b'{"text": "caf\xe9"}', "a.jsonl is not UTF-8 (byte 0xe9)"),
-        ("a.jsonl", ROW + b'{"text": "ha', "line 2 of a.jsonl is not whole JSON; every line must hold one object;"),
-        ("a.jsonl", b'{"n": ' + b"9" * 5000 + b"}\n", "line 1 of a.jsonl is not whole JSON; every line must hold one"),
-        ("a.jsonl", b'{"text": ' + b"[" * 99_999 + b"\n", "line 1 of a.jsonl is not whole JSON; every line must hold"),
-        ("a.jsonl", b"[1, 2]\n", 'line 1 of a.jsonl is no object; write lines such as {"text": "..."}'),
-        (
-            "a.jsonl",
-            b'{"body": "x", "n": 1}\n',
-            "line 1 of a.jsonl has no column 'text'; it has body, n; name one with",
-        ),
-        ("a.jsonl", b'{"text": 3}\n', "line 1 of a.jsonl holds no text under 'text'; name another --text-column"),
-        ("a.jsonl", b'{"text": "\\ud83d"}\n', "line 1 of a.jsonl holds half a surrogate pair; mend or remove it"),
-        ("a.parquet", b"PAR1 and no more", "a.parquet is no whole Parquet file ("),
-        ("a.parquet", b"", "a.parquet is no whole Parquet file ("),
-        ("a.jsonl.gz", gzip.compress(ROW)[:-9], "a.jsonl.gz is no whole gzip file ("),
-        ("a.jsonl.gz", ROW, "a.jsonl.gz is no whole gzip file ("),
-    ],
-)
-def test_what_is_wrong_with_a_file(tmp_path, name, content, message):
-    assert wrong(tmp_path, name, content).startswith(message)
-
-
-def test_what_is_wrong_with_a_table(tmp_path):
-    write(tmp_path / "good.parquet", ["x"], "body")
-    said = wrong(tmp_path, "a.parquet", (tmp_path / "good.parquet").read_bytes())
-    assert said == "a.parquet has no column 'text'; it has body, n; name one with --text-column"
-    with pytest.raises(UserError, match=r"column 'n' of .* holds int64, not text"):
-        list(documents(tmp_path / "a.parquet", "n"))
-    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match=r"a.parquet is empty"):
-        list(documents(tmp_path / "a.parquet"))
-    (tmp_path / "bare").mkdir()
-    for path, message in {"bare": "there are no files in", "no.txt": "there is no file", "*.no": "there is no"}.items():
-        with pytest.raises(UserError, match=f"{message} .*; name a text, JSON lines or Parquet file, a folder or a"):
-            documents(tmp_path / path)
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UserError, match=r"pipe is no ordinary file; write what it gives into one"):
-        documents(tmp_path / "pipe")
-    with pytest.raises(UserError, match="the corpus has no name; name one of"):
-        documents("")
 
 
 def test_a_later_mistake_keeps_the_finished_shards(tmp_path):

@@ -1,6 +1,5 @@
 """Files of sequences: what is read back is what was drawn, and a failure leaves nothing."""
 
-import os
 import resource
 
 import datasets
@@ -55,53 +54,6 @@ def test_the_card(tmp_path):
         assert said in text
     assert "2601.21725" in text and "2505.22308" in text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["words.md", "words.parquet"]
-
-
-@pytest.mark.parametrize(
-    ("file", "tokens", "seed", "message"),
-    [
-        (
-            "data.csv",
-            10,
-            0,
-            r"cannot tell the format of .*data.csv; its name must end in one of .parquet, .jsonl, .json",
-        ),
-        ("data", 10, 0, "cannot tell the format"),
-        ("data.parquet", 0, 0, "the number of tokens must be from 1 to 1,000,000,000,000, not 0"),
-        ("data.parquet", -7, 0, "the number of tokens must be from 1 to .*, not -7"),
-        ("data.parquet", 10**15, 0, "the number of tokens must be from 1 to"),
-        ("data.parquet", 10, -1, "the seed must be 0 or more, not -1"),
-        ("a\nb.jsonl", 10, 0, r"the name 'a\\nb.jsonl' holds what cannot be shown; name another file"),
-        ("b\udcff.jsonl", 10, 0, r"the name 'b\\udcff.jsonl' holds what cannot be shown"),
-        (f"{'x' * 300}.jsonl", 10, 0, r"cannot write .*xx.jsonl: File name too long; free some space or name another"),
-        (
-            "folder.jsonl",
-            10,
-            0,
-            "folder.jsonl is there already and generate did not make it; remove it or name another",
-        ),
-        ("pipe.jsonl", 10, 0, "pipe.jsonl is there already"),
-        ("full.jsonl", 10, 0, "full.jsonl is there already"),
-        ("mine.parquet", 10, 0, "mine.parquet is there already"),
-        ("notes.parquet", 10, 0, "notes.md is there already and generate did not make it; remove it or name another"),
-        ("", 10, 0, "cannot tell the format of .*; its name must end in one of"),
-        ("file/data.jsonl", 10, 0, "cannot write .*data.jsonl"),
-        ("/proc/data.parquet", 10, 0, "cannot write /proc/data.parquet"),
-    ],
-)
-def test_what_cannot_be_written(tmp_path, file, tokens, seed, message):
-    (tmp_path / "folder.jsonl").mkdir()
-    (tmp_path / "file").touch()
-    os.mkfifo(tmp_path / "pipe.jsonl")
-    (tmp_path / "full.jsonl").symlink_to("/dev/full")
-    (tmp_path / "mine.parquet").write_text("mine")
-    (tmp_path / "notes.md").write_text("# Notes")
-    before = sorted(tmp_path.iterdir())
-    with pytest.raises(UserError, match=message) as raised:
-        generate.write(source("identity"), tokens, tmp_path / file, seed)
-    assert "\n" not in str(raised.value) and sorted(tmp_path.iterdir()) == before
-    assert (tmp_path / "mine.parquet").read_text() == "mine" and (tmp_path / "notes.md").read_text() == "# Notes"
-    assert (tmp_path / "full.jsonl").is_symlink()
 
 
 def test_what_generate_made_it_replaces(tmp_path):

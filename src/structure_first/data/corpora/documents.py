@@ -99,8 +99,7 @@ def stamp(name: str) -> str:
 
 def files(name: str) -> list[Path]:
     """The files of a path; a word that is neither a path nor a corpus is taken for a misspelt corpus."""
-    path = Path(name).expanduser()
-    if not path.exists() and not set(name) & set("/\\.*?[~"):
+    if not os.path.exists(os.path.expanduser(name)) and not set(name) & set("/\\.*?[~"):
         raise UserError(f"{unknown('corpus', name, NAMES)} (a path is told by a / or a suffix)")
     return paths.files(name)
 
