@@ -35,9 +35,8 @@ MOST_BYTES = 4  # that a character takes, so that only the document that reaches
 SHARD_TOKENS = 1 << 24
 SLOW_SHARD_TOKENS = 1 << 20  # of a corpus that is generated, at some ten thousand tokens a second
 MOST_TOKENS = 10**13
-OURS = "|".join(
-    (*map(re.escape, (MANIFEST, tokenisers.FILE, tokenisers.SETTINGS)), r"\w+-\d{5,}\.npy")
-)  # names of files
+NAMES = map(re.escape, (MANIFEST, tokenisers.FILE, tokenisers.SETTINGS))
+OURS = "|".join((*NAMES, r"\w+-\d{5,}\.npy"))  # the files of a folder
 
 
 def pack(
@@ -73,13 +72,12 @@ def pack(
         manifest = read_manifest(folder) if (folder / MANIFEST).exists() else None
         if manifest is None and any(folder.iterdir()):
             raise UserError(f"{folder} holds files but no packed corpus; name a folder that is new or empty")
+        if manifest and not manifest["shards"]:
+            manifest = None  # there is nothing to go on with
         stream = documents(corpus, **settings, state=manifest and manifest["state"])
         if stream.endless and limit_tokens is None:
             raise UserError(f"the corpus {corpus} has no end; say how much of it with --limit-tokens")
-        problem = manifest and difference(manifest, stream, tokeniser, held_out)
-        if problem and manifest["shards"]:
-            raise UserError(f"{folder} holds shards of another {problem}; name another folder or remove this one")
-        if manifest is None or not manifest["shards"]:
+        if manifest is None:
 
             def training() -> Iterator[str]:
                 for text in documents(corpus, **settings):
@@ -91,6 +89,8 @@ def pack(
             manifest = begun(stream, made, held_out)
             write_manifest(folder, manifest)  # first, for it says that the folder is ours
             tokenisers.save(made, folder)
+        elif problem := difference(manifest, stream, tokeniser, held_out):
+            raise UserError(f"{folder} holds shards of another {problem}; name another folder or remove this one")
         else:
             made = saved_tokeniser(folder, manifest)
             check(folder, manifest, *SPLITS, HASHES)
