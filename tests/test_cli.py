@@ -166,7 +166,7 @@ def test_impossible_data_says_why(command, tmp_path, arguments, nearest):
     ("place", "reason"),
     [
         ("file/data.parquet", "cannot write "),
-        ("folder.parquet", "it is a folder"),
+        ("folder.parquet", "is there already"),
         ("data.csv", "must end in one of .parquet, .jsonl"),
     ],
 )

@@ -107,7 +107,7 @@ def settings(arguments: list[str]) -> dict[str, int | float]:
 def pack(
     corpus: Annotated[str, typer.Argument(help="language, code, math, c4, codeparrot, hub:OWNER/NAME, or a path")],
     tokeniser: Annotated[str, typer.Option(help="bytes, characters, bpe:VOCAB, a folder, or a hub name")],
-    out: Annotated[Path, typer.Option(help="the folder of shards")],
+    out: Annotated[str, typer.Option(help="the folder of shards, new or empty or packed before")],
     limit_tokens: Annotated[int | None, typer.Option(help="about how many; all if left out")] = None,
     held_out: Annotated[float, typer.Option(help="the share of documents that are never trained on")] = 0.01,
     text_column: Annotated[str | None, typer.Option(help="of JSON lines, Parquet and the hub [default: text]")] = None,

@@ -2,17 +2,19 @@
 
 import gzip
 import json
-import os
+import shutil
 import sys
 from itertools import islice
 from pathlib import Path
+from zipfile import ZipFile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from structure_first import cli
-from structure_first.data.corpora import hub, installed, mathematics, paths, tokenisers
+from structure_first.data.corpora import documents as corpora
+from structure_first.data.corpora import hub, mathematics, paths, pinned, shelf, tokenisers
 from structure_first.data.corpora.documents import documents
 from structure_first.data.corpora.packing import pack
 from structure_first.errors import UserError
@@ -87,70 +89,6 @@ def test_streams_go_on_and_are_shared_out(tmp_path):
     assert documents(tmp_path).source != other.source
 
 
-def wrong(tmp_path: Path, name: str, content: bytes) -> str:
-    """What is said of a file when it is packed; nothing is left of the attempt."""
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError) as error:
-        pack(tmp_path / name, "bytes", tmp_path / "out")
-    assert not (tmp_path / "out").exists() and "\n" not in str(error.value)
-    return str(error.value).replace(f"{tmp_path}/", "")
-
-
-ROW = b'{"text": "fine"}\n'
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.txt", b"", "a.txt is empty; name files that hold some text"),
-        ("a.jsonl", b"", "a.jsonl is empty"),
-        ("a.jsonl", b"\n \n", "a.jsonl is empty"),
-        ("a.jsonl", b'{"text": ""}\n', "a.jsonl is empty"),
-        ("a.txt", b"\x7fELF\0\0", "a.txt is binary; name a text, JSON lines or Parquet file, by its suffix"),
-        ("a.jsonl", b"PAR1\0", "a.jsonl is binary"),
-        ("a.txt", b"caf\xe9", "a.txt is not UTF-8 (byte 0xe9); convert it, for instance with iconv"),
-        ("a.jsonl", b'{"text": "caf\xe9"}', "a.jsonl is not UTF-8 (byte 0xe9)"),
-        ("a.jsonl", ROW + b'{"text": "ha', "line 2 of a.jsonl is not whole JSON; every line must hold one object;"),
-        ("a.jsonl", b'{"n": ' + b"9" * 5000 + b"}\n", "line 1 of a.jsonl is not whole JSON; every line must hold one"),
-        ("a.jsonl", b'{"text": ' + b"[" * 99_999 + b"\n", "line 1 of a.jsonl is not whole JSON; every line must hold"),
-        ("a.jsonl", b"[1, 2]\n", 'line 1 of a.jsonl is no object; write lines such as {"text": "..."}'),
-        (
-            "a.jsonl",
-            b'{"body": "x", "n": 1}\n',
-            "line 1 of a.jsonl has no column 'text'; it has body, n; name one with",
-        ),
-        ("a.jsonl", b'{"text": 3}\n', "line 1 of a.jsonl holds no text under 'text'; name another --text-column"),
-        ("a.jsonl", b'{"text": "\\ud83d"}\n', "line 1 of a.jsonl holds half a surrogate pair; mend or remove it"),
-        ("a.parquet", b"PAR1 and no more", "a.parquet is no whole Parquet file ("),
-        ("a.parquet", b"", "a.parquet is no whole Parquet file ("),
-        ("a.jsonl.gz", gzip.compress(ROW)[:-9], "a.jsonl.gz is no whole gzip file ("),
-        ("a.jsonl.gz", ROW, "a.jsonl.gz is no whole gzip file ("),
-    ],
-)
-def test_what_is_wrong_with_a_file(tmp_path, name, content, message):
-    assert wrong(tmp_path, name, content).startswith(message)
-
-
-def test_what_is_wrong_with_a_table(tmp_path):
-    write(tmp_path / "good.parquet", ["x"], "body")
-    said = wrong(tmp_path, "a.parquet", (tmp_path / "good.parquet").read_bytes())
-    assert said == "a.parquet has no column 'text'; it has body, n; name one with --text-column"
-    with pytest.raises(UserError, match=r"column 'n' of .* holds int64, not text"):
-        list(documents(tmp_path / "a.parquet", "n"))
-    pq.write_table(pa.table({"text": pa.array([], pa.string())}), tmp_path / "a.parquet")
-    with pytest.raises(UserError, match=r"a.parquet is empty"):
-        list(documents(tmp_path / "a.parquet"))
-    (tmp_path / "bare").mkdir()
-    for path, message in {"bare": "there are no files in", "no.txt": "there is no file", "*.no": "there is no"}.items():
-        with pytest.raises(UserError, match=f"{message} .*; name a text, JSON lines or Parquet file, a folder or a"):
-            documents(tmp_path / path)
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UserError, match=r"pipe is no ordinary file; write what it gives into one"):
-        documents(tmp_path / "pipe")
-    with pytest.raises(UserError, match="the corpus has no name; name one of"):
-        documents("")
-
-
 def test_a_later_mistake_keeps_the_finished_shards(tmp_path):
     rows = b"".join(b'{"text": "%d"}\n' % i for i in range(1000))
     (tmp_path / "a.jsonl").write_bytes(rows + b'{"text": "ha')
@@ -173,45 +111,128 @@ def test_math_is_a_corpus(monkeypatch):
     assert documents("math").endless and not documents("language").endless
 
 
+PROSE = "This sentence has more than five words in it. And here is another sentence, which makes it long enough."
+SOURCE = f'"""{PROSE}\n\n    Too short.\n\nArgs:\n    x: Not a sentence of prose at all.\n"""\n\n'
+SOURCE += 'def f():\n    """Short."""\n'
+IN_CLASS = f"class C:\n    def f(self):\n        '''{PROSE} In C.\n\n\t{PROSE}\n        '''\n"
+FILES = {
+    "b/a.py": SOURCE.encode(),
+    "b/c/d.py": IN_CLASS.encode(),
+    "b/data.py": b"x = " + b"1" * 2000,
+    "b/bare.py": b"x = 1\n",
+    "b/c.txt": PROSE.encode(),
+    "b-1.0.data/purelib/e.py": b"x = 2\n",
+    "b/broken.py": b"def (",
+    "b/later.py": b"type X = int\n",  # is syntax from Python 3.12 on
+    "b/latin.py": b"# caf\xe9\n",
+    "b/__init__.py": b"",
+}
+
+
+def wheel(folder: Path, tags: str, files: dict[str, bytes]) -> None:
+    with ZipFile(folder / f"b-1.0{tags}.whl", "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+
+
 @pytest.fixture
 def library(tmp_path, monkeypatch) -> Path:
-    """A library of a few files."""
-    monkeypatch.setattr(installed.sysconfig, "get_path", lambda name: str(tmp_path / "lib" / name))
-    prose = "This sentence has more than five words in it. And here is another sentence, which makes it long enough."
-    source = f'"""{prose}\n\n    Too short.\n\nArgs:\n    x: Not a sentence of prose at all.\n"""\n\n'
-    source += 'def f():\n    """Short."""\n'
-    for name, text in {
-        "stdlib/a.py": source,
-        "stdlib/site-packages/no.py": source,
-        "purelib/b/c.py": f"class C:\n    def f(self):\n        '''{prose} In C.\n\n        {prose}\n        '''\n",
-        "purelib/b/broken.py": "def (",
-        "purelib/b/data.py": "x = " + "1" * 2000,
-        "purelib/b/__init__.py": "",
-        "purelib/b/c.txt": prose,
+    """An installed package of a few files, and the list of them that its wheels have made."""
+    wheel(tmp_path, "-cp311-linux", FILES | {"b/version.py": b"cpu = True\n"})
+    wheel(tmp_path, "+cu-cp312-linux", FILES | {"b/version.py": b"cpu = None\n", "b/cuda.py": b"x = 3\n"})
+    monkeypatch.setattr(pinned, "LIST", tmp_path / "list.json.gz")
+    pinned.pin(tmp_path.glob("*.whl"))
+    root = tmp_path / "lib"
+    for name, content in {
+        **FILES,
+        "b-1.0.dist-info/METADATA": b"Metadata-Version: 2.1\nName: b\nVersion: 1.0\n",
     }.items():
-        path = tmp_path / "lib" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    (tmp_path / "lib" / "purelib" / "latin.py").write_bytes(b"# caf\xe9\n")
-    return tmp_path / "lib"
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    monkeypatch.syspath_prepend(root)
+    yield root
+    pinned.listed.cache_clear()
 
 
-def test_the_installed_packages(library):
-    read = {path: (library / path).read_text() for path in ("stdlib/a.py", "purelib/b/c.py", "purelib/b/broken.py")}
-    assert sorted(documents("code")) == sorted(read.values())
-    prose = "This sentence has more than five words in it. And here is another sentence, which makes it long enough."
-    assert sorted(documents("language")) == [prose, f"{prose} In C.\n{prose}"]
+def test_the_list_has_what_all_wheels_have_and_every_python_reads(library):
+    assert list(pinned.listed()["b==1.0"]) == ["b/a.py", "b/bare.py", "b/c/d.py", "b/data.py"]
+    before, first = pinned.LIST.read_bytes(), documents("code").source
+    pinned.pin(library.parent.glob("*.whl"))
+    assert pinned.LIST.read_bytes() == before and documents("code").source == first
+    wheel(library.parent, "-cp313-linux", FILES | {"b/bare.py": b"x = 4\n"})
+    pinned.pin(library.parent.glob("*.whl"))
+    assert list(pinned.listed()["b==1.0"]) == ["b/a.py", "b/c/d.py", "b/data.py"]
+    assert documents("code").source != first
+
+
+def test_the_pinned_packages(library):
+    assert sorted(documents("code")) == sorted([SOURCE, IN_CLASS, "x = 1\n"])
+    assert sorted(documents("language")) == [PROSE, f"{PROSE} In C.\n{PROSE}"]
     orders = {tuple(documents("code", seed=seed)) for seed in range(10)}
     assert 1 < len(orders) <= 6 and list(documents("code", seed=3)) == list(documents("code", seed=3))
     before = documents("code").source
-    (library / "stdlib" / "new.py").write_text("x = 1\n")
-    assert documents("code").source != before
+    (library / "b" / "new.py").write_text("x = 1\n")
+    assert documents("code").source == before and sorted(documents("code")) == sorted([SOURCE, IN_CLASS, "x = 1\n"])
 
 
-def test_the_real_library_has_both():
+def test_a_file_that_is_not_the_pinned_one_is_named(library):
+    path, again = library / "b" / "bare.py", "install the versions that constraints.txt pins$"
+    path.write_text("x = 2\n")
+    with pytest.raises(UserError, match=rf"bare.py is not the file of b==1.0; {again}"):
+        list(documents("code"))
+    stream = documents("language")
+    path.write_text("x = 10\n")
+    with pytest.raises(UserError, match=rf"bare.py is not there as b==1.0 has it; {again}"):
+        documents("code")
+    path.unlink()
+    with pytest.raises(UserError, match=rf"bare.py is not there as b==1.0 has it; {again}"):
+        documents("language")
+    with pytest.raises(UserError, match=rf"cannot read .*bare.py of b==1.0 \(No such file or directory\); {again}"):
+        list(stream)
+    metadata = library / "b-1.0.dist-info" / "METADATA"
+    metadata.write_text(metadata.read_text().replace("1.0", "1.1"))
+    with pytest.raises(UserError, match=f"code and language are made from b==1.0, not 1.1; {again}"):
+        documents("code")
+    metadata.write_text(metadata.read_text().replace("1.1", "1.0+cu"))
+    path.write_text("x = 1\n")
+    assert len(list(documents("code"))) == 3
+    shutil.rmtree(metadata.parent)
+    with pytest.raises(UserError, match=f"made from b==1.0, which is not installed; {again}"):
+        documents("code")
+
+
+def test_the_real_list_is_of_the_versions_that_are_pinned_and_installed():
+    constraints = Path(__file__).parents[2].joinpath("constraints.txt").read_text().lower().splitlines()
+    assert set(pinned.listed()) <= set(constraints)
+    assert len(pinned.files(0)) == sum(map(len, pinned.listed().values())) > 7000
+    assert pinned.LIST.parent == Path(pinned.__file__).parent
+
+
+def test_the_real_corpora():
     assert all("import" in text or "def" in text or "=" in text or "#" in text for text in islice(documents("code"), 5))
     for text in islice(documents("language"), 5):
-        assert len(text) >= installed.SHORTEST and text[0].isalpha()
+        assert len(text) >= pinned.SHORTEST and text[0].isalpha()
+
+
+@pytest.mark.parametrize("name", ["code", "language"])
+def test_an_older_corpus_says_what_has_taken_its_place(tmp_path, name):
+    message = f"the corpus {name}@1 was whatever Python files were installed, .*; '{name}' has taken its place"
+    for asked in (lambda: documents(f"{name}@1"), lambda: shelf.corpus(f"{name}@1", "bytes", 8, 100)):
+        with pytest.raises(UserError, match=message):
+            asked()
+    with pytest.raises(UserError, match=f"unknown corpus '{name}@0'; did you mean '{name}'"):
+        documents(f"{name}@0")
+
+
+def test_another_version_has_another_place_on_the_shelf(library, tmp_path, monkeypatch):
+    monkeypatch.setenv("STRUCTURE_FIRST_CORPORA", str(tmp_path / "shelf"))
+    places = [shelf.place(name, "bytes", 100) for name in ("code", "language", "math")]
+    monkeypatch.setitem(corpora.VERSIONS, "code", 3)
+    places += [shelf.place("code", "bytes", 100)]
+    wheel(tmp_path, "-cp313-linux", FILES | {"b/bare.py": b"x = 4\n"})
+    pinned.pin(tmp_path.glob("*.whl"))
+    places += [shelf.place("code", "bytes", 100)]
+    assert len(set(places)) == 5 and places[2].name == "math-bytes-100"
 
 
 @pytest.fixture

@@ -95,6 +95,15 @@ def test_workers_make_the_same_questions_from_any_start_on():
     late.close()
 
 
+def test_no_code_of_the_current_folder_runs(tmp_path, monkeypatch):
+    for name in ("random", "sympy", "numpy", "structure_first"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w')\nraise SystemExit")
+    monkeypatch.chdir(tmp_path)
+    made = questions("train-easy", seed=3, workers=1)
+    assert next(made) == question("train-easy", 0, 3) and not (tmp_path / "ran").exists()
+    made.close()
+
+
 def test_what_cannot_be_asked(monkeypatch):
     with pytest.raises(UserError, match=r"unknown part of math 'extrapolat'; did you mean 'extrapolate'\?"):
         questions("extrapolat")

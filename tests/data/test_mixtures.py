@@ -5,6 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from structure_first.data.batch import Batch, Source
+from structure_first.data.mixtures import mixture
 from structure_first.data.registry import PROCEDURAL, source
 from structure_first.errors import UserError
 from structure_first.seeding import generator
@@ -12,20 +14,37 @@ from structure_first.seeding import generator
 names = st.lists(st.sampled_from(sorted(PROCEDURAL)), min_size=2, max_size=4, unique=True)
 
 
-@settings(deadline=None, max_examples=30)
-@given(names, st.integers(0, 2**32))
-def test_each_sequence_is_of_a_member(chosen, seed):
+@settings(max_examples=30)
+@given(names)
+def test_a_mixture_is_as_wide_and_as_long_as_its_members(chosen):
     given = {"length": 32, "vocab": 40, "k": 8, "width": 8}
     own = [{key: given[key] for key in given if key in PROCEDURAL[each].defaults} for each in chosen]
     made = source("+".join(chosen), **{key: value for each in own for key, value in each.items()})
     members = [source(each, **settings) for each, settings in zip(chosen, own, strict=True)]
-    assert made.vocab == max(each.vocab for each in members) and made.length == max(each.length for each in members)
-    tokens, loss_mask = made.draw(64, generator("cpu", seed))
+    for name in ("vocab", "length", "window"):
+        assert getattr(made, name) == max(getattr(each, name) for each in members)
+    tokens, loss_mask = made.draw(64, generator("cpu", 0))
     assert tokens.shape == loss_mask.shape == (64, made.length)
-    lengths = torch.tensor([each.length for each in members])
-    for sequence, bears_loss in zip(tokens, loss_mask, strict=True):
-        fits = [each for each in lengths if not sequence[each:].any() and not bears_loss[each:].any()]
-        assert fits and bears_loss[: max(fits)].any()
+    assert tokens.min() >= 0 and tokens.max() < made.vocab and loss_mask.any(1).all()
+
+
+def member(token: int, length: int) -> Source:
+    """A source of one sequence: its token all along, with loss from the second place on."""
+
+    def draw(count: int, generator: torch.Generator) -> Batch:
+        return Batch(torch.full((count, length), token), torch.arange(length).expand(count, -1) > 0)
+
+    return Source(f"m{token}", {}, token + 1, length, length, "nothing", draw)
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=4), st.integers(0, 2**32))
+def test_each_sequence_is_a_member_s_and_ends_in_zeros_without_loss(lengths, seed):
+    tokens, loss_mask = mixture([member(*each) for each in enumerate(lengths, 1)]).draw(64, generator("cpu", seed))
+    for sequence, bears_loss in zip(tokens.tolist(), loss_mask.tolist(), strict=True):
+        token = sequence[0]
+        length, rest = lengths[token - 1], max(lengths) - lengths[token - 1]
+        assert sequence == [token] * length + [0] * rest
+        assert bears_loss == [False] + [True] * (length - 1) + [False] * rest
 
 
 def test_members_are_as_likely():

@@ -96,7 +96,7 @@ def test_the_vocabulary_that_flops_are_counted_with_is_the_corpus_s(packed, corp
     made = size.phase(corpus).make()
     name, tokeniser, vocab = size.corpora[corpus]
     assert (made.vocab, made.length) == (vocab, size.context + 1) and made.held_out is not None
-    assert (shelf.shelf() / f"{name}-{tokeniser}-{size.pool}" / "manifest.json").exists()
+    assert (shelf.place(name, tokeniser, size.pool) / "manifest.json").exists()
 
 
 def test_a_real_run_has_a_row_for_every_seed(rows):

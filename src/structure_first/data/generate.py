@@ -1,5 +1,6 @@
 """Data sets on disk: a source's sequences as Parquet or JSON lines, and a card beside them."""
 
+import os
 from collections.abc import Callable, Iterator
 from math import ceil
 from pathlib import Path
@@ -21,6 +22,7 @@ from structure_first.seeding import generator
 CHUNK_TOKENS = 1 << 20  # drawn and written at once, whatever the size of the data set
 MOST_TOKENS = 10**12
 
+MADE = "| made by | structure-first "
 CARD = """---
 pretty_name: {name}
 tags: [procedural, synthetic, pretraining]
@@ -38,7 +40,7 @@ configs:
 | sequences | {sequences:,} of {length:,} tokens |
 | vocabulary | {vocab:,} (ids 0 to {last:,}) |
 | seed | {seed} |
-| made by | structure-first {version} |
+{made}{version} |
 
 Columns: `tokens` holds a sequence's token ids; `loss_mask` is 1 where the token at that position is predicted with
 loss.
@@ -53,25 +55,37 @@ def write(source: Source, tokens: int, out: Path, seed: int) -> Path:
     """Write whole sequences of at least `tokens` tokens in all to `out`, and a card beside it under the suffix .md.
 
     Columns are `tokens` and `loss_mask`, lists of integers. The same source and seed give the same sequences in the
-    same order, however many are asked for. A failure leaves what was there before.
+    same order, however many are asked for. What an earlier call wrote is replaced, and nothing else; a failure leaves
+    what was there before.
     """
     out = Path(out)
     if out.suffix not in WRITERS:
         raise UserError(f"cannot tell the format of {out}; its name must end in one of {', '.join(WRITERS)}")
+    if not out.name.isprintable():
+        raise UserError(f"the name {out.name!r} holds what cannot be shown; name another file")
     if not 1 <= tokens <= MOST_TOKENS:
         raise UserError(f"the number of tokens must be from 1 to {MOST_TOKENS:,}, not {tokens:,}")
     if seed < 0:
         raise UserError(f"the seed must be 0 or more, not {seed}")
     card = out.with_suffix(".md")
     for path in (out, card):
-        if path.is_dir():
-            raise UserError(f"cannot write {path}: it is a folder; name another file")
+        if os.path.lexists(path) and not (path.is_file() and is_card_of(card, out.name)):
+            raise UserError(f"{path} is there already and generate did not make it; remove it or name another file")
     sequences = ceil(tokens / source.length)
     with replacing(out) as data:
         WRITERS[out.suffix](data, batches(source, sequences, seed))
         with replacing(card) as text:
             text.write_text(describe_file(source, sequences, out.name, seed))
     return out
+
+
+def is_card_of(card: Path, file: str) -> bool:
+    """Whether what lies there is the card that was written beside a file of that name."""
+    try:
+        said = card.read_bytes()
+    except OSError:
+        return False
+    return f"  data_files: {file}\n---\n".encode() in said and MADE.encode() in said
 
 
 def batches(source: Source, sequences: int, seed: int) -> Iterator[Batch]:
@@ -127,5 +141,6 @@ def describe_file(source: Source, sequences: int, file: str, seed: int) -> str:
         vocab=source.vocab,
         last=source.vocab - 1,
         seed=seed,
+        made=MADE,
         version=structure_first.__version__,
     )

@@ -37,7 +37,7 @@ def questions(split: str = "train", seed: int = 0, start: int = 0, workers: int 
 def made(split: str, seed: int, start: int, workers: int) -> Iterator[str]:
     """Processes of their own make a block in turn: sympy keeps what it computes, and a notebook has no main module."""
     first, skip = divmod(start, BLOCK)
-    command = [sys.executable, "-m", __name__, split, str(seed), str(workers)]
+    command = [sys.executable, "-P", "-m", __name__, split, str(seed), str(workers)]  # no module of the current folder
     environment = os.environ | {"PYTHONHASHSEED": "0"}  # sympy's own sets
     processes = [
         subprocess.Popen(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Integer, UInt64
+from jaxtyping import Integer
 from numpy.lib.stride_tricks import sliding_window_view
 
 from structure_first.data.batch import Batch, Source
@@ -35,7 +35,7 @@ def read_manifest(folder: Path) -> dict:
     except FileNotFoundError:
         raise UserError(f"there is no packed corpus in {folder}; make one with structure-first pack") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"cannot read {path} ({error}); restore it, or remove the folder and pack again") from None
+        raise UserError(f"cannot read {path} ({error}); restore it, or pack into another folder") from None
     if found != FORMAT:
         raise UserError(f"{folder} is packed in format {found}, this version reads {FORMAT}; pack again") from None
     return manifest
@@ -149,18 +149,3 @@ def evaluated_on(train: Source, held_out: Source) -> Source:
         return evaluated_on(train.at(length), held_out.at(length))
 
     return replace(train, held_out=held_out, remade=remade)
-
-
-def hashes(folder: Path) -> tuple[UInt64[np.ndarray, " train"], UInt64[np.ndarray, " held_out"]]:
-    """The hash of every document that is trained on, and of every one that is held out."""
-    manifest = read_manifest(folder)
-    check(folder, manifest, HASHES)
-    parts = [np.load(shard_path(folder, HASHES, number)) for number in range(len(manifest["shards"]))]
-    every = np.concatenate([np.empty(0, np.uint64), *parts])
-    held = every < threshold(manifest["held_out"])
-    return every[~held], every[held]
-
-
-def leaks(trained: Path, tested: Path | None = None) -> int:
-    """How many documents held out in `tested` are trained on in `trained`; one folder is compared with itself."""
-    return int(np.isin(hashes(tested or trained)[1], hashes(trained)[0]).sum())

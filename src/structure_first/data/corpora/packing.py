@@ -1,11 +1,10 @@
 """A corpus packed once: tokens in memory-mapped shards, a manifest, and nothing lost when it is stopped."""
 
-import fcntl
 import json
 import os
-import tempfile
+import re
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from hashlib import blake2b
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from tqdm import tqdm
 
 import structure_first
 from structure_first.data.corpora import tokenisers
-from structure_first.data.corpora.documents import Documents, documents
+from structure_first.data.corpora.documents import Documents, documents, same, whole
 from structure_first.data.corpora.packed import (
     FORMAT,
     HASHES,
@@ -29,20 +28,21 @@ from structure_first.data.corpora.packed import (
 )
 from structure_first.data.corpora.tokenisers import Tokeniser
 from structure_first.errors import UserError
-from structure_first.files import replacing
+from structure_first.files import collect, locked, replacing
 
 BATCH = 1 << 18  # characters tokenised at once
 MOST_BYTES = 4  # that a character takes, so that only the document that reaches a limit goes beyond it
 SHARD_TOKENS = 1 << 24
 SLOW_SHARD_TOKENS = 1 << 20  # of a corpus that is generated, at some ten thousand tokens a second
 MOST_TOKENS = 10**13
-ZEROS = 1 << 16  # slots of a new table written at once
+NAMES = map(re.escape, (MANIFEST, tokenisers.FILE, tokenisers.SETTINGS))
+OURS = "|".join((*NAMES, r"\w+-\d{5,}\.npy"))  # the files of a folder
 
 
 def pack(
     corpus: str | Path,
     tokeniser: str,
-    folder: Path,
+    folder: str | Path,
     *,
     text_column: str | None = None,
     seed: int = 0,
@@ -54,26 +54,30 @@ def pack(
 
     A document that is an exact copy of an earlier one is dropped. The hash of what it says decides whether it is held
     out, so that it is on the same side in whatever is packed. Each begins with the tokeniser's separator and lies in
-    one shard. Packing ends with the corpus, or with the document that reaches `limit_tokens`; memory does not grow with
-    the corpus. What is stopped goes on behind its last finished shard when it is called again in the same way, and the
-    result is the same; a higher limit adds to what is there.
+    one shard. Packing ends with the corpus, or with the document that reaches `limit_tokens`. Memory grows by some 70
+    bytes a document. What is stopped goes on behind its last finished shard when it is called again in the same way,
+    and the result is the same; a higher limit adds to what is there.
     """
     if not 0 <= held_out < 1:
         raise UserError(f"the share held out must be at least 0 and below 1, not {held_out}")
     for name, value in (("limit", limit_tokens), ("size of a shard", shard_tokens)):
         if value is not None and not 1 <= value <= MOST_TOKENS:
             raise UserError(f"the {name} must be from 1 to {MOST_TOKENS:,} tokens, not {value:,}")
+    if not str(folder):
+        raise UserError("the folder of shards has no name; name one that is new or empty")
     folder = Path(folder)
     settings = {"text_column": text_column, "seed": seed}
     with locked(folder):
+        collect(folder, OURS)
         manifest = read_manifest(folder) if (folder / MANIFEST).exists() else None
+        if manifest is None and any(folder.iterdir()):
+            raise UserError(f"{folder} holds files but no packed corpus; name a folder that is new or empty")
+        if manifest and not manifest["shards"]:
+            manifest = None  # there is nothing to go on with
         stream = documents(corpus, **settings, state=manifest and manifest["state"])
         if stream.endless and limit_tokens is None:
             raise UserError(f"the corpus {corpus} has no end; say how much of it with --limit-tokens")
-        problem = manifest and difference(manifest, stream.source, tokeniser, held_out)
-        if problem and manifest["shards"]:
-            raise UserError(f"{folder} holds shards of another {problem}; name another folder or remove this one")
-        if problem or manifest is None:
+        if manifest is None:
 
             def training() -> Iterator[str]:
                 for text in documents(corpus, **settings):
@@ -82,9 +86,11 @@ def pack(
 
             with closing(training()) as texts:
                 made = tokenisers.tokeniser(tokeniser, lambda: texts)
-            tokenisers.save(made, folder)
             manifest = begun(stream, made, held_out)
-            write_manifest(folder, manifest)
+            write_manifest(folder, manifest)  # first, for it says that the folder is ours
+            tokenisers.save(made, folder)
+        elif problem := difference(manifest, stream, tokeniser, held_out):
+            raise UserError(f"{folder} holds shards of another {problem}; name another folder or remove this one")
         else:
             made = saved_tokeniser(folder, manifest)
             check(folder, manifest, *SPLITS, HASHES)
@@ -109,9 +115,9 @@ def add_shards(
     known, manifest["finished"] = manifest["finished"], manifest["ended"] or done >= limit
     if manifest["finished"]:
         return None if known else write_manifest(folder, manifest)
-    seen = Seen(folder)
+    seen: set[int] = set()
     for number in range(len(manifest["shards"])):
-        seen.add(np.load(shard_path(folder, HASHES, number)))
+        seen.update(np.load(shard_path(folder, HASHES, number)).tolist())
     name = f"pack {manifest['source']['corpus']}"
     with tqdm(total=total, initial=done, unit="token", unit_scale=True, desc=name, disable=None) as bar:
         while not manifest["finished"]:
@@ -119,7 +125,7 @@ def add_shards(
             kept, tokens, wanted = [], 0, min(shard_tokens, limit - done)
             while tokens < wanted and (texts := taken(stream, min(BATCH, 1 + (wanted - tokens) // MOST_BYTES))):
                 found = hashed(texts)
-                fresh, held = seen.add(found), found < threshold(manifest["held_out"])
+                fresh, held = unseen(found, seen), found < threshold(manifest["held_out"])
                 for split, chosen in zip(SPLITS, (fresh & ~held, fresh & held), strict=True):
                     part = joined(tokeniser, [texts[i] for i in np.flatnonzero(chosen)], manifest["dtype"])
                     parts[split].append(part)
@@ -171,7 +177,7 @@ def begun(stream: Documents, tokeniser: Tokeniser, held_out: float) -> dict:
     return {
         "format": FORMAT,
         "code": structure_first.__version__,
-        "source": stream.source,
+        "source": whole(stream),
         "tokeniser": made | {"digest": tokenisers.digest(tokeniser)},
         "held_out": held_out,
         "dtype": np.min_scalar_type(tokeniser.vocab - 1).name,
@@ -184,14 +190,20 @@ def begun(stream: Documents, tokeniser: Tokeniser, held_out: float) -> dict:
     }
 
 
-def difference(manifest: dict, source: dict, tokeniser: str, held_out: float) -> str | None:
+def difference(manifest: dict, stream: Documents, tokeniser: str, held_out: float) -> str | None:
     """In what a folder was begun otherwise than is wanted now."""
-    found = (manifest["source"], manifest["tokeniser"]["name"], manifest["held_out"])
-    wanted = (json.loads(json.dumps(source)), tokeniser, held_out)
-    for name, one, other in zip(("corpus", "tokeniser", "held-out share"), found, wanted, strict=True):
+
+    def told(source: dict) -> dict:
+        return {name: value for name, value in source.items() if name not in ("files", "dates", "content")}
+
+    for name, one, other in (
+        ("corpus", told(manifest["source"]), told(stream.source)),
+        ("tokeniser", manifest["tokeniser"]["name"], tokeniser),
+        ("held-out share", manifest["held_out"], held_out),
+    ):
         if one != other:
             return f"{name} ({one}, not {other})"
-    return None
+    return None if same(manifest["source"], stream) else "corpus (its files have changed)"
 
 
 def saved_tokeniser(folder: Path, manifest: dict) -> Tokeniser:
@@ -230,69 +242,10 @@ def hashed(texts: list[str]) -> UInt64[np.ndarray, " text"]:
     return np.frombuffer(b"".join(blake2b(text.encode(), digest_size=8).digest() for text in texts), "<u8")
 
 
-class Seen:
-    """The hashes met so far: a hash table in a file, which the machine may keep in memory or not."""
-
-    def __init__(self, folder: Path, slots: int = 1 << 16):
-        self.folder, self.count = folder, 0
-        self._table = self._new(slots)
-
-    def _new(self, slots: int) -> UInt64[np.ndarray, " slot"]:
-        try:
-            with tempfile.TemporaryFile(dir=self.folder) as file:
-                for start in range(0, slots, ZEROS):  # a file with holes would find a full disk by a crash
-                    file.write(bytes(8 * min(ZEROS, slots - start)))
-                file.flush()
-                return np.memmap(file, np.uint64, "r+", shape=(slots,))
-        except OSError as error:
-            raise UserError(f"cannot write to {self.folder}: {error.strerror}; free some space") from None
-
-    def add(self, hashes: UInt64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-        """Add the hashes; true where one is met for the first time."""
-        first = np.zeros(len(hashes), bool)
-        distinct, places = np.unique(hashes, return_index=True)
-        while 2 * (self.count + len(distinct)) > len(self._table):
-            old, self._table = self._table, self._new(4 * len(self._table))
-            for start in range(0, len(old), 1 << 20):
-                part = old[start : start + (1 << 20)]
-                self._insert(part[part > 0])
-        first[places] = self._insert(distinct)
-        self.count += int(first.sum())
-        return first
-
-    def _insert(self, hashes: UInt64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
-        """Put distinct hashes where they belong; true where one was not there."""
-        table, last = self._table, np.uint64(len(self._table) - 1)
-        hashes = np.maximum(hashes, 1)  # 0 is an empty slot
-        new, waiting, slots = np.zeros(len(hashes), bool), np.arange(len(hashes)), hashes & last
-        while len(waiting):
-            free = table[slots] == 0
-            table[slots[free]] = hashes[waiting[free]]  # of two that want a slot, the later has it
-            mine = table[slots] == hashes[waiting]
-            new[waiting[mine & free]] = True
-            waiting, slots = waiting[~mine], (slots[~mine] + np.uint64(1)) & last
-        return new
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process, clear what a killed one left half-written, and leave no empty one."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise UserError(f"cannot write to {folder}: {error.strerror}; name another folder") from None
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"another process packs into {folder}; wait for it or name another folder") from None
-        for left in folder.glob(".*.tmp"):
-            left.unlink(missing_ok=True)
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                folder.rmdir()
-    finally:
-        os.close(handle)
+def unseen(hashes: UInt64[np.ndarray, " n"], seen: set[int]) -> Bool[np.ndarray, " n"]:
+    """Which hashes are met for the first time; `seen` holds them all then."""
+    first = np.zeros(len(hashes), bool)
+    for place, value in enumerate(hashes.tolist()):
+        first[place] = value not in seen
+        seen.add(value)
+    return first

@@ -3,7 +3,9 @@
 import glob
 import gzip
 import json
+import os
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import TextIOWrapper as TextLines
@@ -27,22 +29,20 @@ def files(path: str | Path) -> list[Path]:
 
     Of a folder these are its Parquet files, else its JSON lines, else all its files; hidden ones are left out.
     """
-    if not str(path):
-        raise UserError("the corpus has no name; name one of structure-first's, a file, a folder or a glob")
-    given = Path(path).expanduser()
-    if given.is_dir():
-        inside = (each.relative_to(given) for each in sorted(given.rglob("*")) if each.is_file())
+    given = Path(os.path.expanduser(path))  # like all of os.path it takes what cannot be for what is not there
+    if os.path.isdir(given):
+        inside = (each.relative_to(given) for each in sorted(given.rglob("*")) if os.path.isfile(each))
         found = [given / each for each in inside if not any(part.startswith(".") for part in each.parts)]
         kinds = {kind: [each for each in found if reader(each) is kind] for kind in (parquet, json_lines, plain)}
         found = next((each for each in kinds.values() if each), [])
-    elif given.is_file():
+    elif os.path.isfile(given):
         found = [given]
-    elif given.exists():
+    elif os.path.exists(given):
         raise UserError(f"{path} is no ordinary file; write what it gives into one")
     else:
-        found = sorted(Path(each) for each in glob.glob(str(given), recursive=True) if Path(each).is_file())
+        found = sorted(Path(each) for each in glob.glob(str(given), recursive=True) if os.path.isfile(each))
     if not found:
-        what = "there are no files in" if given.is_dir() else "there is no file"
+        what = "there are no files in" if os.path.isdir(given) else "there is no file"
         raise UserError(f"{what} {path}; name a text, JSON lines or Parquet file, a folder or a glob")
     return found
 
@@ -76,12 +76,16 @@ def reading(path: Path) -> Iterator[None]:
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise UserError(f"{path} is not UTF-8 (byte 0x{byte:02x}); convert it, for instance with iconv") from None
-    except (pa.ArrowException, EOFError, gzip.BadGzipFile) as error:
-        kind = "gzip" if path.suffix == ".gz" else "Parquet"
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is no whole {kind} file ({reason}); fetch or write it again") from None
+    except (pa.ArrowException, EOFError, zlib.error, gzip.BadGzipFile) as error:
+        kind = "Parquet" if isinstance(error, pa.ArrowException) else "gzip"
+        raise UserError(f"{path} is no whole {kind} file ({shown(error)}); fetch or write it again") from None
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}; name another file") from None
+        raise UserError(f"cannot read {path}: {error.strerror or shown(error)}; name another file") from None
+
+
+def shown(value: object) -> str:
+    """What it says, in one line that is not too long."""
+    return " ".join(str(value).split())[:200]
 
 
 def opened(path: Path) -> IO[bytes]:
@@ -131,9 +135,10 @@ def parquet(path: Path, column: str) -> Iterator[str]:
     """The text in each row; a null is an empty one."""
     with pq.ParquetFile(path) as file:
         schema = file.schema_arrow
-        if column not in schema.names:
+        place = schema.get_field_index(column)
+        if place < 0:  # there are none, or several
             raise missing(str(path), column, schema.names)
-        kind = schema.field(column).type
+        kind = schema.field(place).type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             raise UserError(f"column {column!r} of {path} holds {kind}, not text; name another with --text-column")
         for rows in file.iter_batches(ROWS, columns=[column]):
@@ -141,5 +146,5 @@ def parquet(path: Path, column: str) -> Iterator[str]:
 
 
 def missing(place: str, column: str, known: list[str]) -> UserError:
-    columns = ", ".join(known[:20]) or "none"
+    columns = shown(", ".join(known[:20])) or "none"
     return UserError(f"{place} has no column {column!r}; it has {columns}; name one with --text-column")

@@ -16,12 +16,19 @@ def shelf() -> Path:
     return Path(os.environ.get("STRUCTURE_FIRST_CORPORA") or Path(cache, "structure-first", "corpora")).expanduser()
 
 
+def place(name: str, tokeniser: str, tokens: int) -> Path:
+    """The folder of a packed corpus: another version of it has another."""
+    from structure_first.data.corpora.documents import stamp
+
+    return shelf() / f"{stamp(name)}-{tokeniser}-{tokens}".replace("/", "_").replace(":", "-")
+
+
 def corpus(name: str, tokeniser: str, context: int, tokens: int) -> Source:
     """Windows of `context` + 1 tokens from the first `tokens` of a corpus, evaluated on its held-out documents.
 
     `name` and `tokeniser` are what `structure-first pack` takes. What the shelf does not hold is packed first.
     """
-    folder = shelf() / f"{name}-{tokeniser}-{tokens}".replace("/", "_").replace(":", "-")
+    folder = place(name, tokeniser, tokens)
     if not (folder / packed.MANIFEST).exists() or not packed.read_manifest(folder)["finished"]:
         from structure_first.data.corpora.packing import pack
 

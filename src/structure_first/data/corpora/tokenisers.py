@@ -5,6 +5,7 @@ Every document begins with the tokeniser's `separator`. A tokeniser saves itself
 """
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import blake2b
 from itertools import chain
@@ -125,11 +126,11 @@ def tokeniser(name: str, texts: Callable[[], Iterable[str]]) -> Tokeniser:
     if name in OURS:
         return OURS[name]()
     if kind == "bpe":
-        if not size.isdecimal() or not VOCABS[0] <= int(size) <= VOCABS[1]:
+        if not size.isdecimal() or len(size) > 9 or not VOCABS[0] <= int(size) <= VOCABS[1]:
             raise UserError(f"tokeniser {name!r}: write bpe:VOCAB with a vocabulary of {VOCABS[0]:,} to {VOCABS[1]:,}")
         return Trained(name, learnt(int(size), texts()))
-    path = Path(name)
-    if path.exists():
+    if os.path.exists(name):
+        path = Path(name)
         return saved(path if path.is_file() else path / FILE, name)
     return Trained(name, fetched(name))
 
@@ -215,7 +216,7 @@ def vocabulary(json_text: str) -> dict[str, int]:
     read = json.loads(json_text)
     known = read["model"]["vocab"]
     known = known if isinstance(known, dict) else {token: number for number, (token, _) in enumerate(known)}
-    return known | {token["content"]: token["id"] for token in read["added_tokens"]}
+    return known | {token["content"]: token["id"] for token in read.get("added_tokens") or ()}
 
 
 def digest(made: Tokeniser) -> str:
