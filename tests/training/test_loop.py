@@ -17,9 +17,11 @@ from structure_first.data.batch import Batch
 from structure_first.data.registry import source
 from structure_first.errors import UserError
 from structure_first.model.transformer import Shape, Transformer
-from structure_first.training import checkpoints, loop
+from structure_first.training import checkpoints, loop, predictions
 from structure_first.training.compute import Compute
-from structure_first.training.loop import clip, evaluate, fit
+from structure_first.training.loop import fit
+from structure_first.training.optimizer import clip
+from structure_first.training.predictions import evaluate, short_and_long
 from structure_first.training.stage import Stage
 from structure_first.training.stream import Stream
 
@@ -121,7 +123,7 @@ def test_an_evaluation_holds_so_many_logits_at_once_and_measures_the_same(monkey
     model, sizes = Transformer(SHAPE, (0, 1)), []
     batch = Stream(COPY, 40, (0, 1), "held out")(0)
     expected = evaluate(model, batch, COPY, Compute(micro_batch=40))
-    monkeypatch.setattr(loop, "LOGITS_AT_ONCE", most)
+    monkeypatch.setattr(predictions, "LOGITS_AT_ONCE", most)
     model.register_forward_hook(lambda module, given, logits: sizes.append(logits[0].numel()))
     found = evaluate(model, batch, COPY)
     assert len(sizes) == calls and max(sizes) <= max(most, COPY.window * COPY.vocab)
@@ -143,33 +145,33 @@ def test_accuracy_counts_what_the_tokens_before_determine(of):
 
 
 @pytest.mark.parametrize(("name", "passes"), [("haystack", 2), ("stack", 1), ("dyck", 1)])
-def test_a_step_in_halves_is_the_step_of_the_whole(monkeypatch, name, passes):
+def test_a_step_of_short_and_long_sequences_is_the_step_of_the_whole(monkeypatch, name, passes):
     of = source(name) if name != "dyck" else source(name, length=16, k=4)
     model = Transformer(Shape(of.vocab, of.length - 1), (0, 1))
-    batch = Stream(of, 33, model.seeds, "halved")(0)
-    monkeypatch.setattr(loop, "HALVED", 0)
-    assert len(loop.halves(batch)) == passes
+    batch = Stream(of, 33, model.seeds, "stage")(0)
+    monkeypatch.setattr(predictions, "WORTH", 0)
+    assert len(short_and_long(batch)) == passes
     gradients = []
-    for way in (lambda batch: [batch], loop.halves):
-        monkeypatch.setattr(loop, "halves", way)
-        run = loop.Run(model, of, STAGE, "halved")
+    for way in (lambda batch: [batch], short_and_long):
+        monkeypatch.setattr(loop, "short_and_long", way)
+        run = loop.Run(model, of, STAGE, "stage")
         run.optimizer.zero_grad()
         run._backward(batch, of)
         gradients.append([parameter.grad for parameter in model.parameters()])
         run.optimizer.zero_grad()
-    for whole, halved in zip(*gradients, strict=True):
-        torch.testing.assert_close(halved, whole, rtol=1e-4, atol=1e-6)
+    for whole, pieces in zip(*gradients, strict=True):
+        torch.testing.assert_close(pieces, whole, rtol=1e-4, atol=1e-6)
 
 
 @given(st.data())
-def test_halves_lose_no_loss(data):
+def test_short_and_long_sequences_lose_no_loss(data):
     replicas, count, time = (data.draw(st.integers(1, most)) for most in (3, 9, 12))
     mask = torch.tensor(data.draw(st.lists(st.booleans(), min_size=replicas * count * time, max_size=10**4)))
     mask = mask[: replicas * count * time].view(replicas, count, time)
     tokens = torch.arange(mask.numel()).view(mask.shape)  # each is of one place
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "HALVED", 0)
-        found = loop.halves(Batch(tokens, mask))
+        patch.setattr(predictions, "WORTH", 0)
+        found = short_and_long(Batch(tokens, mask))
     kept = torch.cat([part.tokens[part.loss_mask] for part in found])
     assert sorted(kept.tolist()) == tokens[mask].tolist()
     for part in found:

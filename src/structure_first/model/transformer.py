@@ -171,6 +171,11 @@ class Transformer(nn.Module):
     def replicas(self) -> int:
         return len(self.seeds)
 
+    @property
+    def stochastic(self) -> bool:
+        """Whether it draws random numbers while it trains."""
+        return self.shape.dropout > 0
+
     @torch.no_grad()
     def pick(self, replicas: Sequence[int]) -> "Transformer":
         """Those replicas alone, copied into a transformer of their own."""

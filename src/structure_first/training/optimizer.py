@@ -1,0 +1,25 @@
+"""AdamW, and the clip before it."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from structure_first.training import processes
+
+
+def clip(parameters: Iterable[Tensor], limit: float, spread: bool = False) -> None:
+    """Scale each replica's gradient to a norm of `limit` at most; a replica gone to NaN spoils no other.
+
+    Each process holds a part of every gradient where they are `spread`.
+    """
+    gradients = [processes.local(parameter.grad).flatten(1) for parameter in parameters]
+    alone = len(gradients[0]) == 1  # all gradients are then one vector: a few operations, not a few for each
+    if alone and not spread:
+        norm = torch.stack(torch._foreach_norm(gradients)).norm()
+    else:
+        norm = torch.stack([torch.linalg.vector_norm(gradient, dim=1) for gradient in gradients]).norm(dim=0)
+    if spread:
+        norm = processes.summed(norm.square()).sqrt()
+    scale = (limit / norm).clamp(max=1.0)
+    torch._foreach_mul_(gradients, scale.squeeze() if alone else [scale[:, None]] * len(gradients))
