@@ -1,5 +1,7 @@
 """The transformer against Hugging Face's GPT-2, and against itself replica by replica."""
 
+from math import inf, nan
+
 import pytest
 import torch
 
@@ -102,7 +104,14 @@ def test_some_replicas_alone_are_copies_and_draw_no_fresh_weights(monkeypatch):
         assert torch.equal(mine, whole[[2, 0]]) and mine.untyped_storage() is not whole.untyped_storage()
 
 
-@pytest.mark.parametrize("wrong", [dict(width=10), dict(layers=0), dict(dropout=1.0), dict(vocab=0)])
+@pytest.mark.parametrize(
+    "wrong",
+    [dict(width=10), dict(layers=0), dict(vocab=0)]
+    + [dict.fromkeys([name], 10**9) for name in ("vocab", "context", "layers", "heads", "width")]
+    + [dict(dropout=value) for value in (-0.1, 1.0, 2.0, nan)]
+    + [dict.fromkeys([name], value) for name in ("init", "init_embedding") for value in (-1.0, 1e308, inf, nan)],
+    ids=str,
+)
 def test_impossible_shapes_say_why(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         Shape(**(dict(vocab=11, context=12) | wrong))
@@ -112,3 +121,10 @@ def test_a_sequence_longer_than_the_context_says_so():
     model = Transformer(Shape(vocab=11, context=4))
     with pytest.raises(UserError, match="do not fit in a context of 4"):
         model(torch.zeros(1, 1, 5, dtype=torch.long))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 2**64])
+def test_a_seed_that_no_table_holds_says_so(seed):
+    with pytest.raises(UserError, match=f"a seed must be a whole number from 0 to {2**63 - 1}, not {seed}"):
+        Transformer(Shape(vocab=11, context=4), (0, seed))
+    Transformer(Shape(vocab=11, context=4), (2**63 - 1,))

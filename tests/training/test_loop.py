@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 from dataclasses import replace
+from math import inf, nan
 
 import pytest
 import torch
@@ -297,6 +298,14 @@ def test_the_rate_warms_up_and_falls():
         (dict(steps=0), "steps must be 1 or more"),
         (dict(warmup=20_000), "warmup must lie between"),
         (dict(lr=-1.0), "lr must be above 0"),
+        *((dict(lr=value), "lr must be above 0, at most 1000") for value in (inf, nan, 1e308)),
+        *((dict(floor=value), "floor a share from 0 to 1") for value in (-0.1, 1.1, nan)),
+        *((dict(weight_decay=value), "weight_decay must be 0 or more") for value in (-1.0, inf, nan, 1e308)),
+        *((dict(clip=value), "clip above 0, or null for none") for value in (0.0, -1.0, inf, nan)),
+        *((dict(mastery=value), "mastery must be an accuracy") for value in (0.0, 1.1, nan)),
+        *((dict.fromkeys([name], 2**53 + 1), f"{name} must be 1 or more") for name in ("steps", "evaluate_every")),
+        *((dict.fromkeys([name], 10**9), f"{name} must be 1 or more, and at most") for name in ("batch", "held_out")),
+        (dict(warmup=-1), "warmup must lie between"),
     ],
 )
 def test_wrong_settings_say_why(wrong, message):

@@ -26,6 +26,10 @@ def taken(x: Float[Tensor, "replica batch time width"], at: At) -> Float[Tensor,
     return x.gather(2, repeat(at, "replica batch n -> replica batch n width", width=x.shape[-1]))
 
 
+MOST = dict(vocab=1 << 24, context=1 << 20, layers=1 << 10, heads=1 << 10, width=1 << 16)
+WIDEST = 100  # deviation of fresh weights
+
+
 @dataclass(frozen=True)
 class Shape:
     """The size of a transformer; the defaults are the diagnostics' (Jiang et al. 2026, algorithmic tasks)."""
@@ -41,13 +45,16 @@ class Shape:
     init_embedding: float = 0.02  # and of fresh embeddings and positions
 
     def __post_init__(self):
-        for name in ("vocab", "context", "layers", "heads", "width"):
-            if getattr(self, name) < 1:
-                raise UserError(f"a transformer's {name} must be 1 or more, not {getattr(self, name)}")
+        for name, most in MOST.items():
+            if not 1 <= (given := getattr(self, name)) <= most:
+                raise UserError(f"a transformer's {name} must be 1 or more, at most {most:,}, not {given}")
         if self.width % self.heads:
             raise UserError(f"width {self.width} is not a multiple of {self.heads} heads; choose one that is")
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout must be at least 0 and below 1, not {self.dropout}")
+        for name in ("init", "init_embedding"):
+            if not 0 <= (given := getattr(self, name)) <= WIDEST:
+                raise UserError(f"{name} must be a deviation from 0 to {WIDEST}, not {given}; GPT-2's is 0.02")
 
 
 class Linear(nn.Module):
