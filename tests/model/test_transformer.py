@@ -1,5 +1,6 @@
 """The transformer against Hugging Face's GPT-2, and against itself replica by replica."""
 
+import re
 from math import inf, nan
 
 import pytest
@@ -55,6 +56,32 @@ def test_hugging_face_comes_in_and_goes_out_unchanged(tied, tmp_path):
     tokens = tokens_for(model)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)(tokens[1]).logits
     torch.testing.assert_close(model(tokens)[1], loaded, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("variant", "only"),
+    [
+        (dict(scale_attn_weights=False), "True"),
+        (dict(scale_attn_by_inverse_layer_idx=True), "False"),
+        (dict(layer_norm_epsilon=1e-6), "1e-05"),
+        (dict(activation_function="gelu"), "gelu_new or gelu_pytorch_tanh"),
+        (dict(activation_function="relu"), "gelu_new or gelu_pytorch_tanh"),
+        (dict(n_inner=24), "32"),
+        (dict(add_cross_attention=True), "False"),
+        (dict(attn_pdrop=0.3), "0.1"),
+    ],
+    ids=str,
+)
+def test_a_gpt2_of_another_make_is_refused(variant, only):
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    sizes = dict(vocab_size=11, n_positions=8, n_embd=8, n_layer=1, n_head=2)
+    theirs = GPT2LMHeadModel(GPT2Config(**sizes | variant))
+    name = next(iter(variant))
+    message = f"cannot take over a GPT-2 whose {name} is {variant[name]}: only {only} is modelled here"
+    with pytest.raises(UserError, match=re.escape(message)):
+        weights.from_hf(theirs)
+    weights.from_hf(GPT2LMHeadModel(GPT2Config(**sizes, n_inner=32, activation_function="gelu_pytorch_tanh")))
 
 
 def test_a_replica_is_the_same_alone_and_among_others():
