@@ -21,7 +21,6 @@ from structure_first.model.transformer import Shape, Transformer
 from structure_first.training import checkpoints, loop, predictions
 from structure_first.training.compute import Compute
 from structure_first.training.loop import fit
-from structure_first.training.optimizer import clip
 from structure_first.training.predictions import evaluate, short_and_long
 from structure_first.training.stage import Stage
 from structure_first.training.stream import Stream
@@ -102,21 +101,6 @@ def test_a_replica_that_leaves_keeps_its_weights_and_a_stopped_run_knows_who_is_
     fresh = Transformer(SHAPE, range(4))
     assert fit(fresh, COPY, stage, checkpoint=path) == rows
     assert same(weights(whole), weights(fresh))
-
-
-def test_the_clip_is_per_replica():
-    large, small = torch.zeros(2, 3, 4, requires_grad=True), torch.zeros(2, 5, requires_grad=True)
-    large.grad, small.grad = torch.ones(2, 3, 4), torch.ones(2, 5)
-    large.grad[1] *= 1e-3
-    small.grad[1] *= 1e-3
-    clip([large, small], 1.0)
-    norms = (large.grad.flatten(1).square().sum(1) + small.grad.square().sum(1)).sqrt()
-    assert norms.tolist() == pytest.approx([1.0, 1e-3 * 17**0.5], rel=1e-4)
-    alone = torch.zeros(1, 3, 4, requires_grad=True)
-    for size, norm in ((2.0, 1.0), (0.1, 0.1 * 12**0.5)):
-        alone.grad = torch.full_like(alone, size)
-        clip([alone], 1.0)
-        assert alone.grad.norm().item() == pytest.approx(norm, rel=1e-4)
 
 
 @pytest.mark.parametrize(("most", "calls"), [(1 << 26, 1), (5 * COPY.window * COPY.vocab, 8), (1, 40)])

@@ -18,7 +18,7 @@ from structure_first.seeding import generator
 from structure_first.training import checkpoints, processes, signals
 from structure_first.training.compute import Compute, remove
 from structure_first.training.devices import choose_products
-from structure_first.training.optimizer import clip
+from structure_first.training.optimizer import adamw, clip
 from structure_first.training.predictions import evaluate, parts, predict, short_and_long
 from structure_first.training.protocol import Model, device_of
 from structure_first.training.stage import Stage
@@ -57,13 +57,13 @@ class Run:
             self.forward = processes.sharded(self.program, self.device, self.compute.dtype)
         elif processes.world() > 1:
             self.forward = processes.copied(self.program)
-        parameters, stage = list(self.program.parameters()), self.stage
         matrices = (part[0].numel() for block in self.model.blocks for part in block.parameters())
-        choose_products(len(replicas) * stage.batch * self.source.length * max(matrices, default=0))
-        self.optimizer = torch.optim.AdamW(parameters, lr=stage.lr, weight_decay=stage.weight_decay, fused=True)
+        choose_products(len(replicas) * self.stage.batch * self.source.length * max(matrices, default=0))
+        self.optimizer = adamw(list(self.program.parameters()), self.stage)
+        self.parameters = [each for group in self.optimizer.param_groups for each in group["params"]]  # as it counts
         if state:
             state = {
-                index: {name: processes.spread(tensor, parameters[index]) for name, tensor in each.items()}
+                index: {name: processes.spread(tensor, self.parameters[index]) for name, tensor in each.items()}
                 for index, each in state.items()
             }
             self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
@@ -76,7 +76,7 @@ class Run:
         with self._seeded():
             self._backward(batch, source)
         if self.stage.clip is not None:
-            clip(self.optimizer.param_groups[0]["params"], self.stage.clip, self.sharded)
+            clip(self.parameters, self.stage.clip, self.sharded)
         self.optimizer.step()
         self.step += 1
         self.tokens += batch.tokens[0].numel()

@@ -1,11 +1,23 @@
 """AdamW, and the clip before it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from structure_first.training import processes
+from structure_first.training.stage import Stage
+
+
+def adamw(parameters: Sequence[nn.Parameter], stage: Stage) -> torch.optim.AdamW:
+    """The optimizer of a stage; norms and biases are a group of their own where they do not decay with the rest."""
+    groups = [{"params": parameters}]
+    if not stage.decay_vectors:
+        matrices, vectors = [], []
+        for parameter in parameters:
+            (matrices if parameter.ndim > 2 else vectors).append(parameter)  # the first axis is the replicas'
+        groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=stage.lr, weight_decay=stage.weight_decay, fused=True)
 
 
 def clip(parameters: Iterable[Tensor], limit: float, spread: bool = False) -> None:

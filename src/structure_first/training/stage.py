@@ -26,6 +26,7 @@ class Stage:
     schedule: str = "cosine"
     floor: float = 0.0  # the rate at the end, as a share of `lr`
     weight_decay: float = 1e-3
+    decay_vectors: bool = True  # whether norms and biases decay too
     clip: float | None = 1.0  # the largest gradient norm of a replica
     held_out: int = 1_000  # sequences, drawn once for each seed and never trained on
     evaluate_every: int = 250
