@@ -14,7 +14,8 @@ from structure_first.data.registry import PROCEDURAL
 from structure_first.model.transformer import Transformer
 from structure_first.model.weights import to_hf
 from structure_first.training.devices import cores
-from structure_first.training.loop import Run, predict
+from structure_first.training.loop import Run
+from structure_first.training.predictions import predict
 from structure_first.training.stream import Stream
 
 RATIO = re.compile(r"(\d+\.\d\d) x \((\d+\.\d\d) to (\d+\.\d\d)\)")

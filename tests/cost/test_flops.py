@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from structure_first.cost import flops
 from structure_first.data.registry import source
 from structure_first.model.transformer import Shape, Transformer
-from structure_first.training.loop import predict
+from structure_first.training.predictions import predict
 from structure_first.training.stream import Stream
 
 WIDE = dict(vocab=37, context=40, heads=1, width=64)

@@ -1,10 +1,12 @@
 """Each rule of transfer does to its group what it says, and nothing to the others."""
 
+import re
+
 import pytest
 import torch
 
 from structure_first.errors import UserError
-from structure_first.model.transfer import Transfer, group, transfer
+from structure_first.model.transfer import ONLY, Transfer, group, transfer
 from structure_first.model.transformer import Shape, Transformer
 
 SEEDS = (2, 3)
@@ -21,6 +23,15 @@ def trained() -> Transformer:
 
 def parts(model: Transformer, name: str) -> list[torch.Tensor]:
     return [parameter for parameter_name, parameter in model.named_parameters() if group(parameter_name) == name]
+
+
+def numbered() -> Transformer:
+    """A model whose weights count upwards, through every tensor anew: where a value stands says where it came from."""
+    model = Transformer(Shape(vocab=9, context=6), SEEDS)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.arange(parameter[0].numel()).view(parameter.shape[1:]))
+    return model
 
 
 GROUPS = ["attention", "mlp", "norms", "positions", "embeddings"]
@@ -61,6 +72,94 @@ def test_resample_has_the_rows_mean_and_covariance(trained):
     torch.testing.assert_close(new.embedding[0].T.cov(), trained.embedding[0].T.cov(correction=0), atol=0.1, rtol=0)
 
 
+def test_every_parameter_is_in_the_group_of_its_name(trained):
+    of = {name: group(name) for name, _ in trained.named_parameters()}
+    assert of["embedding"] == of["unembedding"] == "embeddings" and of["position"] == "positions"
+    assert of["norm.scale"] == of["blocks.0.mlp_norm.shift"] == of["blocks.1.attention_norm.scale"] == "norms"
+    assert of["blocks.1.mlp.down.bias"] == "mlp" and of["blocks.0.attention.out.bias"] == "attention"
+
+
+RULES_ALONE = ["keep", "rescale", "permute", "rotate", "noise(0.5)", "from(x)"]
+
+
+@pytest.mark.parametrize("rule", [*RULES_ALONE, *ONLY])
+def test_a_replica_starts_from_its_own_in_stage_one_and_from_its_seed_alone(trained, rule):
+    """So replicas are neither exchanged nor do they share what is drawn, and the others do not matter."""
+    bodies = GROUPS if rule in RULES_ALONE else ONLY[rule]
+    rules, shape, other = Transfer(**dict.fromkeys(bodies, rule)), Shape(12, 8), Transformer(trained.shape, (5, 6))
+    together = transfer(trained, shape, rules, SEEDS, {"x": other})
+    for replica, seed in enumerate(SEEDS):
+        one = transfer(trained.pick([replica]), shape, rules, [seed], {"x": other.pick([replica])})
+        for a, b in zip(together.parameters(), one.parameters(), strict=True):
+            assert torch.equal(a[replica], b[0])
+
+
+def test_each_tensor_and_each_seed_has_its_own_permutation():
+    new = transfer(numbered(), Shape(9, 6), Transfer(attention="permute", mlp="permute"), (2, 3))
+    orders = [
+        parameter[replica] for part in ("attention", "mlp") for parameter in parts(new, part) for replica in (0, 1)
+    ]
+    orders = [tuple(order.flatten().tolist()) for order in orders]
+    assert len(set(orders)) == len(orders)
+    again = transfer(numbered(), Shape(9, 6), Transfer(attention="permute"), (3, 3))
+    for a, b in zip(parts(new, "attention"), parts(again, "attention"), strict=True):
+        assert torch.equal(a[1], b[0]) and torch.equal(b[0], b[1])
+
+
+def test_draw_is_resample_whichever_way_rounding_turns_the_eigenvectors(trained, monkeypatch):
+    shape, eigh = Shape(vocab=20_000, context=6), torch.linalg.eigh
+    new = transfer(trained, shape, Transfer(embeddings="draw"), SEEDS)
+    torch.testing.assert_close(new.embedding.mean(1), trained.embedding.mean(1), atol=0.05, rtol=0)
+    torch.testing.assert_close(new.embedding[0].T.cov(), trained.embedding[0].T.cov(correction=0), atol=0.1, rtol=0)
+
+    def turned(covariance):
+        scale, basis = eigh(covariance)
+        return scale, basis * torch.tensor([1.0, -1.0]).repeat(len(basis) // 2)
+
+    monkeypatch.setattr(torch.linalg, "eigh", turned)
+    torch.testing.assert_close(transfer(trained, shape, Transfer(embeddings="draw"), SEEDS).embedding, new.embedding)
+    monkeypatch.undo()
+    with torch.no_grad():
+        trained.embedding.mul_(1 + 1e-6 * torch.randn(trained.embedding.shape))
+    near = transfer(trained, shape, Transfer(embeddings="draw"), SEEDS)
+    torch.testing.assert_close(near.embedding, new.embedding, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("vocab", [5, 9, 14])
+def test_match_keeps_the_rows_of_stage_one_and_gives_the_others_their_mean(trained, vocab):
+    new, both = transfer(trained, Shape(vocab, 6), Transfer(embeddings="match"), SEEDS), min(vocab, 9)
+    for name in ("embedding", "unembedding"):
+        found, before = new.get_parameter(name), trained.get_parameter(name)
+        assert torch.equal(found[:, :both], before[:, :both])
+        torch.testing.assert_close(found[:, both:], before.mean(1, keepdim=True).expand(-1, vocab - both, -1))
+
+
+@pytest.mark.parametrize(("context", "kept"), [(4, True), (6, True), (7, False)])
+def test_positions_that_fit_are_kept_and_others_all_start_afresh(trained, context, kept):
+    new = transfer(trained, Shape(9, context), Transfer(positions="fits"), SEEDS)
+    expected = trained.position[:, :context] if kept else Transformer(new.shape, SEEDS).position
+    assert torch.equal(new.position, expected)
+
+
+def test_rescale_keeps_directions_and_takes_the_size_of_fresh_weights(trained):
+    shape = Shape(vocab=14, context=3, init=0.1)
+    new = transfer(trained, shape, Transfer(**dict.fromkeys(GROUPS, "rescale")), SEEDS)
+    fresh = Transformer(shape, SEEDS)
+    for (name, a), b, c in zip(new.named_parameters(), trained.parameters(), fresh.parameters(), strict=True):
+        for after, before, anew in zip(a, b, c, strict=True):
+            if before.ndim == 1:
+                assert torch.equal(after, before)
+                continue
+            rows = min(len(after), len(before))
+            ratio = (after[:rows] / before[:rows]).flatten()
+            torch.testing.assert_close(ratio, ratio[:1].expand_as(ratio))
+            size = ratio[0] * before.square().mean().sqrt()
+            torch.testing.assert_close(size, anew.square().mean().sqrt(), msg=name)
+    with torch.no_grad():
+        trained.position.zero_()
+    assert not transfer(trained, trained.shape, Transfer(positions="rescale"), SEEDS).position.any()
+
+
 def test_permute_keeps_the_values_and_loses_their_order(trained):
     new = transfer(trained, trained.shape, Transfer(attention="permute"), SEEDS)
     for a, b in zip(parts(new, "attention"), parts(trained, "attention"), strict=True):
@@ -80,10 +179,15 @@ def test_rotate_keeps_the_singular_values_and_loses_their_directions(trained):
     assert all(torch.equal(a, b) for a, b in zip(parts(new, "mlp"), parts(repeat, "mlp"), strict=True))
 
 
-def test_noise_is_in_units_of_the_tensors_deviation(trained):
-    new = transfer(trained, Shape(9, 6), Transfer(mlp="noise(0.5)"), SEEDS)
-    change = new.blocks[0].mlp.up.weight - trained.blocks[0].mlp.up.weight
-    assert change.std().item() == pytest.approx(0.5 * trained.blocks[0].mlp.up.weight.std().item(), rel=0.1)
+def test_noise_is_in_units_of_each_tensors_own_deviation(trained):
+    with torch.no_grad():
+        for number, parameter in enumerate(trained.parameters()):
+            parameter.mul_(torch.tensor([1.0, 8.0]).view(2, *[1] * (parameter.ndim - 1)) * 3.0**number)
+    new = transfer(trained, Shape(9, 6), Transfer(**dict.fromkeys(GROUPS, "noise(0.5)")), SEEDS)
+    for a, b in zip(new.parameters(), trained.parameters(), strict=True):
+        for after, before in zip(a, b, strict=True):
+            rough = 0.15 if before.ndim == 2 else 0.6  # of so few numbers
+            assert (after - before).std().item() == pytest.approx(0.5 * before.std().item(), rel=rough)
 
 
 def test_one_runs_attention_with_anothers_mlps(trained):
@@ -96,10 +200,42 @@ def test_one_runs_attention_with_anothers_mlps(trained):
 
 
 @pytest.mark.parametrize(
+    ("part", "other", "said"),
+    [
+        ("mlp", dict(width=32), "blocks.0.mlp.up.weight is 32 x 128, here 16 x 64"),
+        ("embeddings", dict(width=32), "embedding is rows of 32, here rows of 16"),
+        ("positions", dict(width=32), "position is rows of 32, here rows of 16"),
+        ("attention", dict(heads=2), "blocks.0.attention.query.weight is 16 x 16 (2 heads), here 16 x 16 (4 heads)"),
+        ("mlp", dict(heads=2), "blocks.0.attention.query.weight is 16 x 16 (2 heads), here 16 x 16 (4 heads)"),
+        ("mlp", dict(layers=1), "blocks.1.mlp.up.weight is not there, here 16 x 64"),
+        ("norms", dict(layers=3), "blocks.2.attention_norm.scale is 16, here not there"),
+    ],
+)
+def test_another_runs_body_of_another_size_is_refused(trained, part, other, said):
+    other = Transformer(Shape(**dict(vocab=9, context=6) | other), SEEDS)
+    with pytest.raises(UserError, match=re.escape(f"cannot take {part} from 'eca': its {said}; layers, heads")):
+        transfer(trained, trained.shape, Transfer(**{part: "from(eca)"}), SEEDS, {"eca": other})
+
+
+def test_another_run_of_more_replicas_is_refused_and_of_another_vocabulary_gives_the_rows_it_has(trained):
+    with pytest.raises(UserError, match="cannot take mlp from 'eca': it has 1 replicas, not 2"):
+        transfer(trained, trained.shape, Transfer(mlp="from(eca)"), SEEDS, {"eca": trained.pick([0])})
+    other = Transformer(Shape(vocab=5, context=4, tied=True), (7, 8))
+    new = transfer(trained, trained.shape, Transfer(embeddings="from(eca)"), SEEDS, {"eca": other})
+    fresh = Transformer(trained.shape, SEEDS)
+    for name in ("embedding", "unembedding"):
+        found, rest = new.get_parameter(name), fresh.get_parameter(name)
+        assert torch.equal(found[:, :5], other.embedding) and torch.equal(found[:, 5:], rest[:, 5:])
+
+
+@pytest.mark.parametrize(
     ("rules", "message"),
     [
         (dict(attention="kept"), "did you mean 'keep'"),
-        (dict(mlp="mean"), "is for embeddings and positions"),
+        (dict(mlp="mean"), "is for embeddings and positions, not for mlp"),
+        (dict(positions="match"), "is for embeddings, not for positions"),
+        (dict(embeddings="fits"), "is for positions, not for embeddings"),
+        (dict(norms="noise(9999)"), "at most 1000"),
         (dict(norms="noise(x)"), "unknown transfer rule"),
     ],
 )

@@ -143,9 +143,9 @@ def test_weights_of_another_run_can_be_carried_over(tmp_path, config):
     start = {}
     watched = config(("shape:", rule))
 
-    def fitted(model, *arguments, name, **options):
-        start[name] = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-        return fit(model, *arguments, name=name, **options)
+    def fitted(model, *arguments, stream, **options):
+        start[stream] = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+        return fit(model, *arguments, stream=stream, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(two_stages, "fit", fitted)

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 from dataclasses import replace
+from math import inf, nan
 
 import pytest
 import torch
@@ -17,9 +18,10 @@ from structure_first.data.batch import Batch
 from structure_first.data.registry import source
 from structure_first.errors import UserError
 from structure_first.model.transformer import Shape, Transformer
-from structure_first.training import checkpoints, loop
+from structure_first.training import checkpoints, loop, predictions
 from structure_first.training.compute import Compute
-from structure_first.training.loop import clip, evaluate, fit
+from structure_first.training.loop import fit
+from structure_first.training.predictions import evaluate, short_and_long
 from structure_first.training.stage import Stage
 from structure_first.training.stream import Stream
 
@@ -101,27 +103,12 @@ def test_a_replica_that_leaves_keeps_its_weights_and_a_stopped_run_knows_who_is_
     assert same(weights(whole), weights(fresh))
 
 
-def test_the_clip_is_per_replica():
-    large, small = torch.zeros(2, 3, 4, requires_grad=True), torch.zeros(2, 5, requires_grad=True)
-    large.grad, small.grad = torch.ones(2, 3, 4), torch.ones(2, 5)
-    large.grad[1] *= 1e-3
-    small.grad[1] *= 1e-3
-    clip([large, small], 1.0)
-    norms = (large.grad.flatten(1).square().sum(1) + small.grad.square().sum(1)).sqrt()
-    assert norms.tolist() == pytest.approx([1.0, 1e-3 * 17**0.5], rel=1e-4)
-    alone = torch.zeros(1, 3, 4, requires_grad=True)
-    for size, norm in ((2.0, 1.0), (0.1, 0.1 * 12**0.5)):
-        alone.grad = torch.full_like(alone, size)
-        clip([alone], 1.0)
-        assert alone.grad.norm().item() == pytest.approx(norm, rel=1e-4)
-
-
 @pytest.mark.parametrize(("most", "calls"), [(1 << 26, 1), (5 * COPY.window * COPY.vocab, 8), (1, 40)])
 def test_an_evaluation_holds_so_many_logits_at_once_and_measures_the_same(monkeypatch, most, calls):
     model, sizes = Transformer(SHAPE, (0, 1)), []
     batch = Stream(COPY, 40, (0, 1), "held out")(0)
     expected = evaluate(model, batch, COPY, Compute(micro_batch=40))
-    monkeypatch.setattr(loop, "LOGITS_AT_ONCE", most)
+    monkeypatch.setattr(predictions, "LOGITS_AT_ONCE", most)
     model.register_forward_hook(lambda module, given, logits: sizes.append(logits[0].numel()))
     found = evaluate(model, batch, COPY)
     assert len(sizes) == calls and max(sizes) <= max(most, COPY.window * COPY.vocab)
@@ -143,33 +130,33 @@ def test_accuracy_counts_what_the_tokens_before_determine(of):
 
 
 @pytest.mark.parametrize(("name", "passes"), [("haystack", 2), ("stack", 1), ("dyck", 1)])
-def test_a_step_in_halves_is_the_step_of_the_whole(monkeypatch, name, passes):
+def test_a_step_of_short_and_long_sequences_is_the_step_of_the_whole(monkeypatch, name, passes):
     of = source(name) if name != "dyck" else source(name, length=16, k=4)
     model = Transformer(Shape(of.vocab, of.length - 1), (0, 1))
-    batch = Stream(of, 33, model.seeds, "halved")(0)
-    monkeypatch.setattr(loop, "HALVED", 0)
-    assert len(loop.halves(batch)) == passes
+    batch = Stream(of, 33, model.seeds, "stage")(0)
+    monkeypatch.setattr(predictions, "WORTH", 0)
+    assert len(short_and_long(batch)) == passes
     gradients = []
-    for way in (lambda batch: [batch], loop.halves):
-        monkeypatch.setattr(loop, "halves", way)
-        run = loop.Run(model, of, STAGE, "halved")
+    for way in (lambda batch: [batch], short_and_long):
+        monkeypatch.setattr(loop, "short_and_long", way)
+        run = loop.Run(model, of, STAGE, "stage")
         run.optimizer.zero_grad()
         run._backward(batch, of)
         gradients.append([parameter.grad for parameter in model.parameters()])
         run.optimizer.zero_grad()
-    for whole, halved in zip(*gradients, strict=True):
-        torch.testing.assert_close(halved, whole, rtol=1e-4, atol=1e-6)
+    for whole, pieces in zip(*gradients, strict=True):
+        torch.testing.assert_close(pieces, whole, rtol=1e-4, atol=1e-6)
 
 
 @given(st.data())
-def test_halves_lose_no_loss(data):
+def test_short_and_long_sequences_lose_no_loss(data):
     replicas, count, time = (data.draw(st.integers(1, most)) for most in (3, 9, 12))
     mask = torch.tensor(data.draw(st.lists(st.booleans(), min_size=replicas * count * time, max_size=10**4)))
     mask = mask[: replicas * count * time].view(replicas, count, time)
     tokens = torch.arange(mask.numel()).view(mask.shape)  # each is of one place
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "HALVED", 0)
-        found = loop.halves(Batch(tokens, mask))
+        patch.setattr(predictions, "WORTH", 0)
+        found = short_and_long(Batch(tokens, mask))
     kept = torch.cat([part.tokens[part.loss_mask] for part in found])
     assert sorted(kept.tolist()) == tokens[mask].tolist()
     for part in found:
@@ -295,6 +282,14 @@ def test_the_rate_warms_up_and_falls():
         (dict(steps=0), "steps must be 1 or more"),
         (dict(warmup=20_000), "warmup must lie between"),
         (dict(lr=-1.0), "lr must be above 0"),
+        *((dict(lr=value), "lr must be above 0, at most 1000") for value in (inf, nan, 1e308)),
+        *((dict(floor=value), "floor a share from 0 to 1") for value in (-0.1, 1.1, nan)),
+        *((dict(weight_decay=value), "weight_decay must be 0 or more") for value in (-1.0, inf, nan, 1e308)),
+        *((dict(clip=value), "clip above 0, or null for none") for value in (0.0, -1.0, inf, nan)),
+        *((dict(mastery=value), "mastery must be an accuracy") for value in (0.0, 1.1, nan)),
+        *((dict.fromkeys([name], 2**53 + 1), f"{name} must be 1 or more") for name in ("steps", "evaluate_every")),
+        *((dict.fromkeys([name], 10**9), f"{name} must be 1 or more, and at most") for name in ("batch", "held_out")),
+        (dict(warmup=-1), "warmup must lie between"),
     ],
 )
 def test_wrong_settings_say_why(wrong, message):

@@ -195,7 +195,7 @@ def training_maps(job: Job, rows: pd.DataFrame, pairs: int = 6, frames: int = 20
     stage = replace(job.phase.stage, evaluate_every=max(1, int(of_job["step"].max()) // frames))
     keep_freed_memory()
     model = initial_model(job).to(device(job.device))
-    rows = fit(model, job.phase.make(), stage, name=f"stage {job.stage}", label=f"{label(job)}, again", watch=watch)
+    rows = fit(model, job.phase.make(), stage, stream=f"stage {job.stage}", label=f"{label(job)}, again", watch=watch)
     right = {row["step"]: row["value"] for row in rows if row["metric"] == "accuracy"}
     fig = head_maps(maps[max(maps)], tokens[0].tolist(), model.shape.layers)
     said = {step: f"{label(job)}, step {step:,}: {right[step]:.0%} right" for step in maps}

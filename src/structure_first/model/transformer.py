@@ -8,24 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
-from einops import einsum, rearrange
+from einops import einsum, rearrange, repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from structure_first.errors import UserError
-from structure_first.model.activation import eager_on_cpu, gelu
-from structure_first.model.narrow import NarrowAttention
+from structure_first.model import kernels
 from structure_first.seeding import generator
-
-
-def narrow(head: int, context: int) -> bool:
-    """Whether heads so wide, over so many tokens, are attended with faster on a CPU by a kernel of our own.
-
-    The fused ones are made for wide heads; ours loses its lead as its products grow out of the cache.
-    """
-    return head <= 32 and head * context <= 1 << 13
-
 
 At = Int[Tensor, "replica batch n"] | None
 
@@ -34,7 +23,11 @@ def taken(x: Float[Tensor, "replica batch time width"], at: At) -> Float[Tensor,
     """The stream `at` those positions; None is all of them."""
     if at is None:
         return x
-    return x.gather(2, at.unsqueeze(-1).expand(-1, -1, -1, x.shape[-1]))
+    return x.gather(2, repeat(at, "replica batch n -> replica batch n width", width=x.shape[-1]))
+
+
+MOST = dict(vocab=1 << 24, context=1 << 20, layers=1 << 10, heads=1 << 10, width=1 << 16)
+WIDEST = 100  # deviation of fresh weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,13 +55,16 @@ class Shape(Body):
     def __post_init__(self):
         if self.init_embedding is None:
             object.__setattr__(self, "init_embedding", self.init)
-        for name in ("vocab", "context", "layers", "heads", "width"):
-            if getattr(self, name) < 1:
-                raise UserError(f"a transformer's {name} must be 1 or more, not {getattr(self, name)}")
+        for name, most in MOST.items():
+            if not 1 <= (given := getattr(self, name)) <= most:
+                raise UserError(f"a transformer's {name} must be 1 or more, at most {most:,}, not {given}")
         if self.width % self.heads:
             raise UserError(f"width {self.width} is not a multiple of {self.heads} heads; choose one that is")
         if not 0 <= self.dropout < 1:
             raise UserError(f"dropout must be at least 0 and below 1, not {self.dropout}")
+        for name in ("init", "init_embedding"):
+            if not 0 <= (given := getattr(self, name)) <= WIDEST:
+                raise UserError(f"{name} must be a deviation from 0 to {WIDEST}, not {given}; GPT-2's is 0.02")
 
 
 class Linear(nn.Module):
@@ -80,9 +76,7 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(replicas, width_out))
 
     def forward(self, x: Float[Tensor, "replica batch time i"]) -> Float[Tensor, "replica batch time o"]:
-        # Not einops: what is called this often shows in the time of a small step.
-        out = torch.baddbmm(self.bias.unsqueeze(1), x.flatten(1, 2), self.weight)
-        return out.view(*x.shape[:-1], -1)
+        return kernels.affine(x, self.weight, self.bias)
 
 
 class Norm(nn.Module):
@@ -94,10 +88,7 @@ class Norm(nn.Module):
         self.shift = nn.Parameter(torch.zeros(replicas, width))
 
     def forward(self, x: Float[Tensor, "replica batch time width"]) -> Float[Tensor, "replica batch time width"]:
-        if len(x) == 1:
-            return F.layer_norm(x, x.shape[-1:], self.scale.view(-1), self.shift.view(-1), eps=1e-5)
-        scale, shift = (rearrange(p, "replica width -> replica 1 1 width") for p in (self.scale, self.shift))
-        return torch.addcmul(shift, F.layer_norm(x, x.shape[-1:], eps=1e-5), scale)
+        return kernels.norm(x, self.scale, self.shift)
 
 
 class Attention(nn.Module):
@@ -113,21 +104,13 @@ class Attention(nn.Module):
     def project(self, x: Float[Tensor, "replica batch time width"], at: At = None) -> list[Tensor]:
         """Queries, keys and values, each `[(replica batch) head time d]`."""
         parts = [self.query(taken(x, at)), *self.key_value(x).chunk(2, dim=-1)]
-        return [part.unflatten(-1, (self.heads, -1)).flatten(0, 1).transpose(1, 2) for part in parts]
+        by_head = "replica batch time (head d) -> (replica batch) head time d"
+        return [rearrange(part, by_head, head=self.heads) for part in parts]
 
     def forward(self, x: Float[Tensor, "replica batch time width"], at: At = None) -> Float[Tensor, "..."]:
         query, key, value = self.project(x, at)
-        past = None
-        if at is not None:
-            past = torch.arange(x.shape[2], device=x.device) <= rearrange(
-                at, "replica batch n -> (replica batch) 1 n 1"
-            )
-        dropout = self.dropout if self.training else 0.0
-        if narrow(query.shape[-1], x.shape[2]) and eager_on_cpu(query) and not dropout:
-            mixed = NarrowAttention.apply(query.mT, key.mT, value.mT, past).mT
-        else:
-            mixed = F.scaled_dot_product_attention(query, key, value, past, dropout, past is None)
-        return self.out(mixed.transpose(1, 2).reshape(*x.shape[:2], -1, x.shape[-1]))
+        mixed = kernels.attention(query, key, value, at, self.dropout if self.training else 0.0)
+        return self.out(rearrange(mixed, "(replica batch) head n d -> replica batch n (head d)", replica=len(x)))
 
     def weights(self, x: Float[Tensor, "replica batch time width"]) -> Float[Tensor, "replica batch head query key"]:
         """The attention pattern: how much each position takes from each one at or before it."""
@@ -147,7 +130,7 @@ class MLP(nn.Module):
         self.down = Linear(replicas, 4 * shape.width, shape.width)
 
     def forward(self, x: Float[Tensor, "replica batch time width"]) -> Float[Tensor, "replica batch time width"]:
-        return self.down(gelu(self.up(x)))
+        return self.down(kernels.gelu(self.up(x)))
 
 
 class Block(nn.Module):
@@ -205,6 +188,11 @@ class Transformer(nn.Module):
     def replicas(self) -> int:
         return len(self.seeds)
 
+    @property
+    def stochastic(self) -> bool:
+        """Whether it draws random numbers while it trains."""
+        return self.shape.dropout > 0
+
     @torch.no_grad()
     def pick(self, replicas: Sequence[int]) -> "Transformer":
         """Those replicas alone, copied into a transformer of their own."""
@@ -218,14 +206,7 @@ class Transformer(nn.Module):
         time = tokens.shape[-1]
         if time > self.shape.context:
             raise UserError(f"{time} tokens do not fit in a context of {self.shape.context}; shorten the sequence")
-        if self.replicas > 1:  # each looks into its own part of one table
-            offset = torch.arange(self.replicas, device=tokens.device) * self.shape.vocab
-            tokens = tokens + rearrange(offset, "replica -> replica 1 1")
-        table = rearrange(self.embedding, "replica vocab width -> (replica vocab) width")
-        if eager_on_cpu(table):  # a gradient in a fifth of the time, but on CUDA in no fixed order
-            x = table.index_select(0, tokens.flatten()).view(*tokens.shape, -1)
-        else:
-            x = F.embedding(tokens, table)
+        x = kernels.lookup(self.embedding, tokens)
         return self.drop(x + rearrange(self.position[:, :time], "replica time width -> replica 1 time width"))
 
     def forward(
@@ -236,7 +217,4 @@ class Transformer(nn.Module):
         for block in self.blocks[:-1]:
             x = block(x)
         x = self.norm(self.blocks[-1](x, at))
-        table = self.embedding if self.unembedding is None else self.unembedding
-        flat = rearrange(x, "replica batch time width -> replica (batch time) width")
-        logits = torch.bmm(flat, rearrange(table, "replica vocab width -> replica width vocab"))
-        return rearrange(logits, "replica (batch time) vocab -> replica batch time vocab", batch=tokens.shape[1])
+        return kernels.unembed(x, self.embedding if self.unembedding is None else self.unembedding)

@@ -15,7 +15,7 @@ from structure_first.files import replacing
 from structure_first.model.transformer import Shape, Transformer
 
 if TYPE_CHECKING:
-    from transformers import GPT2LMHeadModel
+    from transformers import GPT2Config, GPT2LMHeadModel
 
 
 def save(path: Path, model: Transformer, replica: int = 0) -> None:
@@ -121,11 +121,7 @@ def to_hf(model: Transformer, replica: int = 0) -> "GPT2LMHeadModel":
 def from_hf(theirs: "GPT2LMHeadModel", seed: int = 0) -> Transformer:
     """A Hugging Face GPT-2 as a transformer of one replica; raises `UserError` for variants this one does not have."""
     config = theirs.config
-    if config.activation_function not in ("gelu_new", "gelu_pytorch_tanh") or config.n_inner not in (
-        None,
-        4 * config.n_embd,
-    ):
-        raise UserError("only GPT-2 with gelu_new and an MLP of four times its width can be taken over")
+    _refuse_variants(config)
     shape = Shape(
         vocab=config.vocab_size,
         context=config.n_positions,
@@ -142,3 +138,22 @@ def from_hf(theirs: "GPT2LMHeadModel", seed: int = 0) -> Transformer:
         for part, value in zip(ours, parts, strict=True):
             mine[part][0] = value
     return model
+
+
+def _refuse_variants(config: "GPT2Config") -> None:
+    """Raise `UserError` where a configuration asks for what this transformer does not do."""
+    modelled = {
+        "model_type": ("gpt2",),
+        "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+        "n_inner": (None, 4 * config.n_embd),
+        "layer_norm_epsilon": (1e-5,),
+        "scale_attn_weights": (True,),
+        "scale_attn_by_inverse_layer_idx": (False,),
+        "add_cross_attention": (False,),
+        "attn_pdrop": (config.resid_pdrop,),
+        "embd_pdrop": (config.resid_pdrop,),
+    }
+    for name, values in modelled.items():
+        if (given := getattr(config, name, values[0])) not in values:
+            allowed = " or ".join(str(value) for value in values if value is not None)
+            raise UserError(f"cannot take over a GPT-2 whose {name} is {given}: only {allowed} is modelled here")

@@ -15,7 +15,8 @@ from structure_first.data.corpora.packed import read_manifest
 from structure_first.data.corpora.tokenisers import VOCABS, tokeniser
 from structure_first.data.registry import source
 from structure_first.errors import UserError, unknown
-from structure_first.model.transformer import Shape, Transformer, narrow
+from structure_first.model.kernels import narrow
+from structure_first.model.transformer import Shape, Transformer
 from structure_first.pretraining.config import Config, Corpus
 from structure_first.pretraining.two_stages import Half, halves
 from structure_first.runs.jobs import out_of_memory

@@ -183,7 +183,7 @@ class TwoStages:
                 model,
                 half.source,
                 stage,
-                name=name,
+                stream=name,
                 label=f"{name}: {half.label}",
                 checkpoint=checkpoint,
                 compute=compute,

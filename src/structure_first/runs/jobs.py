@@ -20,7 +20,8 @@ from structure_first.runs.recipe import Phase, Recipe, brief, digest, plain
 from structure_first.training.compute import Compute
 from structure_first.training.devices import device as pick_device
 from structure_first.training.devices import keep_freed_memory
-from structure_first.training.loop import evaluate, fit
+from structure_first.training.loop import fit
+from structure_first.training.predictions import evaluate
 from structure_first.training.stream import Stream
 
 ROUNDED = 256  # the width from which on a GPU's products are the step, and are taken in bfloat16
@@ -191,7 +192,7 @@ def execute(job: Job, watch: Callable[[int, Transformer], None] | None = None) -
         model,
         made,
         job.phase.stage,
-        name=name,
+        stream=name,
         label=job.name,
         checkpoint=job.checkpoint,
         watch=watch,

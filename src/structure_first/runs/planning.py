@@ -21,7 +21,8 @@ from structure_first.runs.recipe import Cell, Experiment, Recipe
 from structure_first.training.compute import Compute
 from structure_first.training.devices import cores, keep_freed_memory, settle
 from structure_first.training.devices import device as pick_device
-from structure_first.training.loop import Run, predict
+from structure_first.training.loop import Run
+from structure_first.training.predictions import predict
 from structure_first.training.stage import Stage
 from structure_first.training.stream import Stream
 

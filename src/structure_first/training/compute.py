@@ -8,7 +8,7 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from structure_first.errors import UserError, unknown
-from structure_first.model.transformer import Transformer
+from structure_first.training.protocol import Model
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -38,18 +38,18 @@ class Compute:
         """Within, the model computes in the precision that was asked for."""
         return torch.autocast(device.type, self.dtype) if self.dtype else nullcontext()
 
-    def apply(self, model: Transformer) -> None:
+    def apply(self, model: Model) -> None:
         """Compile the blocks of `model`, or have them recompute, as was asked for; `remove` undoes it."""
         for block in model.blocks:
             if self.compile:
                 block.forward = torch.compile(block.forward)
             if self.recompute:
                 block.forward = partial(
-                    checkpoint, block.forward, use_reentrant=False, preserve_rng_state=bool(model.shape.dropout)
+                    checkpoint, block.forward, use_reentrant=False, preserve_rng_state=model.stochastic
                 )
 
 
-def remove(model: Transformer) -> None:
+def remove(model: Model) -> None:
     """Give the blocks of `model` their own forward pass back."""
     for block in model.blocks:
         vars(block).pop("forward", None)

@@ -2,131 +2,27 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
-from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from structure_first.data.batch import Batch, Source
 from structure_first.errors import UserError
-from structure_first.model.transformer import Transformer
 from structure_first.seeding import generator
 from structure_first.training import checkpoints, processes, signals
 from structure_first.training.compute import Compute, remove
 from structure_first.training.devices import choose_products
+from structure_first.training.optimizer import adamw, clip
+from structure_first.training.predictions import evaluate, parts, predict, short_and_long
+from structure_first.training.protocol import Model, device_of
 from structure_first.training.stage import Stage
 from structure_first.training.stream import Stream
-
-EVALUATED_AT_ONCE = 500  # sequences, of each replica
-LOGITS_AT_ONCE = 1 << 26  # of each replica, where so many sequences have more
-HALVED = 7_000  # tokens a thread, from which on two passes over shorter sequences take less time than one,
-UNLIKE = 0.8  # where the shorter half is at most so long
-
-
-class Predictions(NamedTuple):
-    """The positions of a batch that may bear loss: what the model says there, and what stands there."""
-
-    logits: Float[Tensor, "replica batch n vocab"]
-    targets: Int[Tensor, "replica batch n"]
-    mask: Bool[Tensor, "replica batch n"]  # which of them do
-    at: Int[Tensor, "replica batch n"] | None = None  # where they are, the first token left out; None: all
-
-    def nats(self) -> Float[Tensor, " replica"]:
-        """The summed loss of each replica."""
-        loss = F.cross_entropy(self.logits.float().flatten(0, 2), self.targets.flatten(), reduction="none")
-        return (loss.view(self.targets.shape) * self.mask).sum((1, 2))
-
-    def count(self) -> Int[Tensor, " replica"]:
-        return self.mask.sum((1, 2))
-
-
-def predict(model: nn.Module, batch: Batch, source: Source) -> Predictions:
-    """What the model says of `batch`; only the window that bears loss is computed to the end."""
-    inputs, at = batch.tokens[..., :-1], None
-    if source.window < inputs.shape[-1]:
-        first = batch.loss_mask[..., 1:].byte().argmax(-1, keepdim=True).clamp(max=inputs.shape[-1] - source.window)
-        at = first + torch.arange(source.window, device=first.device)
-    targets, mask = (placed(whole, at) for whole in batch)
-    return Predictions(model(inputs, at), targets, mask, at)
-
-
-def placed(
-    whole: Shaped[Tensor, "replica batch time"], at: Int[Tensor, "replica batch n"] | None
-) -> Shaped[Tensor, "replica batch n"]:
-    """What `whole` has at these positions, counted from its second token; None: at all."""
-    later = whole[..., 1:]
-    return later if at is None else later.gather(-1, at)
-
-
-def parts(batch: Batch, size: int) -> Iterator[Batch]:
-    """`batch`, `size` sequences of each replica at a time."""
-    for start in range(0, batch.tokens.shape[1], size):
-        yield Batch(*(tensor[:, start : start + size] for tensor in batch))
-
-
-def halves(batch: Batch) -> list[Batch]:
-    """The shorter and the longer half of each replica's sequences, cut where a half bears its last loss: nothing that
-    comes later changes a causal model's loss. Where they would be about as long: the batch, cut; a small one whole.
-    """
-    if batch.tokens.numel() < HALVED * torch.get_num_threads():
-        return [batch]
-    needed = (batch.loss_mask * torch.arange(1, batch.tokens.shape[-1] + 1)).amax(-1)
-    ordered, order = needed.sort(stable=True)
-    middle = ordered.shape[-1] // 2
-    short, long = (max(2, ordered[:, :stop].amax().item()) for stop in (max(1, middle), None))
-    if short > UNLIKE * long:
-        return [Batch(*(tensor[..., :long] for tensor in batch))]
-    pieces = ((order[:, :middle, None], short), (order[:, middle:, None], long))
-    return [Batch(*(tensor.gather(1, at.expand(-1, -1, end)) for tensor in batch)) for at, end in pieces]
-
-
-@torch.no_grad()
-def evaluate(model: Transformer, batch: Batch, source: Source, compute: Compute = Compute()) -> dict[str, Tensor]:
-    """Loss (nats a token) and accuracy of each replica, over the batches of all processes together.
-
-    Accuracy counts the positions that bear loss and whose token the ones before determine.
-    """
-    model.eval()
-    found_in = []
-    fit_in = LOGITS_AT_ONCE // (source.window * source.vocab)
-    for part in parts(batch, compute.micro_batch or max(1, min(fit_in, EVALUATED_AT_ONCE))):
-        with compute.cast(batch.tokens.device):
-            found = predict(model, part, source)
-        graded = found.mask
-        if source.determined is not None:
-            graded = graded & placed(source.determined(part.tokens), found.at)
-        right = (found.logits.argmax(-1) == found.targets) & graded
-        found_in.append((found.nats(), found.count(), right.sum((1, 2)), graded.sum((1, 2))))
-    model.train()
-    sums = (torch.stack(column).sum(0) for column in zip(*found_in, strict=True))
-    nats, count, right, graded = map(processes.summed, sums)
-    loss, accuracy = nats / count, right / graded
-    return {"loss": loss, "accuracy": accuracy.where(loss.isfinite(), torch.nan)}
-
-
-def clip(parameters: Iterable[Tensor], limit: float, spread: bool = False) -> None:
-    """Scale each replica's gradient to a norm of `limit` at most; a replica gone to NaN spoils no other.
-
-    Each process holds a part of every gradient where they are `spread`.
-    """
-    gradients = [processes.local(parameter.grad).flatten(1) for parameter in parameters]
-    alone = len(gradients[0]) == 1  # all gradients are then one vector: a few operations, not a few for each
-    if alone and not spread:
-        norm = torch.stack(torch._foreach_norm(gradients)).norm()
-    else:
-        norm = torch.stack([torch.linalg.vector_norm(gradient, dim=1) for gradient in gradients]).norm(dim=0)
-    if spread:
-        norm = processes.summed(norm.square()).sqrt()
-    scale = (limit / norm).clamp(max=1.0)
-    torch._foreach_mul_(gradients, scale.squeeze() if alone else [scale[:, None]] * len(gradients))
 
 
 class Run:
@@ -137,22 +33,22 @@ class Run:
     sharded, the program is a copy of the model, which waits in the CPU's memory.
     """
 
-    def __init__(self, model: Transformer, source: Source, stage: Stage, name: str, compute: Compute = Compute()):
-        self.model, self.source, self.stage, self.name, self.compute = model, source, stage, name, compute
-        settings = dict(stage=asdict(stage), shape=asdict(model.shape), seeds=model.seeds, name=name)
+    def __init__(self, model: Model, source: Source, stage: Stage, stream: str, compute: Compute = Compute()):
+        self.model, self.source, self.stage, self.stream, self.compute = model, source, stage, stream, compute
+        settings = dict(stage=asdict(stage), shape=asdict(model.shape), seeds=model.seeds, name=stream)
         settings |= dict(source=source.name, source_settings=dict(source.settings))
         self.digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         self.step, self.tokens = 0, 0
         self.measurements: list[dict] = []
-        self.left_at: list[int | None] = [None] * model.replicas
-        self.device, self.sharded = model.position.device, compute.sharded and processes.world() > 1
+        self.left_at: list[int | None] = [None] * len(model.seeds)
+        self.device, self.sharded = device_of(model), compute.sharded and processes.world() > 1
         if self.sharded:
-            model.cpu()
-        self.train_only(list(range(model.replicas)))
+            model.to(torch.device("cpu"))
+        self.train_only(list(range(len(model.seeds))))
 
     def train_only(self, replicas: list[int], state: dict[int, dict[str, Tensor]] | None = None) -> None:
         """Go on with these replicas of the model, and their optimizer's `state`, if there is one."""
-        self.training, every = replicas, len(replicas) == self.model.replicas
+        self.training, every = replicas, len(replicas) == len(self.model.seeds)
         self.program = self.model if every and not self.sharded else self.model.pick(replicas)
         remove(self.program)
         self.compute.apply(self.program)
@@ -161,12 +57,13 @@ class Run:
             self.forward = processes.sharded(self.program, self.device, self.compute.dtype)
         elif processes.world() > 1:
             self.forward = processes.copied(self.program)
-        parameters, stage = list(self.program.parameters()), self.stage
-        choose_products(len(replicas) * stage.batch * self.source.length * 4 * self.model.shape.width**2)
-        self.optimizer = torch.optim.AdamW(parameters, lr=stage.lr, weight_decay=stage.weight_decay, fused=True)
+        matrices = (part[0].numel() for block in self.model.blocks for part in block.parameters())
+        choose_products(len(replicas) * self.stage.batch * self.source.length * max(matrices, default=0))
+        self.optimizer = adamw(list(self.program.parameters()), self.stage)
+        self.parameters = [each for group in self.optimizer.param_groups for each in group["params"]]  # as it counts
         if state:
             state = {
-                index: {name: processes.spread(tensor, parameters[index]) for name, tensor in each.items()}
+                index: {name: processes.spread(tensor, self.parameters[index]) for name, tensor in each.items()}
                 for index, each in state.items()
             }
             self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
@@ -179,7 +76,7 @@ class Run:
         with self._seeded():
             self._backward(batch, source)
         if self.stage.clip is not None:
-            clip(self.optimizer.param_groups[0]["params"], self.stage.clip, self.sharded)
+            clip(self.parameters, self.stage.clip, self.sharded)
         self.optimizer.step()
         self.step += 1
         self.tokens += batch.tokens[0].numel()
@@ -188,7 +85,7 @@ class Run:
         """The gradients of each replica's mean loss over `batch`, whatever part of it is computed when and where."""
         count = batch.loss_mask[..., 1:].sum((1, 2)) / processes.world()  # the processes' gradients are averaged
         if self.device.type == "cpu" and processes.world() == 1 and not self.compute.micro_batch:
-            mine = halves(batch)
+            mine = short_and_long(batch)
         else:
             mine = list(parts(processes.share(batch), self.compute.micro_batch or self.stage.batch))
         for number, part in enumerate(mine, 1):
@@ -204,10 +101,10 @@ class Run:
     @contextmanager
     def _seeded(self) -> Iterator[None]:
         """Within, what is dropped depends on the seeds, the stage, the step and the process alone."""
-        if not self.model.shape.dropout:
+        if not self.model.stochastic:
             yield
             return
-        key = (*self.model.seeds, self.name, "dropout", self.step, processes.rank())
+        key = (*self.model.seeds, self.stream, "dropout", self.step, processes.rank())
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(generator("cpu", *key).initial_seed())
             yield
@@ -284,20 +181,20 @@ class Run:
 
 
 def fit(
-    model: Transformer,
+    model: Model,
     source: Source,
     stage: Stage,
     *,
-    name: str = "stage 2",
+    stream: str = "stage 2",
     label: str | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 60.0,
-    watch: Callable[[int, Transformer], None] | None = None,
+    watch: Callable[[int, Model], None] | None = None,
     compute: Compute = Compute(),
 ) -> list[dict]:
     """Train every replica of `model` on `source` in place; returns held-out measurements, a row each.
 
-    Every batch follows from a replica's seed and the stage's `name`; `label` is what the progress bar says instead.
+    Every batch follows from a replica's seed and the name of the `stream`; the progress bar says `label` instead.
 
     A replica that reaches `stage.mastery` keeps the weights it had then; training ends once all have, or after
     `stage.steps`. One whose loss is no longer finite ends there, with that loss as its last measurement. With
@@ -309,13 +206,13 @@ def fit(
     trains on its share and ends with the same weights and measurements; the first alone writes and watches.
     """
     model.train()
-    with closing(Run(model, source, stage, name, compute)) as run, signals.put_off(checkpoint is not None) as came:
+    with closing(Run(model, source, stage, stream, compute)) as run, signals.put_off(checkpoint is not None) as came:
         if checkpoint and any(processes.agreed(checkpoint.exists())):
             run.restore(checkpoint)
-        held_out = Stream(source.held_out or source, stage.held_out, model.seeds, f"{name}, held out", run.device)(0)
-        held_out, stream = processes.share(held_out), None
+        held_out = Stream(source.held_out or source, stage.held_out, model.seeds, f"{stream}, held out", run.device)(0)
+        held_out, batches = processes.share(held_out), None
         saved, started = monotonic(), (monotonic(), run.tokens)
-        shown = dict(total=stage.steps, initial=run.step, desc=label or name, unit="step", leave=False)
+        shown = dict(total=stage.steps, initial=run.step, desc=label or stream, unit="step", leave=False)
         with tqdm(**shown, disable=None if processes.first() else True) as bar:
             while True:
                 if checkpoint:
@@ -341,9 +238,9 @@ def fit(
                     break
                 length = stage.length_at(run.step, source.settings.get("length"))
                 seeds = run.program.seeds
-                if stream is None or (stream.source.settings.get("length"), stream.seeds) != (length, seeds):
-                    stream = Stream(source.at(length), stage.batch, seeds, name, run.device)
-                run.update(stream(run.step), stream.source)
+                if batches is None or (batches.source.settings.get("length"), batches.seeds) != (length, seeds):
+                    batches = Stream(source.at(length), stage.batch, seeds, stream, run.device)
+                run.update(batches(run.step), batches.source)
                 bar.update()
         run.write_back()
         if checkpoint:

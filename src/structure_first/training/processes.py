@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from structure_first.data.batch import Batch
 from structure_first.errors import UserError
-from structure_first.model.transformer import Transformer
+from structure_first.training.protocol import Model
 
 TIMEOUT = timedelta(minutes=10)  # the longest that one process waits for another: the first may write a checkpoint
 
@@ -96,12 +96,12 @@ def share(batch: Batch) -> Batch:
     return Batch(tokens, loss_mask & (mine < sequences)[:, None])
 
 
-def copied(model: Transformer) -> nn.Module:
+def copied(model: Model) -> nn.Module:
     """A module that computes as `model` does, and whose backward pass averages the gradients over the processes."""
     return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
 
 
-def sharded(model: Transformer, device: torch.device, precision: torch.dtype | None) -> Transformer:
+def sharded(model: Model, device: torch.device, precision: torch.dtype | None) -> Model:
     """`model`, moved to `device`, each process keeping its part of each weight; products are taken in `precision`.
 
     A block's weights are gathered as it is computed. Every weight is cut along its last axis, a multiple of the width,
@@ -111,8 +111,9 @@ def sharded(model: Transformer, device: torch.device, precision: torch.dtype | N
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
     from torch.distributed.tensor import Shard
 
-    if model.shape.width % world():
-        raise UserError(f"width {model.shape.width} is not a multiple of {world()} processes; start another number")
+    for width in (parameter.shape[-1] for parameter in model.parameters()):
+        if width % world():
+            raise UserError(f"width {width} is not a multiple of {world()} processes; start another number")
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
     settings = dict(
         mesh=init_device_mesh(device.type, (world(),)),

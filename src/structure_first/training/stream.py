@@ -1,4 +1,4 @@
-"""Batches for every replica, the batch of a step depending on (seed, stage, step) alone."""
+"""Batches for every replica, the batch of a step depending on (seed, name of the stream, step) alone."""
 
 from collections.abc import Sequence
 
@@ -17,10 +17,8 @@ class Stream:
     Replicas of different seeds never share data, and replica r sees the same data whichever others train beside it.
     """
 
-    def __init__(
-        self, source: Source, batch: int, seeds: Sequence[int], stage: str, device: torch.device | str = "cpu"
-    ):
-        self.source, self.batch, self.seeds, self.stage, self.device = source, batch, tuple(seeds), stage, device
+    def __init__(self, source: Source, batch: int, seeds: Sequence[int], name: str, device: torch.device | str = "cpu"):
+        self.source, self.batch, self.seeds, self.name, self.device = source, batch, tuple(seeds), name, device
         self._distinct = list(dict.fromkeys(self.seeds))  # each is drawn once, however many replicas have it
         self._replicas = [self._distinct.index(seed) for seed in self.seeds]
         self.block = max(1, min(64, BLOCK_TOKENS // (batch * source.length)))
@@ -30,7 +28,7 @@ class Stream:
         index, within = divmod(step, self.block)
         if index != self._index:
             parts = [
-                self.source.draw(self.block * self.batch, generator(self.device, seed, self.stage, index))
+                self.source.draw(self.block * self.batch, generator(self.device, seed, self.name, index))
                 for seed in self._distinct
             ]
             self._drawn = Batch(*(torch.stack(tensors) for tensors in zip(*parts, strict=True)))
