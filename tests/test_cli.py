@@ -237,7 +237,7 @@ def test_results_of_another_format_are_refused_and_left_alone(command, tmp_path,
     (folder / "manifest.json").write_text('{"format": 99, "runs": {}}')
     assert "was written in format 99" in command.fails("run", tiny, "--out", tmp_path)
     assert (folder / "manifest.json").read_text() == '{"format": 99, "runs": {}}'
-    assert [path.name for path in folder.iterdir() if path.name != ".lock"] == ["manifest.json"]
+    assert [path.name for path in folder.iterdir()] == ["manifest.json"]
 
 
 def test_corrupt_results_are_one_line(command, tmp_path, tiny):

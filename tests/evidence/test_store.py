@@ -151,7 +151,7 @@ def test_a_second_process_is_refused_while_the_first_writes(store):
     command = [sys.executable, "-c", HOLD, store.folder]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as first:
         assert first.stdout.readline() == "held\n"
-        with pytest.raises(UserError, match="another run is writing to"), store.locked():
+        with pytest.raises(UserError, match="another process is writing to"), store.locked():
             pass
         first.kill()
     with store.locked():

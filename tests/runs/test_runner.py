@@ -161,7 +161,7 @@ def test_a_star_stands_for_any_part_of_a_cells_name():
 
 
 def test_a_folder_in_use_is_refused(tmp_path):
-    with Store(tmp_path / "tiny").locked(), pytest.raises(UserError, match="another run is writing"):
+    with Store(tmp_path / "tiny").locked(), pytest.raises(UserError, match="another process is writing"):
         run(EXPERIMENT, "smoke", range(1), tmp_path)
 
 

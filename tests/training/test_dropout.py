@@ -1,4 +1,4 @@
-"""Dropout: several replicas drop at once, what they drop follows from the run alone, and a stopped run goes on with it."""
+"""Dropout: replicas drop at once, what is dropped follows from the run alone, and a stopped run goes on with it."""
 
 from dataclasses import replace
 

@@ -5,13 +5,12 @@ A folder holds one experiment. `rows.parquet` has one line a measurement; its `r
 manifest first, so that no row is ever without its manifest.
 """
 
-import fcntl
 import json
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -23,7 +22,7 @@ import torch
 
 from structure_first import __version__
 from structure_first.errors import UserError
-from structure_first.files import replacing
+from structure_first.files import locked, replacing
 
 FORMAT = 2
 COLUMNS = {
@@ -180,17 +179,6 @@ class Store:
                     shutil.copyfile(weights, temporary)
         return len(fresh[KEY].drop_duplicates())
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Hold the folder for this process; raises `UserError` where another process holds it."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file = open(self.folder / ".lock", "w")  # noqa: SIM115
-        except OSError as error:
-            raise UserError(f"cannot write to {self.folder}: {error.strerror}; name another --out folder") from None
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise UserError(f"another run is writing to {self.folder}; wait for it or name another --out") from None
-            yield
+        return locked(self.folder)

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from structure_first.data.corpora import hub, mathematics, paths, pinned
 from structure_first.errors import UserError, unknown
+from structure_first.versions import VERSIONS
 
 LOCAL = {
     "language": pinned.docstrings,
     "code": pinned.sources,
 }
-VERSIONS = {"code": 2, "language": 2}  # version 1 was every installed file; a row's key holds the version
 NAMES = (*LOCAL, "math", *(f"math:{split}" for split in mathematics.SPLITS), *hub.HUB, "hub:OWNER/NAME")
 
 
@@ -82,7 +82,7 @@ def documents(
 
 def known(name: str) -> str:
     """The name of a corpus that can be read; raises `UserError` for one that could be once."""
-    if name in {f"{each}@1" for each in VERSIONS}:
+    if name in {f"{each}@1" for each in LOCAL}:
         problem = f"the corpus {name} was whatever Python files were installed, and cannot be made again"
         raise UserError(f"{problem}; {name.removesuffix('@1')!r} has taken its place")
     return name
@@ -90,7 +90,7 @@ def known(name: str) -> str:
 
 def stamp(name: str) -> str:
     """The name of a corpus and, where this may come to be another one's name, which one it is."""
-    if known(name) in VERSIONS:
+    if known(name) in LOCAL:
         return f"{name}@{VERSIONS[name]}-{pinned.digest()}"
     if name in hub.HUB or name.partition(":")[0] in ("hub", "math"):
         return name
