@@ -1,11 +1,14 @@
 """Each kernel is, to rounding, the formula it stands for."""
 
+from importlib.util import find_spec
+
 import pytest
 import torch
 import torch.nn.functional as F
 from einops import einsum
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jaxtyping import TypeCheckError
 
 from structure_first.model import kernels
 
@@ -78,3 +81,12 @@ def test_the_gelu_is_torchs(size):
     torch.testing.assert_close(found, expected.float(), atol=2e-6, rtol=1e-5)
     (grad,), (truth,) = torch.autograd.grad(found.sum(), x), torch.autograd.grad(expected.sum(), y)
     torch.testing.assert_close(grad, truth.float(), atol=5e-6, rtol=1e-5)
+
+
+@pytest.mark.skipif(not find_spec("beartype"), reason="needs beartype to check annotations")
+def test_shapes_in_signatures_are_held_to():
+    x, weight, bias = drawn(2, 3, 4, 5), drawn(2, 5, 6), drawn(2, 6)
+    kernels.affine(x, weight, bias)
+    for wrong in ((x, drawn(2, 6, 6), bias), (x[0], weight, bias), (x.long(), weight, bias)):
+        with pytest.raises(TypeCheckError):
+            kernels.affine(*wrong)
