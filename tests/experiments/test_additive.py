@@ -111,7 +111,9 @@ def test_a_real_run_has_a_row_for_every_seed(rows):
     read = [run["source"] for run in manifest["runs"].values() if run["stage"] == 2]
     assert all(each["name"] == "packed:code" and each["tokens"] > 20_000 for each in read)
     assert len({each["digest"] for each in read}) == 1
-    assert all(run["recipe"]["stage_two"] is None or run["recipe"]["stage_two"]["tied"] for run in manifest["runs"].values())
+    assert all(
+        run["recipe"]["stage_two"] is None or run["recipe"]["stage_two"]["tied"] for run in manifest["runs"].values()
+    )
 
 
 def test_text_in_front_is_read_with_everything_carried_over(rows):
