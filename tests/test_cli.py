@@ -231,13 +231,35 @@ def test_an_experiment_runs_once(command, tmp_path, tiny):
     assert (tmp_path / tiny / "rows.parquet").stat().st_mtime_ns == before
 
 
+def test_a_plan_of_an_experiment_is_printed_and_leaves_nothing(command, tmp_path, tiny):
+    arguments = ["run", tiny, "--scale", "smoke", "--seeds", 2, "--workers", 1, "--device", "cpu", "--out", tmp_path]
+    lines = command.prints(*arguments, "--plan").splitlines()
+    assert lines[0].split() == [
+        "stage",
+        "source",
+        "models",
+        "programs",
+        "cells",
+        "updates",
+        "PFLOPs",
+        "MB",
+        "a",
+        "model",
+        "hours",
+    ]
+    assert [line.split()[0] for line in lines[1:3]] == ["2", "2"] and lines[-1].startswith("in all 4 models, ")
+    assert lines[-1].endswith(" hours on this machine with 1 processes") and files(tmp_path) == []
+    command(*arguments)
+    assert command.prints(*arguments, "--plan") == "nothing is missing\n"
+
+
 def test_results_of_another_format_are_refused_and_left_alone(command, tmp_path, tiny):
     folder = tmp_path / tiny
     folder.mkdir()
     (folder / "manifest.json").write_text('{"format": 99, "runs": {}}')
     assert "was written in format 99" in command.fails("run", tiny, "--out", tmp_path)
     assert (folder / "manifest.json").read_text() == '{"format": 99, "runs": {}}'
-    assert [path.name for path in folder.iterdir() if path.name != ".lock"] == ["manifest.json"]
+    assert [path.name for path in folder.iterdir()] == ["manifest.json"]
 
 
 def test_corrupt_results_are_one_line(command, tmp_path, tiny):

@@ -87,7 +87,7 @@ def test_what_does_not_fit_is_said_plainly(said, tiny):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["train", "none.yaml"], "cannot read none.yaml: No such file or directory; name a YAML file such as"),
+        (["train", "none.yaml"], "cannot read none.yaml: No such file or directory; write one like"),
         (["plan", "none.yaml"], "cannot read none.yaml"),
         (["train", "tiny.yaml", "--steps", "0"], "--steps must be 1 or more, not 0"),
         (["train", "tiny.yaml", "--device", "gpu"], "unknown device 'gpu'"),

@@ -252,7 +252,7 @@ def show_costs(costs: "list[Cost]", gpu: str, gpus: int, price: float | None) ->
     for cost in costs:
         hours = "unknown" if cost.hours is None else f"{cost.hours:.3g}"
         spent, evaluated = cost.flops / 1e15, cost.evaluation_flops / 1e15
-        typer.echo(f"stage {cost.half.number}  {cost.half.label}: {cost.updates:,} updates, {cost.tokens:,} tokens")
+        typer.echo(f"stage {cost.stage.number}  {cost.stage.label}: {cost.updates:,} updates, {cost.tokens:,} tokens")
         typer.echo(f"         {spent:.4g} PFLOPs, {evaluated:.3g} more to evaluate; hours on {machine}: {hours}")
         parts = ", ".join(f"{name} {size / 1e9:.3g}" for name, size in cost.memory.items())
         typer.echo(

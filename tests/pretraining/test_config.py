@@ -145,12 +145,12 @@ def test_every_way_to_write_a_rate_is_a_number(tmp_path_factory, rate, letter, p
         ("seed: 3", "compute: {recompute: 1}", "compute.recompute must be true or false, not 1"),
         ("seed: 3", "compute: fast", "compute must be a section with keys precision, compile, recompute"),
         ("seed: 3", "\tx", " is no YAML (while scanning"),
-        (GOOD, "", " is empty; write it like book/configs/quick.yaml"),
+        (GOOD, "", " is empty; write one like book/configs/quick.yaml"),
         (GOOD, "[1]", "the file must be a section with keys seed, shape, stage_one"),
         (GOOD, "a: &a [*a]", " is no YAML (an alias; write out what it stands for"),
         (GOOD, "[" * 17 + "]" * 17, " is no YAML (more than 16 levels deep"),
         (GOOD, "[" * 60_000, " is no YAML (more than 16 levels deep"),
-        (GOOD, "#" * 65_537, " has more than 65,536 bytes; name a YAML file"),
+        (GOOD, "#" * 65_537, " has more than 65,536 bytes; write one like"),
         (GOOD, "a: 1" + ":1" * 9_000 + ".5", " is no YAML ("),
         (GOOD, "a: " + "9" * 9_000, " is no YAML ("),
         (
@@ -178,11 +178,9 @@ def test_a_mistake_is_one_line(refused, old, new, line):
 
 
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path, refused):
-    with pytest.raises(
-        UserError, match=r"cannot read .*none.yaml: No such file or directory; name a YAML file such as"
-    ):
+    with pytest.raises(UserError, match=r"cannot read .*none.yaml: No such file or directory; write one like"):
         read(tmp_path / "none.yaml")
-    with pytest.raises(UserError, match=r"cannot read .*: Is a directory; name a YAML file"):
+    with pytest.raises(UserError, match=r"cannot read .*: Is a directory; write one like"):
         read(tmp_path)
     (tmp_path / "run.yaml").write_bytes(b"seed: \xff")
     with pytest.raises(UserError, match="is no YAML"):

@@ -7,9 +7,10 @@ manifest first, so that no row is ever without its manifest.
 
 import fcntl
 import json
+import os
 import platform
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -116,15 +117,25 @@ class Store:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process; raises `UserError` where another process holds it."""
+        """Hold the folder for this process, and leave neither the lock nor an empty folder; raises `UserError` where
+        another process holds it.
+        """
+        path = self.folder / ".lock"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            file = open(self.folder / ".lock", "w")  # noqa: SIM115
+            file = open(path, "w")  # noqa: SIM115
         except OSError as error:
             raise UserError(f"cannot write to {self.folder}: {error.strerror}; name another --out folder") from None
         with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if not os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                    raise BlockingIOError  # its holder has ended since, and another has come
             except OSError:
                 raise UserError(f"another run is writing to {self.folder}; wait for it or name another --out") from None
-            yield
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    self.folder.rmdir()

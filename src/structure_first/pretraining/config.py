@@ -248,7 +248,7 @@ def read(path: Path) -> Config:
     """The configuration in a file; raises `UserError` in one line that names the file and the key."""
     given = read_yaml(path)
     if given is None:
-        raise UserError(f"{path} is empty; write it like {EXAMPLE}")
+        raise UserError(f"{path} is empty; write one like {EXAMPLE}")
     try:
         config = Config.model_validate_json(json.dumps(renamed(given)))
         check(config)
@@ -266,6 +266,10 @@ def check(config: Config) -> None:
         raise UserError(
             f"stage_two.curriculum: lengths must be from 2 to context + 1 = {longest:,}, not {too_long[0]:,}"
         )
+    if config.corpus.limit_tokens is not None and config.corpus.limit_tokens < longest:
+        raise UserError(f"corpus.limit_tokens must be context + 1 = {longest:,} or more, or left out")
+    if config.stage_one:
+        config.shape.at(1, 1, dropout=config.stage_one.dropout)
     first, second = config.stage_one.tokens if config.stage_one else 0, config.tokens
     if first > second and not config.allow_larger_stage_one:
         problem = f"stage one would read {first:,} tokens, more than stage two's {second:,}"

@@ -42,16 +42,16 @@ SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
 Loader.add_implicit_resolver("tag:yaml.org,2002:float", SCIENTIFIC, list("-+0123456789"))
 
 
-def read_yaml(path: Path) -> Any:
-    """What a file says, as JSON would hold it; raises `UserError` in one line that names the file."""
+def read_yaml(path: Path, advice: str = f"write one like {EXAMPLE}") -> Any:
+    """What a file says, as JSON would hold it; raises `UserError` in one line that ends in `advice`."""
     try:
         with open(path, "rb") as file:
             content = file.read(LARGEST + 1)
         if len(content) > LARGEST:
-            raise UserError(f"{path} has more than {LARGEST:,} bytes; name a YAML file such as {EXAMPLE}")
+            raise UserError(f"{path} has more than {LARGEST:,} bytes; {advice}")
         return json.loads(json.dumps(yaml.load(content.decode("utf-8-sig"), Loader), default=str))
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; name a YAML file such as {EXAMPLE}") from None
+        raise UserError(f"cannot read {path}: {error.strerror}; {advice}") from None
     except (yaml.YAMLError, ValueError, TypeError, ArithmeticError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is no YAML ({reason}); write it like {EXAMPLE}") from None
+        raise UserError(f"{path} is no YAML ({reason}); {advice}") from None
