@@ -92,7 +92,7 @@ def test_what_does_not_fit_is_said_plainly(said, tiny):
         (["train", "tiny.yaml", "--steps", "0"], "--steps must be 1 or more, not 0"),
         (["train", "tiny.yaml", "--device", "gpu"], "unknown device 'gpu'"),
         (["plan", "tiny.yaml", "--gpu", "h1000"], "unknown GPU 'h1000'; did you mean 'h100'?"),
-        (["plan", "tiny.yaml", "--price", "-1"], "--price must be 0 or more, not -1.0"),
+        (["plan", "tiny.yaml", "--price", "-1"], "--price must be from 0 to 1,000,000, not -1.0"),
         (["plan", "tiny.yaml", "--utilization", "1"], "unknown option '--utilization'; did you mean '--utilisation'?"),
     ],
 )

@@ -79,7 +79,7 @@ def _notebooks(book: Path) -> dict[str, Path]:
             raise UserError(f"{needed} does not exist; run this from the top of the repository")
     try:
         names = list(files(yaml.safe_load(toc.read_text())))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{toc} is not valid YAML: {' '.join(str(error).split())}") from error
     for name in names:
         if not any((book / f"{name}{ending}").is_file() for ending in (".md", ".ipynb")):
@@ -155,7 +155,7 @@ def _read(path: Path):
 
     try:
         return nbformat.read(path, as_version=4)
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError, AttributeError, KeyError) as error:
+    except (nbformat.ValidationError, ValueError, AttributeError, KeyError, OSError) as error:
         raise UserError(f"{path} is not a Jupyter notebook") from error
 
 
@@ -173,6 +173,7 @@ def _run(name: str, path: Path, scale: str, work: Path, cwd: Path):
             TemporaryDirectory() as scratch,
             _environment(
                 STRUCTURE_FIRST_BOOK="1",
+                PYTHONSAFEPATH="1",  # nothing that lies beside a chapter,
                 IPYTHONDIR=scratch,  # no start-up files of the user's,
                 JUPYTER_PATH="",  # and no "python3" kernel of theirs: the one of this environment
                 JUPYTER_PREFER_ENV_PATH="1",
@@ -233,7 +234,7 @@ def _render(staging: Path, work: Path) -> Path:
     """The pages, whole and without a warning, in a folder of their own."""
     fresh = work / "next"
     shutil.rmtree(fresh, ignore_errors=True)
-    jupyter_book = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+    jupyter_book = [sys.executable, "-P", "-c", "from jupyter_book.cli.main import main; main()"]
     said = subprocess.run(
         [*jupyter_book, "build", staging, "--path-output", fresh, "-W", "--keep-going", "-q"],
         env={**os.environ, "NO_COLOR": "1"},

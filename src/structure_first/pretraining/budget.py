@@ -1,5 +1,6 @@
 """What a run of two stages will take, before anything of it is spent: tokens, FLOPs, memory, hours and money."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -114,6 +115,35 @@ def cost(stage: StageRun, compute: Compute, gpu: str, gpus: int, utilisation: fl
         rate = getattr(GPUS[gpu], compute.precision) * 1e12 * utilisation
         spent = found.flops * (4 / 3 if compute.recompute else 1) + found.evaluation_flops
     return replace(found, hours=spent / (rate * gpus) / 3600)
+
+
+def lines(costs: list[Cost], gpu: str, gpus: int, price: float | None) -> Iterator[str]:
+    """Of each stage what it does, what it takes and its memory; and what it all comes to."""
+    machine = f"{gpus} x {gpu}"
+    for cost in costs:
+        hours = "unknown" if cost.hours is None else f"{cost.hours:.3g}"
+        spent, evaluated = cost.flops / 1e15, cost.evaluation_flops / 1e15
+        yield f"stage {cost.stage.number}  {cost.stage.label}: {cost.updates:,} updates, {cost.tokens:,} tokens"
+        yield f"         {spent:.4g} PFLOPs, {evaluated:.3g} more to evaluate; hours on {machine}: {hours}"
+        parts = ", ".join(f"{name} {size / 1e9:.3g}" for name, size in cost.memory.items())
+        total = f"{cost.bytes / 1e9:.3g} of {cost.available / 1e9:.3g}"
+        yield f"         GB on each: {parts} ({cost.micro_batch:,} sequences at once), in all {total}"
+        if not cost.fits:
+            yield f"         it does NOT fit; {remedy(cost)}"
+    tokens, spent = ([getattr(cost, name) for cost in costs] for name in ("tokens", "flops"))
+    if len(costs) == 2:
+        shares = f"{tokens[0] / tokens[1]:.2%} of stage two's tokens, {spent[0] / spent[1]:.2%} of its FLOPs"
+        yield f"stage one is {shares}"
+    if None not in (hours := [cost.hours for cost in costs]):
+        bill = "" if price is None else f", {price * gpus * sum(hours):,.2f} at {price:g} a GPU-hour"
+        whole = f"{sum(tokens):,} tokens, {sum(spent) / 1e15:.4g} PFLOPs, {sum(hours):.3g} hours on {machine}"
+        yield f"in all {whole}{bill}"
+
+
+def remedy(cost: Cost) -> str:
+    if cost.most:
+        return f"compute.micro_batch: {cost.most} would"
+    return "not one sequence at once would; try compute.recompute, compute.sharded on several GPUs, or a smaller shape"
 
 
 def timed(stage: StageRun, batch: int, compute: Compute) -> float:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from structure_first.cost import memory
 from structure_first.data.corpora import tokenisers
@@ -99,7 +98,7 @@ def check_weights(part: str, path: Path, shape: Shape) -> None:
         ) from None
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{place} was written by something else; name weights/stage_1.safetensors of a run") from None
-    with FakeTensorMode():
+    with torch.device("meta"):
         ours = {name: tuple(each.shape[1:]) for name, each in Transformer(shape, fresh=False).named_parameters()}
     first = 0 if part in WHOLE else -1  # of embeddings and positions as many rows are taken as there are
     for name in sorted(ours.keys() | theirs.keys() - {"unembedding"}):

@@ -1,6 +1,7 @@
 """A two-stage run on a corpus of one's own, as a YAML file: read safely, checked whole, every mistake one line."""
 
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -169,6 +170,8 @@ class Corpus:
         defaults = {each.name: each.default for each in fields(self)}
         if self.packed is not None and (given := [k for k in of_packing if getattr(self, k) != defaults[k]]):
             raise UserError(f"{given[0]} was settled when {self.packed} was packed; leave it out")
+        if self.name and self.name.startswith("~") and os.path.expanduser(self.name) == self.name:
+            raise UserError(f"{self.name}: there is no user of that name; write ./{self.name} for a file called so")
         check_ranges(self, "context", "limit_tokens", "vocab", "seed")
         if not 0 < self.held_out < 1:
             raise UserError(f"held_out must be a share above 0 and below 1, not {self.held_out}")
