@@ -261,7 +261,7 @@ def claims(
         raise UserError(f"there is no folder {results}; go to the folder of the book, or name it with --results")
     entries = book.ledger(ledger, results)
     if as_json:
-        typer.echo(json.dumps(book.as_json(entries), indent=2))
+        typer.echo(json.dumps(book.as_json(entries), indent=2, default=str))
         return
     for entry in entries:
         scale = "" if entry.scale is None else f"{entry.scale}, {entry.seeds} seeds"

@@ -51,11 +51,12 @@ def build(
     if fragments is None:
         from structure_first.book.pages import fragments
     work = book / "_build"
+    pages = fragments(book / "results")
     try:
         work.mkdir(exist_ok=True)
         with _alone(work):
             _restore(work / "html")
-            staging = _stage(book, work / "staging", fragments(book / "results"))
+            staging = _stage(book, work / "staging", pages)
             _execute(notebooks, chosen, scale, book, staging)
             return _swap_in(_render(staging, work), work / "html") / "index.html"
     except OSError as error:
@@ -81,6 +82,8 @@ def _notebooks(book: Path) -> dict[str, Path]:
         names = list(files(yaml.safe_load(toc.read_text())))
     except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{toc} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not names:
+        raise UserError(f"{toc} lists no page; write root: intro, and chapters")
     for name in names:
         if not any((book / f"{name}{ending}").is_file() for ending in (".md", ".ipynb")):
             raise UserError(f"{toc} lists {name}, but there is no {name}.md or {name}.ipynb beside it")
@@ -155,7 +158,7 @@ def _read(path: Path):
 
     try:
         return nbformat.read(path, as_version=4)
-    except (nbformat.ValidationError, ValueError, AttributeError, KeyError, OSError) as error:
+    except (nbformat.ValidationError, ValueError, AttributeError, TypeError, KeyError, OSError) as error:
         raise UserError(f"{path} is not a Jupyter notebook") from error
 
 
