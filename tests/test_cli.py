@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +12,7 @@ import pytest
 import torch
 
 import structure_first
-from structure_first import cli
+from structure_first import cli, verbs
 from structure_first.evidence.store import Store
 from structure_first.runs.recipe import Experiment, Phase, Recipe
 from structure_first.training.stage import Stage
@@ -59,7 +61,7 @@ def tiny(monkeypatch) -> str:
     stage = Stage(steps=4, batch=4, warmup=1, held_out=4, evaluate_every=2)
     copy = Phase("identity", stage, {"length": 3, "vocab": 5})
     cells = {"first": Recipe(None, None, copy), "second": Recipe(None, None, copy, layers=1)}
-    seeds = dict.fromkeys(cli.SCALES, 2)
+    seeds = dict.fromkeys(verbs.SCALES, 2)
     monkeypatch.setitem(EXPERIMENTS, "tiny", Experiment("tiny", "Does it run?", lambda scale: cells, seeds))
     return "tiny"
 
@@ -153,7 +155,7 @@ def test_a_mistyped_name_is_told_the_nearest(command, tmp_path, monkeypatch, arg
         (["dyck", "--tokens", "0"], "the number of tokens must be from 1"),
         (["dyck", "--tokens", "9" * 30], "the number of tokens must be from 1"),
         (["dyck", "--tokens", "many"], "Invalid value for '--tokens'"),
-        (["dyck", "--seed", "-1"], "the seed must be 0 or more, not -1"),
+        (["dyck", "--seed", "-1"], "--seed must be from 0 to 2,147,483,647, not -1"),
     ],
 )
 def test_impossible_data_says_why(command, tmp_path, arguments, nearest):
@@ -229,6 +231,28 @@ def test_an_experiment_runs_once(command, tmp_path, tiny):
     before = (tmp_path / tiny / "rows.parquet").stat().st_mtime_ns
     command.prints(*arguments)
     assert (tmp_path / tiny / "rows.parquet").stat().st_mtime_ns == before
+
+
+def test_a_plan_of_an_experiment_is_printed_and_leaves_nothing(command, tmp_path, tiny):
+    arguments = ["run", tiny, "--scale", "smoke", "--seeds", 2, "--workers", 1, "--device", "cpu", "--out", tmp_path]
+    lines = command.prints(*arguments, "--plan").splitlines()
+    assert lines[0].split() == [
+        "stage",
+        "source",
+        "models",
+        "programs",
+        "cells",
+        "updates",
+        "PFLOPs",
+        "MB",
+        "a",
+        "model",
+        "hours",
+    ]
+    assert [line.split()[0] for line in lines[1:3]] == ["2", "2"] and lines[-1].startswith("in all 4 models, ")
+    assert lines[-1].endswith(" hours on this machine with 1 processes") and files(tmp_path) == []
+    command(*arguments)
+    assert command.prints(*arguments, "--plan") == "nothing is missing\n"
 
 
 def test_results_of_another_format_are_refused_and_left_alone(command, tmp_path, tiny):
@@ -316,6 +340,16 @@ def test_a_notebook_without_parameters_is_one_line(command, book):
 def test_outside_a_repository_the_book_says_where_to_stand(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "run this from the top of the repository" in command.fails("book")
+
+
+def test_what_lies_in_the_current_folder_does_not_run_in_workers(command, tmp_path, monkeypatch):
+    """`python -c`, with which a worker starts, would look there first."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONSAFEPATH", "")
+    (tmp_path / "multiprocessing.py").write_text("raise SystemExit('it ran')")
+    command.prints("--version")
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        assert pool.submit(abs, -1).result() == 1
 
 
 @pytest.mark.parametrize(("stop", "status"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])

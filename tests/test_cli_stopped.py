@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from structure_first import cli
+from structure_first import cli, verbs
 from structure_first.data.corpora.packed import read_manifest
 from structure_first.data.corpora.packing import pack
 from structure_first.errors import UserError
@@ -20,7 +20,7 @@ from structure_first.training import checkpoints
 LINE = "structure-first: stopped; give the same command again to go on\n"
 RUN = """
     import sys
-    from structure_first import cli
+    from structure_first import cli, verbs
     from structure_first.runs.recipe import Experiment, Phase, Recipe
     from structure_first.experiments.registry import EXPERIMENTS
     from structure_first.training.stage import Stage
@@ -83,7 +83,7 @@ def test_workers_save_and_their_parent_says_how_to_go_on(tmp_path, send):
 
 UPDATED = """
     from pathlib import Path
-    from structure_first import cli
+    from structure_first import cli, verbs
     from structure_first.training.loop import Run
 
     update = Run.update
@@ -104,7 +104,7 @@ def test_a_training_saves_and_says_how_to_go_on(tmp_path):
 
 
 SMALL = """
-    from structure_first import cli
+    from structure_first import cli, verbs
     from structure_first.data.corpora import packing
 
     packing.SHARD_TOKENS = 500
@@ -140,5 +140,5 @@ def test_under_torchrun_a_line_is_said_once_and_another_one_as_well(tmp_path, mo
     assert says(1, "trian") == "structure-first: unknown verb 'trian'; did you mean 'train'?\n"
     assert says(0, "trian") == "" and says(2, "trian") == ""
     assert says(0, "paln") == "structure-first: unknown verb 'paln'; did you mean 'plan'?\n"
-    monkeypatch.setattr(cli, "unknown", lambda *_: UserError(f"gone (port {os.environ['TORCHELASTIC_ERROR_FILE']})"))
+    monkeypatch.setattr(verbs, "unknown", lambda *_: UserError(f"gone (port {os.environ['TORCHELASTIC_ERROR_FILE']})"))
     assert says(0, "plan ") and not says(1, "plan "), "a reason in brackets differs between processes"

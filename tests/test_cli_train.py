@@ -8,7 +8,8 @@ import pytest
 from structure_first import cli
 from structure_first.evidence.store import Store
 from structure_first.pretraining.budget import UTILISATION, costs
-from structure_first.pretraining.config import Config, names, read
+from structure_first.pretraining.config import Config, read
+from structure_first.pretraining.mistakes import names
 from structure_first.pretraining.two_stages import TwoStages
 
 CONFIGS = sorted((Path(__file__).parents[1] / "book" / "configs").glob("*.yaml"))
@@ -86,12 +87,12 @@ def test_what_does_not_fit_is_said_plainly(said, tiny):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["train", "none.yaml"], "cannot read none.yaml: No such file or directory; name a YAML file such as"),
+        (["train", "none.yaml"], "cannot read none.yaml: No such file or directory; write one like"),
         (["plan", "none.yaml"], "cannot read none.yaml"),
         (["train", "tiny.yaml", "--steps", "0"], "--steps must be 1 or more, not 0"),
         (["train", "tiny.yaml", "--device", "gpu"], "unknown device 'gpu'"),
         (["plan", "tiny.yaml", "--gpu", "h1000"], "unknown GPU 'h1000'; did you mean 'h100'?"),
-        (["plan", "tiny.yaml", "--price", "-1"], "--price must be 0 or more, not -1.0"),
+        (["plan", "tiny.yaml", "--price", "-1"], "--price must be from 0 to 1,000,000, not -1.0"),
         (["plan", "tiny.yaml", "--utilization", "1"], "unknown option '--utilization'; did you mean '--utilisation'?"),
     ],
 )
@@ -117,7 +118,7 @@ def test_the_quick_one_is_quick_and_offline(tmp_path):
 
 
 def test_the_quick_one_names_every_section():
-    assert {*names(())} - {"allow_larger_stage_one"} == {
+    assert {*names(Config)} - {"allow_larger_stage_one"} == {
         line.partition(":")[0] for line in CONFIGS[-1].read_text().splitlines() if line[:1].isalpha()
     }
-    assert set(Config.model_fields) == set(names(()))
+    assert set(Config.model_fields) == set(names(Config))

@@ -178,11 +178,14 @@ def test_a_build_killed_between_two_renames_keeps_the_last_book(tiny_book):
     assert "computed at smoke" in page(tiny_book)
 
 
-def test_the_users_own_kernels_are_left_out(tiny_book, tmp_path_factory, monkeypatch):
+def test_the_users_own_kernels_and_modules_are_left_out(tiny_book, tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("jupyter")
     (folder / "kernels/python3").mkdir(parents=True)
     (folder / "kernels/python3/kernel.json").write_text('{"argv": ["false"], "display_name": "x", "language": "x"}')
     monkeypatch.setenv("JUPYTER_PATH", str(folder))
+    monkeypatch.chdir(tiny_book.root)
+    for name in ("jupyter_book.py", "book/chapters/ipykernel_launcher.py"):
+        (tiny_book.root / name).write_text("raise SystemExit('what lies in the current folder ran')")
     tiny_book.chapter("01_tiny", "import sys; print(sys.prefix)", "import os; os.environ['STRUCTURE_FIRST_BOOK']")
     tiny_book.build()
     assert sys.prefix in page(tiny_book)

@@ -1,12 +1,15 @@
 """What the pages say: the ledger of claims, and the chapter on procedural data."""
 
 import re
+from html import escape
+from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
 import yaml
+from markdown_it import MarkdownIt
 
 from structure_first.book import pages
 from structure_first.data.registry import CONTROLS, PROCEDURAL, RULES
@@ -62,12 +65,35 @@ def test_the_ledger_is_computed(results):
     assert later == "| Later.<br>*Paper: more.* |  | not&nbsp;yet&nbsp;run |"
 
 
+def test_what_a_claim_says_is_no_html(results):
+    """Rendered as MyST renders a page: raw HTML is let through."""
+    words = "<script>alert(1)</script> <img src=x onerror=alert(1)> & 1 < 2\n| x"
+    claim = {"id": "raw", "statement": words, "paper": words}
+    (results.parent / "claims.yml").write_text(yaml.safe_dump([claim]))
+    page = Page()
+    page.feed(MarkdownIt("commonmark").enable("table").render(pages.fragments(results)["claims"]))
+    assert set(page.tags) == {*["table", "thead", "tbody", "tr", "th", "td", "br", "em"]} and page.tags.count("td") == 3
+    assert page.text.count("<script>alert(1)</script> <img src=x onerror=alert(1)> & 1 < 2 | x.") == 2
+
+
+class Page(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.tags, self.text = [], ""
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+
+    def handle_data(self, data):
+        self.text += data
+
+
 def test_every_claim_of_the_book_has_its_line():
     claims = yaml.safe_load((BOOK / "claims.yml").read_text())
     lines = pages.fragments(BOOK / "results")["claims"].splitlines()
     assert len(lines) == 2 + len(claims)
     for claim in claims:
-        assert any(claim["statement"].replace("|", "\\|") in line for line in lines)
+        assert any(escape(claim["statement"], quote=False).replace("|", "\\|") in line for line in lines)
 
 
 def test_the_chapter_exhibits_every_source_and_control():

@@ -4,16 +4,15 @@ import pytest
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from structure_first.data.batch import Batch
+from structure_first.cost.hours import timed_update
+from structure_first.cost.memory import weights_of
 from structure_first.errors import UserError
-from structure_first.model.transformer import Shape, Transformer
+from structure_first.model.transformer import Transformer
 from structure_first.pretraining import budget
-from structure_first.pretraining.budget import GPUS, costs, kept, weights_of
+from structure_first.pretraining.budget import GPUS, costs
 from structure_first.pretraining.config import read
-from structure_first.pretraining.two_stages import TwoStages, halves
-from structure_first.runs.planning import saved_bytes, timed_update
-from structure_first.training.compute import Compute
-from structure_first.training.stream import Stream
+from structure_first.pretraining.stages import stages, stand_in, vocab
+from structure_first.pretraining.two_stages import TwoStages
 
 CONFIG = """
 shape: {layers: 2, heads: 2, width: 64}
@@ -49,19 +48,19 @@ def test_a_plan_says_what_a_run_then_measures(tmp_path, config):
     planned = costs(made, "h100")
     rows = TwoStages(made, tmp_path / "run", "cpu").train()
     for cost in planned:
-        last = rows[(rows["stage"] == cost.half.number) & (rows["step"] == cost.updates)]
+        last = rows[(rows["stage"] == cost.stage.number) & (rows["step"] == cost.updates)]
         assert set(last["tokens"]) == {cost.tokens} and set(last["flops"]) == {cost.flops}
 
 
 def test_flops_are_those_that_torch_counts(config):
     """Of one update of each stage; torch counts no fused attention on a CPU, so that it is made to run as products."""
-    for half in halves(
-        config(CONFIG.replace("heads: 2", "heads: 1"), (", curriculum: [2, 4]", "")), budget.stand_in(config().corpus)
+    for stage in stages(
+        config(CONFIG.replace("heads: 2", "heads: 1"), (", curriculum: [2, 4]", "")), stand_in(config().corpus)
     ):
-        update = timed_update(Transformer(half.shape), half.source, half.training.stage)
+        update = timed_update(Transformer(stage.shape), stage.source, stage.training.stage)
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
             update()
-        assert counter.get_total_flops() == half.flops(1) > 0
+        assert counter.get_total_flops() == stage.flops(1) > 0
 
 
 def test_nothing_is_packed_or_trained(tmp_path, config, monkeypatch):
@@ -70,18 +69,6 @@ def test_nothing_is_packed_or_trained(tmp_path, config, monkeypatch):
     made = config()
     costs(made, "a100-80gb", 8)
     assert sorted(set(tmp_path.rglob("*")) - set(before)) == [tmp_path / "run.yaml"]
-
-
-@pytest.mark.parametrize(
-    "shape", [Shape(50, 24, 2, 1, 64), Shape(50, 24, 2, 4, 16), Shape(50, 24, 1, 2, 128, tied=True)]
-)
-def test_what_is_kept_is_counted_without_memory_as_with_it(config, shape):
-    """The narrow shape is run for real in both; the others have tensors without memory on one side."""
-    source = budget.source("random", vocab=50, length=25)
-    alone = Batch(*(tensor.clone() for tensor in Stream(source, 3, [0], "test")(0)))  # of several drawn together
-    sizes = saved_bytes(Transformer(shape), alone, source)
-    assert kept(shape, source, Compute(), 3) == sum(sizes) + 2 * max(sizes)
-    assert weights_of(shape) == sum(parameter.numel() for parameter in Transformer(shape).parameters())
 
 
 def test_memory_shrinks_by_every_means_there_is(config):
@@ -95,7 +82,7 @@ def test_memory_shrinks_by_every_means_there_is(config):
     assert cost("precision: bfloat16").memory["activations"] < whole.memory["activations"]
     spread = cost("sharded: true", 8)
     assert spread.micro_batch == 8 and spread.memory["AdamW"] * 8 == whole.memory["AdamW"]
-    assert whole.memory["weights"] == 4 * weights_of(whole.half.shape) == pytest.approx(4 * 124.4e6, rel=1e-2)
+    assert whole.memory["weights"] == 4 * weights_of(whole.stage.shape) == pytest.approx(4 * 124.4e6, rel=1e-2)
 
 
 def test_hours_follow_from_the_data_sheet(config):
@@ -124,7 +111,7 @@ def test_this_machine_is_timed(config, monkeypatch):
 
 
 def test_a_machine_too_small_is_not_timed(config, monkeypatch):
-    monkeypatch.setattr(budget, "free_memory", lambda _: 1000)
+    monkeypatch.setattr(budget.memory, "free_memory", lambda _: 1000)
     for cost in costs(config(), "this"):
         assert cost.hours is None and not cost.fits and cost.most == 0
 
@@ -132,15 +119,15 @@ def test_a_machine_too_small_is_not_timed(config, monkeypatch):
 def test_the_vocabulary_is_known_without_packing(tmp_path, config):
     from structure_first.data.corpora.packing import pack
 
-    for tokeniser, vocab in (("bytes", 256), ("characters", 99), ("'bpe:1000'", 1000)):
-        assert budget.vocab(config(CONFIG, ("bytes", tokeniser)).corpus) == vocab
+    for tokeniser, size in (("bytes", 256), ("characters", 99), ("'bpe:1000'", 1000)):
+        assert vocab(config(CONFIG, ("bytes", tokeniser)).corpus) == size
     made = pack(f"{tmp_path}/corpus.txt", "bpe:300", tmp_path / "packed", held_out=0.2)
     both = ("name: CORPUS, tokeniser: bytes", f"packed: {tmp_path}/packed"), (", held_out: 0.2}", "}")
     text = CONFIG
     for old, new in both:
         text = text.replace(old, new)
-    assert budget.vocab(config(text).corpus) == made["tokeniser"]["vocab"]
-    assert budget.vocab(config(BIG).corpus) == 50257
+    assert vocab(config(text).corpus) == made["tokeniser"]["vocab"]
+    assert vocab(config(BIG).corpus) == 50257
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A configuration: what is read is what was written, and every mistake is one line that says where and what else."""
 
+import tracemalloc
 from collections import Counter
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -115,7 +116,7 @@ def test_every_way_to_write_a_rate_is_a_number(tmp_path_factory, rate, letter, p
         ("steps: 40", "steps: 4, steps: 40", " is no YAML (the key 'steps' stands twice"),
         ("steps: 40", "steps: 40, warmup: 50", "stage_two: warmup must lie between 0 and the 40 steps, not 50"),
         ("lr: 1e-3", "lr: fast", "stage_two.lr must be a number, not 'fast'"),
-        ("weight_decay: 0", "weight_decay: -1", "stage_two: weight_decay must be 0 or more and clip above 0, or null"),
+        ("weight_decay: 0", "weight_decay: -1", "stage_two: weight_decay must be from 0 to 1,000, not -1.0"),
         (
             "weight_decay: 0",
             "clip: 0",
@@ -138,15 +139,31 @@ def test_every_way_to_write_a_rate_is_a_number(tmp_path_factory, rate, letter, p
         ("name: code", "name: code, packed: x", "corpus: name either a corpus (name: c4, or a path) or a packed"),
         ("name: code, tokeniser: bytes", "packed: x, held_out: 0.5", "corpus: held_out was settled when x was packed"),
         ("tokeniser: bytes, ", "", "corpus: tokeniser is missing; write bytes, characters, bpe:VOCAB, a folder, or"),
-        ("context: 32", "context: 65536", "corpus: context must be from 1 to 65,535 tokens, not 65,536"),
+        ("context: 32", "context: 65536", "corpus: context must be from 1 to 65,535, not 65,536"),
         ("context: 32", "context: 32, held_out: 1", "corpus: held_out must be a share above 0 and below 1, not 1.0"),
         ("seed: 3", "compute: {precision: bfloat}", "compute: unknown precision 'bfloat'; did you mean 'bfloat16'?"),
         ("seed: 3", "compute: {recompute: 1}", "compute.recompute must be true or false, not 1"),
         ("seed: 3", "compute: fast", "compute must be a section with keys precision, compile, recompute"),
         ("seed: 3", "\tx", " is no YAML (while scanning"),
-        (GOOD, "", " is empty; write it like book/configs/quick.yaml"),
+        (GOOD, "", " is empty; write one like book/configs/quick.yaml"),
         (GOOD, "[1]", "the file must be a section with keys seed, shape, stage_one"),
-        (GOOD, "a: &a [*a]", " is no YAML (Circular reference detected)"),
+        (GOOD, "a: &a [*a]", " is no YAML (an alias; write out what it stands for"),
+        (GOOD, "[" * 17 + "]" * 17, " is no YAML (more than 16 levels deep"),
+        (GOOD, "[" * 60_000, " is no YAML (more than 16 levels deep"),
+        (GOOD, "#" * 65_537, " has more than 65,536 bytes; write one like"),
+        (GOOD, "a: 1" + ":1" * 9_000 + ".5", " is no YAML ("),
+        (GOOD, "a: " + "9" * 9_000, " is no YAML ("),
+        (
+            "tiny",
+            "{layers: 1000000000, heads: 1, width: 1}",
+            "shape: layers must be from 1 to 1,000, not 1,000,000,000",
+        ),
+        ("tiny", "{layers: 1, heads: 0, width: 1}", "shape: heads must be from 1 to 1,000, not 0"),
+        ("tiny", "{name: tiny, init: -1}", "shape: init must be from 0 to 10, not -1.0"),
+        ("steps: 40", f"steps: {10**30}", "stage_two: steps must be from 1 to 1,000,000,000, not 1,000,000,000,000"),
+        ("lr: 1e-3", f"lr: 1e-3, curriculum: {[2] * 101}", "stage_two: the curriculum has 101 lengths; name 100"),
+        ("context: 32", "context: 32, seed: -1", "corpus: seed must be from 0 to 2,147,483,647, not -1"),
+        ("context: 32", "context: 32, limit_tokens: 0", "corpus: limit_tokens must be from 1 to 10,000,000,000,000"),
         (GOOD, "stage_two: 1999-01-01", "stage_two must be a section with keys steps"),
         (
             "steps: 4,",
@@ -161,15 +178,25 @@ def test_a_mistake_is_one_line(refused, old, new, line):
 
 
 def test_a_file_that_cannot_be_read_is_one_line(tmp_path, refused):
-    with pytest.raises(
-        UserError, match=r"cannot read .*none.yaml: No such file or directory; name a YAML file such as"
-    ):
+    with pytest.raises(UserError, match=r"cannot read .*none.yaml: No such file or directory; write one like"):
         read(tmp_path / "none.yaml")
-    with pytest.raises(UserError, match=r"cannot read .*: Is a directory; name a YAML file"):
+    with pytest.raises(UserError, match=r"cannot read .*: Is a directory; write one like"):
         read(tmp_path)
     (tmp_path / "run.yaml").write_bytes(b"seed: \xff")
     with pytest.raises(UserError, match="is no YAML"):
         read(tmp_path / "run.yaml")
+
+
+def test_a_small_file_takes_no_more_than_it_says(tmp_path):
+    """256 bytes of aliases once came to gigabytes."""
+    bomb = "a: &a [x,x,x,x,x,x,x,x]\n" + "".join(
+        f"{new}: &{new} [{','.join([f'*{old}'] * 8)}]\n" for old, new in zip("abcdefg", "bcdefgh", strict=True)
+    )
+    tracemalloc.start()
+    with pytest.raises(UserError, match="an alias; write out what it stands for"):
+        read(written(tmp_path, bomb))
+    assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    tracemalloc.stop()
 
 
 def test_more_structure_than_text_has_to_be_asked_for(tmp_path):

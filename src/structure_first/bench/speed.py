@@ -8,9 +8,11 @@ import torch
 
 from structure_first.bench.traffic import Traffic, ceilings
 from structure_first.cost import flops
+from structure_first.cost.hours import seconds_of
+from structure_first.cost.memory import free_memory
 from structure_first.experiments import skills
 from structure_first.runs.jobs import Job, out_of_memory
-from structure_first.runs.planning import SPARE, bytes_of, free_memory, seconds_of, update_of
+from structure_first.runs.planning import SPARE, bytes_of, update_of
 from structure_first.training.devices import device as pick_device
 
 CELL = "reversed_addition / random init"

@@ -104,7 +104,7 @@ def model(case: tuple[int, ...]) -> tuple[Transformer, Source, int]:
         return predicted_from(1, torch.randint(vocab, (count, context + 1), generator=random, device=random.device))
 
     of = Source("random tokens", {}, vocab, context + 1, context, "nothing", draw)
-    made = Transformer(Shape(vocab, context, layers, heads, width, tied=True))
+    made = Transformer(Shape(vocab, context, tied=True, layers=layers, heads=heads, width=width))
     return made.to(device()), of, batch
 
 

@@ -51,11 +51,12 @@ def build(
     if fragments is None:
         from structure_first.book.pages import fragments
     work = book / "_build"
+    pages = fragments(book / "results")
     try:
         work.mkdir(exist_ok=True)
         with _alone(work):
             _restore(work / "html")
-            staging = _stage(book, work / "staging", fragments(book / "results"))
+            staging = _stage(book, work / "staging", pages)
             _execute(notebooks, chosen, scale, book, staging)
             return _swap_in(_render(staging, work), work / "html") / "index.html"
     except OSError as error:
@@ -79,8 +80,10 @@ def _notebooks(book: Path) -> dict[str, Path]:
             raise UserError(f"{needed} does not exist; run this from the top of the repository")
     try:
         names = list(files(yaml.safe_load(toc.read_text())))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
         raise UserError(f"{toc} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not names:
+        raise UserError(f"{toc} lists no page; write root: intro, and chapters")
     for name in names:
         if not any((book / f"{name}{ending}").is_file() for ending in (".md", ".ipynb")):
             raise UserError(f"{toc} lists {name}, but there is no {name}.md or {name}.ipynb beside it")
@@ -155,7 +158,7 @@ def _read(path: Path):
 
     try:
         return nbformat.read(path, as_version=4)
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError, AttributeError, KeyError) as error:
+    except (nbformat.ValidationError, ValueError, AttributeError, TypeError, KeyError, OSError) as error:
         raise UserError(f"{path} is not a Jupyter notebook") from error
 
 
@@ -173,6 +176,7 @@ def _run(name: str, path: Path, scale: str, work: Path, cwd: Path):
             TemporaryDirectory() as scratch,
             _environment(
                 STRUCTURE_FIRST_BOOK="1",
+                PYTHONSAFEPATH="1",  # nothing that lies beside a chapter,
                 IPYTHONDIR=scratch,  # no start-up files of the user's,
                 JUPYTER_PATH="",  # and no "python3" kernel of theirs: the one of this environment
                 JUPYTER_PREFER_ENV_PATH="1",
@@ -233,7 +237,7 @@ def _render(staging: Path, work: Path) -> Path:
     """The pages, whole and without a warning, in a folder of their own."""
     fresh = work / "next"
     shutil.rmtree(fresh, ignore_errors=True)
-    jupyter_book = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+    jupyter_book = [sys.executable, "-P", "-c", "from jupyter_book.cli.main import main; main()"]
     said = subprocess.run(
         [*jupyter_book, "build", staging, "--path-output", fresh, "-W", "--keep-going", "-q"],
         env={**os.environ, "NO_COLOR": "1"},

@@ -53,7 +53,8 @@ def show(fig: go.Figure, alt: str, caption: str) -> None:
     from IPython.display import HTML, display
 
     drawing = json.loads(fig.to_json()) | {"config": {}}
-    data = json.dumps(drawing, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+    # Not even a "<": "<!--<script>" would make a script of the rest of the page.
+    data = json.dumps(drawing, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     display(
         HTML(
             f'<figure class="sf-figure" role="img" aria-label="{escape(alt)}"><div class="sf-plot"></div>\n'

@@ -1,5 +1,6 @@
 """The pages that are computed: the ledger of claims as it stands in the stored rows."""
 
+from html import escape
 from pathlib import Path
 
 import yaml
@@ -14,9 +15,12 @@ def fragments(results: Path) -> dict[str, str]:
     """Each generated page by its name, computed from the folder of results; `claims.yml` lies beside that."""
     claims = Path(results).parent / "claims.yml"
     entries = ledger(claims, results)
-    queries = {claim["id"]: claim.get("query") for claim in yaml.safe_load(claims.read_text())}
+    queries = [claim.get("query") for claim in yaml.safe_load(claims.read_text())]
     lines = [HEADER, ("---",) * len(HEADER)]
-    lines += [(f"{it.statement}.<br>*Paper: {it.paper}.*", measured(it, queries[it.id]), verdict(it)) for it in entries]
+    lines += [
+        (f"{text(it.statement)}.<br>*Paper: {text(it.paper)}.*", text(measured(it, query)), verdict(it))
+        for it, query in zip(entries, queries, strict=True)
+    ]
     return {"claims": "".join(f"| {' | '.join(map(cell, line))} |\n" for line in lines)}
 
 
@@ -35,5 +39,10 @@ def verdict(entry: Entry) -> str:
     return f"**{sign}&nbsp;{words}**" if sign else words
 
 
-def cell(text: str) -> str:
-    return text.replace("|", "\\|")
+def text(words: object) -> str:
+    """Words of the ledger's as a page shows them, whatever is in them."""
+    return escape(" ".join(str(words).split()), quote=False)
+
+
+def cell(content: str) -> str:
+    return content.replace("|", "\\|")

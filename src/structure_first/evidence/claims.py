@@ -48,7 +48,7 @@ def ledger(claims: Path, results: Path) -> list[Entry]:
         raise UserError(f"cannot read the claims in {claims}: there is no such file; {hint}") from None
     except KeyError as error:
         raise UserError(f"cannot read the claims in {claims}: a claim or its query lacks {error}") from None
-    except (OSError, yaml.YAMLError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"cannot read the claims in {claims}: {' '.join(str(error).split())}") from None
 
 
@@ -65,6 +65,8 @@ def _answer(claim: dict, results: Path) -> Entry:
     query = claim.get("query")
     if not query:
         return unanswered
+    if not query["compare"]:
+        raise ValueError(f"{claim['id']} compares nothing; name pairs of cells under compare")
     rows = Store(results / query["experiment"]).rows()
     answers = [
         _entry(unanswered, gains, scale, query["reproduced_from"])

@@ -1,26 +1,16 @@
 """What a run of two stages will take, before anything of it is spent: tokens, FLOPs, memory, hours and money."""
 
-from contextlib import nullcontext
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
-
-from structure_first.cost import flops
-from structure_first.data.batch import Batch, Source
-from structure_first.data.corpora.documents import documents
-from structure_first.data.corpora.hub import HUB
-from structure_first.data.corpora.packed import read_manifest
-from structure_first.data.corpora.tokenisers import VOCABS, tokeniser
-from structure_first.data.registry import source
+from structure_first.cost import flops, memory
+from structure_first.cost.hours import seconds_of, timed_update
 from structure_first.errors import UserError, unknown
-from structure_first.model.kernels import narrow
-from structure_first.model.transformer import Shape, Transformer
-from structure_first.pretraining.config import Config, Corpus
-from structure_first.pretraining.two_stages import Half, halves
+from structure_first.model.transformer import Transformer
+from structure_first.pretraining.config import Config
+from structure_first.pretraining.stages import StageRun, stages, stand_in
 from structure_first.runs.jobs import out_of_memory
-from structure_first.runs.planning import free_memory, saved_bytes, seconds_of, timed_update
 from structure_first.training.compute import Compute
 from structure_first.training.devices import device as pick_device
 
@@ -49,14 +39,13 @@ THIS = "this"  # machine, which is timed
 MOST_GPUS = 1 << 16
 UTILISATION = 0.3  # of the peak, where nothing is said; well-run training reaches 0.3 to 0.5 (Chowdhery et al. 2022)
 USABLE = 0.92  # of the memory; the rest is for kernels, and for what fragments
-THERE_AND_BACK = 2  # the loss's gradient and the logits', each as large as the largest piece that is kept
 
 
 @dataclass(frozen=True)
 class Cost:
     """What one stage takes; the memory is that of each process, in bytes."""
 
-    half: Half
+    stage: StageRun
     updates: int
     flops: int
     evaluation_flops: int
@@ -68,7 +57,7 @@ class Cost:
 
     @property
     def tokens(self) -> int:
-        return self.half.tokens
+        return self.stage.tokens
 
     @property
     def bytes(self) -> float:
@@ -95,31 +84,32 @@ def costs(config: Config, gpu: str = THIS, gpus: int = 1, utilisation: float = U
         raise UserError(f"--gpus must be from 1 to {MOST_GPUS:,}, not {gpus:,}")
     if not 0 < utilisation <= 1:
         raise UserError(f"--utilisation must be a share above 0 and at most 1, not {utilisation}")
-    return [cost(half, config.compute, gpu, gpus, utilisation) for half in halves(config, stand_in(config.corpus))]
+    found = stages(config, stand_in(config.corpus))
+    return [cost(stage, config.compute, gpu, gpus, utilisation) for stage in found]
 
 
-def cost(half: Half, compute: Compute, gpu: str, gpus: int, utilisation: float) -> Cost:
-    training, own = half.training, -(-half.training.batch // gpus)
+def cost(stage: StageRun, compute: Compute, gpu: str, gpus: int, utilisation: float) -> Cost:
+    training, own = stage.training, -(-stage.training.batch // gpus)
     micro_batch = min(own, compute.micro_batch or own)
-    memory, each = memory_of(half, compute, micro_batch, gpus)
-    forward = flops.training(half.shape, half.source) // 3  # of a sequence
+    parts, each = memory.needed(stage.shape, stage.source, training, micro_batch, compute, gpus)
+    forward = flops.training(stage.shape, stage.source) // 3  # of a sequence
     evaluations = 1 + -(-training.steps // training.evaluate_every)
     found = Cost(
-        half=half,
+        stage=stage,
         updates=training.steps,
-        flops=half.flops(),
+        flops=stage.flops(),
         evaluation_flops=evaluations * training.held_out * forward,
-        memory=memory,
+        memory=parts,
         each=each,
         micro_batch=micro_batch,
-        available=USABLE * (free_memory(pick_device()) if gpu == THIS else GPUS[gpu].memory * 1e9),
+        available=USABLE * (memory.free_memory(pick_device()) if gpu == THIS else GPUS[gpu].memory * 1e9),
         hours=None,
     )
     if gpu == THIS:
         if not found.most:
             return found
         batch = min(micro_batch, found.most)
-        rate = 3 * forward * batch / timed(half, batch, compute)
+        rate = 3 * forward * batch / timed(stage, batch, compute)
         spent = found.flops + found.evaluation_flops
     else:
         rate = getattr(GPUS[gpu], compute.precision) * 1e12 * utilisation
@@ -127,68 +117,41 @@ def cost(half: Half, compute: Compute, gpu: str, gpus: int, utilisation: float) 
     return replace(found, hours=spent / (rate * gpus) / 3600)
 
 
-def stand_in(corpus: Corpus) -> Source:
-    """A source of the size that the corpus will have once it is packed."""
-    return source("random", vocab=vocab(corpus), length=corpus.context + 1)
+def lines(costs: list[Cost], gpu: str, gpus: int, price: float | None) -> Iterator[str]:
+    """Of each stage what it does, what it takes and its memory; and what it all comes to."""
+    machine = f"{gpus} x {gpu}"
+    for cost in costs:
+        hours = "unknown" if cost.hours is None else f"{cost.hours:.3g}"
+        spent, evaluated = cost.flops / 1e15, cost.evaluation_flops / 1e15
+        yield f"stage {cost.stage.number}  {cost.stage.label}: {cost.updates:,} updates, {cost.tokens:,} tokens"
+        yield f"         {spent:.4g} PFLOPs, {evaluated:.3g} more to evaluate; hours on {machine}: {hours}"
+        parts = ", ".join(f"{name} {size / 1e9:.3g}" for name, size in cost.memory.items())
+        total = f"{cost.bytes / 1e9:.3g} of {cost.available / 1e9:.3g}"
+        yield f"         GB on each: {parts} ({cost.micro_batch:,} sequences at once), in all {total}"
+        if not cost.fits:
+            yield f"         it does NOT fit; {remedy(cost)}"
+    tokens, spent = ([getattr(cost, name) for cost in costs] for name in ("tokens", "flops"))
+    if len(costs) == 2:
+        shares = f"{tokens[0] / tokens[1]:.2%} of stage two's tokens, {spent[0] / spent[1]:.2%} of its FLOPs"
+        yield f"stage one is {shares}"
+    if None not in (hours := [cost.hours for cost in costs]):
+        bill = "" if price is None else f", {price * gpus * sum(hours):,.2f} at {price:g} a GPU-hour"
+        whole = f"{sum(tokens):,} tokens, {sum(spent) / 1e15:.4g} PFLOPs, {sum(hours):.3g} hours on {machine}"
+        yield f"in all {whole}{bill}"
 
 
-def vocab(corpus: Corpus) -> int:
-    """How many tokens the corpus's tokeniser has, at most; raises `UserError` where one of the two is not there."""
-    if corpus.packed is not None:
-        return read_manifest(corpus.packed)["tokeniser"]["vocab"]
-    if corpus.name not in HUB and not corpus.name.startswith("hub:"):
-        documents(corpus.name, corpus.text_column, corpus.seed)  # reads no more than names
-    if corpus.vocab is not None:
-        return corpus.vocab
-    kind, _, size = corpus.tokeniser.partition(":")
-    if kind == "bpe" and size.isdecimal() and VOCABS[0] <= int(size) <= VOCABS[1]:
-        return int(size)
-    return tokeniser(corpus.tokeniser, lambda: ()).vocab
+def remedy(cost: Cost) -> str:
+    if cost.most:
+        return f"compute.micro_batch: {cost.most} would"
+    return "not one sequence at once would; try compute.recompute, compute.sharded on several GPUs, or a smaller shape"
 
 
-def memory_of(half: Half, compute: Compute, micro_batch: int, processes: int) -> tuple[dict[str, float], float]:
-    """The bytes of a process by what takes them, and those of each sequence in the micro batch."""
-    one, two = (kept(half.shape, half.source, compute, count) for count in (1, 2))
-    share = 4 * weights_of(half.shape) / (processes if compute.sharded else 1)
-    activations = one + (micro_batch - 1) * (two - one)
-    memory = {"weights": share, "gradients": share, "AdamW": 2 * share, "activations": activations}
-    if compute.sharded:
-        # The rest of the model is gathered for a whole step, and two blocks at a time, each with its gradients.
-        block = weights_of(replace(half.shape, layers=2)) - weights_of(replace(half.shape, layers=1))
-        gathered = weights_of(half.shape) - (half.shape.layers - 2) * block
-        memory["gathered"] = 2 * gathered * (2 if compute.precision == "bfloat16" else 4)
-    return memory, two - one
-
-
-def weights_of(shape: Shape) -> int:
-    """How many weights a transformer of that shape has."""
-    with FakeTensorMode():
-        return sum(parameter.numel() for parameter in Transformer(shape, fresh=False).parameters())
-
-
-def kept(shape: Shape, made: Source, compute: Compute, count: int) -> float:
-    """Bytes at the peak of a backward pass over `count` sequences, weights and gradients left out.
-
-    The forward pass is run on tensors that have a size and no memory. Where blocks are computed again in the backward
-    pass, one of them at a time is there, and of each its input.
-    """
-    alone = replace(shape, layers=1) if compute.recompute else shape
-    # The narrow kernel looks at numbers; a model that it serves is small.
-    small = narrow(shape.width // shape.heads, shape.context)
-    with nullcontext() if small else FakeTensorMode(), compute.cast(torch.device("cpu")):
-        model = Transformer(alone, fresh=False)
-        tokens = torch.zeros(1, count, made.length, dtype=torch.long)
-        sizes = saved_bytes(model, Batch(tokens, torch.ones_like(tokens, dtype=torch.bool)), made)
-    inputs = 4 * count * (made.length - 1) * shape.width * (shape.layers if compute.recompute else 0)
-    return sum(sizes) + THERE_AND_BACK * max(sizes) + inputs
-
-
-def timed(half: Half, batch: int, compute: Compute) -> float:
+def timed(stage: StageRun, batch: int, compute: Compute) -> float:
     """Seconds of an update of so many sequences on this machine."""
-    stage = replace(half.training.stage, batch=batch)
+    training = replace(stage.training.stage, batch=batch)
     try:
-        model = Transformer(half.shape).to(pick_device())
-        return seconds_of(timed_update(model, half.source, stage, compute), spend=1.0, least=1)
+        model = Transformer(stage.shape).to(pick_device())
+        return seconds_of(timed_update(model, stage.source, training, compute), spend=1.0, least=1)
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise

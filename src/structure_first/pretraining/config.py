@@ -1,31 +1,56 @@
 """A two-stage run on a corpus of one's own, as a YAML file: read safely, checked whole, every mistake one line."""
 
 import json
-import re
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Strict, ValidationError, field_validator
 
 from structure_first.data.batch import Source
 from structure_first.data.registry import source
-from structure_first.errors import UserError, unknown
+from structure_first.errors import UserError
 from structure_first.model.shapes import body
 from structure_first.model.transfer import Transfer
 from structure_first.model.transformer import Shape
+from structure_first.pretraining.mistakes import mistake, renamed
+from structure_first.pretraining.reading import EXAMPLE, read_yaml
 from structure_first.runs.recipe import Phase
 from structure_first.training.compute import Compute
 from structure_first.training.stage import Stage
 
-EXAMPLE = "book/configs/quick.yaml"
-LAST_SEED = 2**31 - 1
-LONGEST = 1 << 16  # tokens in a context
 HELD_OUT_WINDOWS = 32  # that should be there to be evaluated on
+RANGES = {  # what no machine has memory or hours for is a slip of the hand
+    "layers": (1, 1_000),
+    "heads": (1, 1_000),
+    "width": (1, 1 << 16),
+    "init": (0, 10),
+    "init_embedding": (0, 10),
+    "steps": (1, 10**9),
+    "batch": (1, 10**9),
+    "lr": (0, 1_000),
+    "weight_decay": (0, 1_000),
+    "held_out": (1, 10**9),
+    "evaluate_every": (1, 10**9),
+    "context": (1, (1 << 16) - 1),
+    "vocab": (1, 1 << 24),
+    "limit_tokens": (1, 10**13),
+    "seed": (0, 2**31 - 1),
+}
+RUNGS = 100  # of a curriculum
+
+
+def check_ranges(section: Any, *names: str) -> None:
+    """Raise `UserError` unless those fields of a section lie within their `RANGES`."""
+    for name in names:
+        low, high = RANGES[name]
+        value = getattr(section, name)
+        if value is not None and not low <= value <= high:
+            raise UserError(f"{name} must be from {low:,} to {high:,}, not {value:,}")
 
 
 def narrowed(kind: type, value: Any, **changes: Any) -> Any:
@@ -45,6 +70,10 @@ class Body(Shape):
     width: int = field()
     tied: bool = True
 
+    def __post_init__(self):
+        check_ranges(self, "layers", "heads", "width", "init", "init_embedding")
+        super().__post_init__()
+
     def at(self, vocab: int, context: int, **changes: Any) -> Shape:
         return narrowed(Shape, self, vocab=vocab, context=context, **changes)
 
@@ -59,6 +88,12 @@ class Training(Stage):
     warmup: int = 0
     held_out: int = 128
     curriculum: Annotated[tuple[int, ...], Strict(False)] = ()  # a list, in YAML
+
+    def __post_init__(self):
+        check_ranges(self, "steps", "batch", "lr", "weight_decay", "held_out", "evaluate_every")
+        if len(self.curriculum) > RUNGS:
+            raise UserError(f"the curriculum has {len(self.curriculum):,} lengths; name {RUNGS} at most")
+        super().__post_init__()
 
     @property
     def stage(self) -> Stage:
@@ -135,15 +170,11 @@ class Corpus:
         defaults = {each.name: each.default for each in fields(self)}
         if self.packed is not None and (given := [k for k in of_packing if getattr(self, k) != defaults[k]]):
             raise UserError(f"{given[0]} was settled when {self.packed} was packed; leave it out")
-        if not 1 <= self.context < LONGEST:
-            raise UserError(f"context must be from 1 to {LONGEST - 1:,} tokens, not {self.context:,}")
+        if self.name and self.name.startswith("~") and os.path.expanduser(self.name) == self.name:
+            raise UserError(f"{self.name}: there is no user of that name; write ./{self.name} for a file called so")
+        check_ranges(self, "context", "limit_tokens", "vocab", "seed")
         if not 0 < self.held_out < 1:
             raise UserError(f"held_out must be a share above 0 and below 1, not {self.held_out}")
-        for name in ("limit_tokens", "vocab"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise UserError(f"{name} must be 1 or more, not {value}")
-        if self.seed < 0:
-            raise UserError(f"the seed must be 0 or more, not {self.seed}")
 
 
 class Config(BaseModel):
@@ -180,8 +211,9 @@ class Config(BaseModel):
     @field_validator("seed")
     @classmethod
     def seed_in_range(cls, value: int) -> int:
-        if not 0 <= value <= LAST_SEED:
-            raise ValueError(f"must be from 0 to {LAST_SEED:,}, not {value:,}")
+        low, high = RANGES["seed"]
+        if not low <= value <= high:
+            raise ValueError(f"must be from {low:,} to {high:,}, not {value:,}")
         return value
 
     def stopped_at(self, steps: int | None) -> "Config":
@@ -215,52 +247,19 @@ class Config(BaseModel):
         return self.model_dump(mode="json", exclude={"shape": {"vocab", "context"}})
 
 
-class Loader(yaml.SafeLoader):
-    """YAML in which 5e-4 is a number, as it is everywhere else, and a key stands once."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-SCIENTIFIC = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")
-Loader.add_implicit_resolver("tag:yaml.org,2002:float", SCIENTIFIC, list("-+0123456789"))
-
-
 def read(path: Path) -> Config:
     """The configuration in a file; raises `UserError` in one line that names the file and the key."""
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        given = yaml.load(text, Loader)  # a SafeLoader
-        text = json.dumps(given, default=str)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; name a YAML file such as {EXAMPLE}") from None
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, TypeError, RecursionError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is no YAML ({reason}); write it like {EXAMPLE}") from None
+    given = read_yaml(path)
     if given is None:
-        raise UserError(f"{path} is empty; write it like {EXAMPLE}")
+        raise UserError(f"{path} is empty; write one like {EXAMPLE}")
     try:
-        config = Config.model_validate_json(json.dumps(renamed(json.loads(text))))
+        config = Config.model_validate_json(json.dumps(renamed(given)))
         check(config)
     except ValidationError as error:
-        raise UserError(f"{path}: {mistake(error)}") from None
+        raise UserError(f"{path}: {mistake(error, Config)}") from None
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     return config
-
-
-def renamed(given: Any) -> Any:
-    """The same with the present names of the keys that once had others; raises `UserError` where one has both."""
-    if not isinstance(given, dict):
-        return given
-    for former, present in FORMER.items():
-        if former in given and present in given:
-            raise UserError(f"{former} is the former name of {present}, which stands beside it; leave it out")
-    return {FORMER.get(key, key): renamed(value) if key in STAGES else value for key, value in given.items()}
 
 
 def check(config: Config) -> None:
@@ -270,74 +269,11 @@ def check(config: Config) -> None:
         raise UserError(
             f"stage_two.curriculum: lengths must be from 2 to context + 1 = {longest:,}, not {too_long[0]:,}"
         )
+    if config.corpus.limit_tokens is not None and config.corpus.limit_tokens < longest:
+        raise UserError(f"corpus.limit_tokens must be context + 1 = {longest:,} or more, or left out")
+    if config.stage_one:
+        config.shape.at(1, 1, dropout=config.stage_one.dropout)
     first, second = config.stage_one.tokens if config.stage_one else 0, config.tokens
     if first > second and not config.allow_larger_stage_one:
         problem = f"stage one would read {first:,} tokens, more than stage two's {second:,}"
         raise UserError(f"{problem}; lower stage_one.steps or stage_one.batch, or write allow_larger_stage_one: true")
-
-
-def mistake(error: ValidationError) -> str:
-    """The first of the mistakes that pydantic found: an unknown key rather than the one that is missing for it."""
-    worst_first = sorted(
-        error.errors(include_url=False), key=lambda each: (each["type"] not in EXTRA, each["type"] in MISSING)
-    )
-    found = worst_first[0]
-    kind, where = found["type"], [part for part in found["loc"] if part not in TAGS]
-    path = ".".join(map(str, where)) or "the file"
-    if kind in EXTRA:
-        section = [*map(str, where[:-1])]
-        meant = ".".join([*section, ELSEWHERE.get(str(where[-1]), "")])
-        return str(unknown("key", path, (".".join([*section, name]) for name in names(where[:-1])), meant))
-    if kind in MISSING:
-        return f"{path} is missing; it has no default"
-    if kind == "value_error":
-        return f"{path}: {found['ctx']['error']}"
-    wanted = WANTED.get(kind) or found["msg"].removeprefix("Input should be ")
-    if kind in SECTION:
-        wanted += " with keys " + ", ".join(names(where))
-    return f"{path} must be {wanted}, not {found['input']!r:.60}"
-
-
-FORMER = {
-    "first": "stage_one",
-    "second": "stage_two",
-    "rate": "lr",
-    "allow_larger_first": "allow_larger_stage_one",
-}
-STAGES = ("first", "second", "stage_one", "stage_two")  # the sections that have keys of former names
-ELSEWHERE = {  # other libraries' names of our keys
-    "learning_rate": "lr",
-    "batch_size": "batch",
-    "max_steps": "steps",
-    "warmup_steps": "warmup",
-    "max_grad_norm": "clip",
-    "n_layer": "layers",
-    "n_head": "heads",
-    "n_embd": "width",
-    "block_size": "context",
-    "tokenizer": "tokeniser",
-}
-EXTRA = ("extra_forbidden", "unexpected_keyword_argument")
-MISSING = ("missing", "missing_keyword_only_argument", "missing_argument")
-SECTION = ("dataclass_type", "model_type")
-TAGS = ("int", "float", "constrained-int")
-WANTED = {
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "bool_type": "true or false",
-    "string_type": "text",
-    "tuple_type": "a list",
-    "dict_type": "a section",
-    "dataclass_type": "a section",
-    "model_type": "a section",
-}
-
-
-def names(where: Sequence[str]) -> list[str]:
-    """The keys that may stand at that path of the configuration."""
-    kind: Any = Config
-    for part in where:
-        hint = get_type_hints(kind)[part]
-        kind = next((each for each in (hint, *get_args(hint)) if is_dataclass(each)), None)
-    return [each.name for each in fields(kind) if each.init] if is_dataclass(kind) else list(Config.model_fields)

@@ -1,30 +1,22 @@
 """What is missing of an experiment, as programs; and what they will cost before the first of them starts."""
 
 import fnmatch
-import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from statistics import median
-from time import perf_counter
 
 import pandas as pd
 import torch
 
-from structure_first.cost import flops
-from structure_first.data.batch import Batch, Source
+from structure_first.cost import flops, memory
+from structure_first.cost.hours import seconds_of, timed_update
+from structure_first.cost.memory import free_memory
 from structure_first.errors import UserError, unknown
 from structure_first.evidence.store import Store
 from structure_first.model.transformer import Transformer
 from structure_first.runs.jobs import Job, Replica, weights_of
 from structure_first.runs.recipe import Cell, Experiment, Recipe
-from structure_first.training.compute import Compute
-from structure_first.training.devices import cores, keep_freed_memory, settle
+from structure_first.training.devices import cores
 from structure_first.training.devices import device as pick_device
-from structure_first.training.loop import Run
-from structure_first.training.predictions import predict
-from structure_first.training.stage import Stage
-from structure_first.training.stream import Stream
 
 CACHED = 1 << 20  # a CPU gains from more replicas up to about so many numbers in a stream, and then no more
 SPARE = 0.6  # of the free memory that a plan counts on: the rest is for what it does not count
@@ -112,68 +104,16 @@ def _sizes(job: Job, workers: int) -> tuple[int, int]:
     return wanted, max(1, int(free_memory(where) * SPARE / workers) // bytes_of(job))
 
 
-def free_memory(where: torch.device) -> int:
-    """Bytes that are free on the device."""
-    if where.type == "cuda":
-        return torch.cuda.mem_get_info(where)[0]
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-
-
 def bytes_of(job: Job) -> int:
-    """Memory that one replica of the job takes while it trains: four copies of its weights (gradients and AdamW's two
-    moments among them), what one step saves for its backward pass, counted, and as much again for what comes and goes.
-    """
-    made = job.phase.make()
-    model = Transformer(job.shape, [0])
-    small = Stream(made, min(8, job.phase.stage.batch), [0], "plan")
-    weights = sum(parameter.nbytes for parameter in model.parameters())
-    return 4 * weights + 2 * sum(saved_bytes(model, small(0), made)) * job.phase.stage.batch // small.batch
-
-
-def saved_bytes(model: Transformer, batch: Batch, source: Source) -> list[int]:
-    """The size of each piece of memory that a forward pass keeps for its backward pass, the weights left out."""
-    kept = {}
-
-    def keep(tensor: torch.Tensor) -> torch.Tensor:
-        kept[tensor.untyped_storage()._cdata] = tensor  # tells pieces apart that are counted but not there, too
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        predict(model, batch, source).nats()
-    own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    return [tensor.untyped_storage().nbytes() for place, tensor in kept.items() if place not in own]
+    """Memory that one replica of the job takes while it trains."""
+    stage = job.phase.stage
+    return int(sum(memory.needed(job.shape, job.phase.make(), stage, stage.batch, job.compute)[0].values()))
 
 
 def update_of(job: Job) -> Callable[[], None]:
     """An update of all the job's replicas, from fresh weights and on one batch, drawn beforehand."""
     model = Transformer(job.shape, job.seeds).to(pick_device(job.device))
     return timed_update(model, job.phase.make(), job.phase.stage, job.compute)
-
-
-def timed_update(model: Transformer, source: Source, stage: Stage, compute: Compute = Compute()) -> Callable[[], None]:
-    """An update of the model on one batch, drawn beforehand."""
-    keep_freed_memory()
-    run = Run(model, source, stage, "timed", compute)
-    stream = Stream(source, stage.batch, model.seeds, "timed", model.position.device)
-    stream.block = 1
-    batch = stream(0)
-    return lambda: run.update(batch, source)
-
-
-def seconds_of(update: Callable[[], None], spend: float, least: int = 3) -> float:
-    """The median of the updates that fit into `spend` seconds, `least` of them at least, after two to warm up."""
-    found: list[float] = []
-    while sum(found[2:]) < spend or len(found) < 2 + least:
-        settle()
-        began = perf_counter()
-        update()
-        settle()
-        found.append(perf_counter() - began)
-    return median(found[2:])
 
 
 def costs(jobs: Sequence[Job], workers: int) -> pd.DataFrame:

@@ -22,6 +22,9 @@ from structure_first.runs.recipe import Experiment
 from structure_first.training.devices import cores
 from structure_first.training.devices import device as pick_device
 
+UNGUARDED = 71  # the exit status of a worker that would have begun the experiment once more
+GUARD = 'a worker loads the script that began the run; put what the script does under if __name__ == "__main__":'
+
 Outcome = tuple[Job, pd.DataFrame, dict[str, dict]]
 
 
@@ -43,6 +46,8 @@ def run(
 
     `workers` processes share the programs. Rows are stored under `out/experiment.name` as each program ends.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker that runs its parent's script again
+        os._exit(UNGUARDED)
     experiment, workers = chosen(experiment, scale, cells), processes(device, workers)
     store = Store(Path(out) / experiment.name)
     with store.locked():
@@ -73,7 +78,7 @@ def _each(jobs: Sequence[Job], workers: int, say: Callable[[str], None]) -> Iter
     context = multiprocessing.get_context("spawn")
     tqdm.set_lock(context.RLock())  # one for all processes, so that their bars do not overwrite each other
     setup = dict(initializer=_worker, initargs=(threads(workers), tqdm.get_lock(), os.getpid()))
-    others = multiprocessing.active_children()
+    others, begun = multiprocessing.active_children(), set()
     with ProcessPoolExecutor(workers, mp_context=context, **setup) as pool:
         waiting, running = list(jobs), {}
         try:
@@ -82,6 +87,7 @@ def _each(jobs: Sequence[Job], workers: int, say: Callable[[str], None]) -> Iter
                 for job in [job for job in waiting if not _needs(job) & making]:
                     waiting.remove(job)
                     running[pool.submit(_execute, job)] = job
+                begun.update(multiprocessing.active_children())
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     yield from future.result()
                     del running[future]
@@ -90,6 +96,8 @@ def _each(jobs: Sequence[Job], workers: int, say: Callable[[str], None]) -> Iter
                 if worker not in others:
                     worker.terminate()  # it ends its step and saves
             if isinstance(error, BrokenProcessPool):
+                if UNGUARDED in [worker.exitcode for worker in begun]:
+                    raise UserError(GUARD) from None
                 reason = "a training process was killed (out of memory?)"
                 raise UserError(f"{reason}; run again: it goes on from its checkpoint") from None
             raise

@@ -1,0 +1,68 @@
+"""Memory, counted: against tensors that are there, and against what a training takes."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from structure_first.cost.memory import kept, needed, saved_bytes, weights_of
+from structure_first.data.batch import Batch
+from structure_first.data.registry import source
+from structure_first.model.transformer import Shape, Transformer
+from structure_first.training.compute import Compute
+from structure_first.training.stage import Stage
+from structure_first.training.stream import Stream
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Shape(50, 24, 2, 1, 64),
+        Shape(50, 24, 2, 4, 16),
+        Shape(50, 24, 1, 2, 128, tied=True),
+        Shape(50, 24, 6, 1, 64),
+        Shape(50, 24, 5, 4, 16, tied=True),
+    ],
+)
+def test_what_is_kept_is_counted_without_memory_as_with_it(shape):
+    """The narrow shapes are run for real in both, and the deep ones in part; the others have tensors without memory."""
+    made = source("random", vocab=50, length=25)
+    alone = Batch(*(tensor.clone() for tensor in Stream(made, 3, [0], "test")(0)))  # of several drawn together
+    sizes = saved_bytes(Transformer(shape), alone, made)
+    assert kept(shape, made, Compute(), 3) == sum(sizes) + 2 * max(sizes)
+    assert weights_of(shape) == sum(parameter.numel() for parameter in Transformer(shape).parameters())
+
+
+MEASURED = """
+import json, resource, sys
+import torch
+from structure_first.data.registry import source
+from structure_first.model.transformer import Shape, Transformer
+from structure_first.training.loop import fit
+from structure_first.training.stage import Stage
+
+torch.set_num_threads(1)
+name, settings, shape, stage = json.loads(sys.argv[1])
+for batch in (2, stage["batch"]):  # all is loaded before it counts
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    made = source(name, **settings)
+    fit(Transformer(Shape(**shape)), made, Stage(**stage | {"batch": batch, "held_out": min(batch, stage["held_out"])}))
+print(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+"""
+WIDE = ["random", dict(vocab=50, length=129), dict(vocab=50, context=128, layers=3, heads=2, width=256)]
+NARROW = ["haystack", dict(pairs=30), dict(vocab=256, context=61, layers=2, heads=4, width=16)]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak is counted in other units")
+@pytest.mark.parametrize(("kind", "batch"), [(WIDE, 48), (NARROW, 2000)], ids=["wide", "narrow"])
+def test_a_plan_says_about_what_a_training_takes(kind, batch):
+    """Beyond what a training on two sequences has taken before: its weights."""
+    stage = dict(steps=2, batch=batch, warmup=0, held_out=8)
+    command = [sys.executable, "-c", MEASURED, json.dumps([*kind, stage])]
+    measured = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    made, shape = source(kind[0], **kind[1]), Shape(**kind[2])
+    assert (made.vocab, made.length - 1) == (shape.vocab, shape.context)
+    parts, _ = needed(shape, made, Stage(**stage), batch)
+    planned = parts["activations"] + parts["batches"]
+    assert 0.6 < planned / measured < 1.7, (parts, measured)

@@ -1,0 +1,168 @@
+"""What can be known before any work is refused before any work, and the advice that is given is taken."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from structure_first.cost import memory
+from structure_first.data.corpora import packing
+from structure_first.errors import UserError
+from structure_first.model import weights
+from structure_first.model.transformer import Shape, Transformer
+from structure_first.pretraining import two_stages
+from structure_first.pretraining.checks import check
+from structure_first.pretraining.two_stages import TwoStages
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def refused(tmp_path, config, monkeypatch):
+    """The line with which a run is refused, before anything is packed, and with nothing left behind."""
+
+    def line(*changes: tuple[str, str]) -> str:
+        with monkeypatch.context() as patch, pytest.raises(UserError) as error:
+            patch.setattr(two_stages, "pack", None)
+            TwoStages(config(*changes), tmp_path / "run", "cpu").train()
+        assert not (tmp_path / "run").exists() and "\n" not in str(error.value)
+        return str(error.value)
+
+    return line
+
+
+def test_what_would_fail_after_an_hour_fails_at_once(tmp_path, refused):
+    for changes, line in [
+        ([("lr: 1e-3, ev", "lr: 1e-3, dropout: 2.0, ev")], "dropout must be at least 0 and below 1, not 2.0"),
+        ([("heads: 2", "heads: 3")], "width 32 is not a multiple of 3 heads"),
+        ([("tokeniser: bytes", "tokeniser: bytes, vocab: 7")], "corpus.vocab is 7 but the tokeniser has 256 tokens"),
+        ([("tokeniser: bytes", "tokeniser: 'bpe:300', vocab: 301")], "corpus.vocab is 301 but the tokeniser has 300"),
+        ([("tokeniser: bytes", "tokeniser: 'bpe:3'")], "write bpe:VOCAB with a vocabulary of 257"),
+        ([("corpus.jsonl", "none.jsonl")], "there is no file "),
+        ([("context: 16", "context: 16, limit_tokens: 16")], "corpus.limit_tokens must be context + 1 = 17 or more"),
+        ([("shape:", "transfer: {mlp: from(none)}\nshape:")], "cannot read weights from none: "),
+        ([("shape:", f"transfer: {{mlp: from({tmp_path})}}\nshape:")], f"cannot read weights from {tmp_path}: "),
+    ]:
+        assert line in refused(*changes)
+
+
+def test_a_file_or_a_folder_of_something_else_is_left_alone(tmp_path, config):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write to .*file: it is a file; name another --out folder"):
+        TwoStages(config(), tmp_path / "file", "cpu").train()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "rows.parquet").write_bytes(b"PAR1")
+    with pytest.raises(UserError, match="run holds results, but of no training; name another --out"):
+        TwoStages(config(), tmp_path / "run", "cpu").train()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["rows.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("part", "shape", "line"),
+    [
+        ("attention", dict(width=64), "has blocks.0.attention.key_value.bias 128, this run 64; name weights of"),
+        ("attention", dict(layers=2), "has blocks.1.attention.key_value.bias 64, this run not at all"),
+        ("attention", dict(heads=4), "has 4 heads, this run 2"),
+        ("attention", {}, None),
+        ("mlp", dict(width=64), "has blocks.0.mlp.down.bias 64, this run 32"),
+        ("mlp", dict(heads=4), None),
+        ("norms", dict(layers=3), "has blocks.1.attention_norm.scale 32, this run not at all"),
+        ("positions", dict(width=64), "has position 24 x 64, this run 16 x 32"),
+        ("positions", dict(layers=2), None),
+        ("embeddings", dict(width=16), "has embedding 9 x 16, this run 256 x 32"),
+        ("embeddings", dict(tied=False), None),
+    ],
+)
+def test_weights_of_another_shape_are_refused_by_their_sizes(tmp_path, config, part, shape, line):
+    body = dict(vocab=9, context=24, layers=1, heads=2, width=32, tied=True) | shape
+    weights.save(tmp_path / "other.safetensors", Transformer(Shape(**body)))
+    made = config(("shape:", f"transfer: {{{part}: from({tmp_path}/other.safetensors)}}\nshape:"))
+    if line is None:
+        return check(made, tmp_path / "run", CPU)
+    with pytest.raises(UserError) as error:
+        check(made, tmp_path / "run", CPU)
+    assert f"transfer.{part}: {tmp_path}/other.safetensors {line}" in str(error.value)
+
+
+def test_weights_of_fewer_layers_or_of_another_program_are_refused(tmp_path, config):
+    rule = ("shape:", f"transfer: {{attention: from({tmp_path}/other.safetensors)}}\nshape:")
+    weights.save(tmp_path / "other.safetensors", Transformer(Shape(9, 24, 1, 2, 32)))
+    with pytest.raises(UserError, match=r"has blocks.1.attention.* not at all, this run 64"):
+        check(config(rule, ("layers: 1", "layers: 2")), tmp_path / "run", CPU)
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match="was written by something else; name weights/"):
+        check(config(rule), tmp_path / "run", CPU)
+    (tmp_path / "other.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}")
+    with pytest.raises(UserError, match=r"cannot read weights from .*; name weights/"):
+        check(config(rule), tmp_path / "run", CPU)
+
+
+def test_a_packed_folder_is_looked_into_before_anything_else(tmp_path, config, refused):
+    config()
+    packing.pack(tmp_path / "corpus.jsonl", "bytes", tmp_path / "packed", held_out=0.2)
+    own = [
+        (f"name: {tmp_path}/corpus.jsonl, tokeniser: bytes", f"packed: {tmp_path}/packed"),
+        (", held_out: 0.2", ""),
+    ]
+    assert "were made by another tokeniser" in refused(*own, ("packed,", "packed, tokeniser: characters,"))
+    assert "in a row" in refused(*own, ("context: 16", "context: 5000"))
+
+
+def taken(tmp_path, config, *changes: tuple[str, str]) -> None:
+    """Follow an advice: there is a complaint no more."""
+    check(config(*changes), tmp_path / "run", CPU)
+
+
+def test_advice_is_accepted(tmp_path, config, monkeypatch):
+    """Each line's advice is what the next attempt does."""
+    larger = ("steps: 4", "steps: 12")
+    with pytest.raises(UserError, match="batch, or write allow_larger_stage_one: true"):
+        config(larger)
+    taken(tmp_path, config, ("shape:", "allow_larger_stage_one: true\nshape:"), larger)
+    taken(tmp_path, config, ("steps: 4", "steps: 11"))
+    with pytest.raises(UserError, match=r"corpus.vocab is 7 but .* 256 tokens; write that"):
+        taken(tmp_path, config, ("bytes", "bytes, vocab: 7"))
+    taken(tmp_path, config, ("bytes", "bytes, vocab: 256"))
+
+
+def test_what_packing_says_of_its_options_is_said_of_keys(tmp_path, config):
+    """`train` has no --text-column."""
+    made = config()
+    (tmp_path / "corpus.jsonl").write_text(json.dumps({"other": "words " * 900}) + "\n")
+    with pytest.raises(UserError, match=r"has no column 'text'; it has other; name one with corpus.text_column$"):
+        TwoStages(made, tmp_path / "run", "cpu").train()
+    assert not (tmp_path / "run").exists()
+    made = config(("bytes", "bytes, text_column: other"))
+    (tmp_path / "corpus.jsonl").write_text(json.dumps({"other": "words " * 900}) + "\n")
+    with pytest.raises(UserError, match=r"raise corpus.held_out, or take a shorter context"):
+        TwoStages(made, tmp_path / "run", "cpu").train()
+
+
+@pytest.mark.parametrize("stage", [1, 2])
+def test_advice_on_memory_is_accepted_by_a_run_that_has_begun(tmp_path, config, monkeypatch, stage):
+    """`compute` may change in the same folder; batch, held_out and shape in another one, as the line says."""
+    fit = two_stages.fit
+
+    def failing(model, *rest, name, **options):
+        if name == f"stage {stage}":
+            raise MemoryError
+        return fit(model, *rest, name=name, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(UserError) as error:
+        patch.setattr(two_stages, "fit", failing)
+        TwoStages(config(), tmp_path / "run", "cpu").train()
+    advice = f"stage {stage} needs more memory than there is; write compute: {{recompute: true}}, lower "
+    advice += "compute.micro_batch, or name another --out for a smaller shape, batch or held_out"
+    assert str(error.value) == advice
+    for compute in ("recompute: true", "micro_batch: 1"):
+        check(config(("shape:", f"compute: {{{compute}}}\nshape:")), tmp_path / "run", CPU)
+    for change in (("width: 32", "width: 16"), ("batch: 4", "batch: 2"), ("held_out: 8", "held_out: 4")):
+        check(config(("shape:", "allow_larger_stage_one: true\nshape:"), change), tmp_path / "other", CPU)
+
+
+def test_memory_is_known_before_it_is_taken(tmp_path, config, monkeypatch):
+    check(config(), tmp_path / "run", CPU)
+    monkeypatch.setattr(memory, "free_memory", lambda device: 100_000)
+    with pytest.raises(UserError, match=r"stage 1 needs more memory than there is \(0.0 GB for one sequence at once"):
+        check(config(), tmp_path / "run", CPU)

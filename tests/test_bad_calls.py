@@ -1,0 +1,549 @@
+"""Bad calls, every one answered in one line, with exit status 2 and nothing changed on the disk.
+
+A row is a command line, some of the line that is expected, and the files that it needs beside those of `PREPARED`.
+"""
+
+import hashlib
+import os
+import resource
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from structure_first import cli
+from structure_first.evidence.store import COLUMNS
+
+TINY = """
+shape: {layers: 1, heads: 2, width: 32}
+stage_one: {source: identity, settings: {length: 4, vocab: 8}, steps: 4, batch: 4, lr: 1e-3}
+transfer: {embeddings: fresh}
+corpus: {name: ./texts, tokeniser: bytes, context: 16, held_out: 0.2}
+stage_two: {steps: 6, batch: 4, lr: 1e-3}
+compute: {precision: float32}
+"""
+CLAIM = "- {{id: a, statement: b, paper: c, query: {}}}"
+QUERY = "{experiment: trial, metric: accuracy, compare: [[a, b]], reproduced_from: 0.1}"
+NOTEBOOK = """{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{"cell_type": "code", "id": "a",
+"metadata": {"tags": ["parameters"]}, "source": "", "outputs": [], "execution_count": null}]}"""
+ROWS = "".join(f'{{"text": "{number:020}"}}\n' for number in range(40))
+LONG, HUGE = "n" * 300, "9" * 40
+BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"
+
+PREPARED = {
+    "tiny.yaml": TINY,
+    **{f"texts/{number}.txt": f"document {number} " + "lorem ipsum " * (number % 9) for number in range(20)},
+    "rows.jsonl": ROWS,
+    "latin.txt": b"caf\xe9\n",
+    "binary.txt": b"\0\1\2",
+    "empty.txt": "",
+    "cut.parquet": b"PAR1 and then nothing",
+    "tokenizer.json": "{}",
+    "file": "",
+    "folder.parquet/inside": "",
+    "results/trial/manifest.json": '{"format": 1, "runs": {}}',
+    "claims.yml": CLAIM.format(QUERY),
+}
+
+
+def yaml(old: str, new: str) -> dict[str, str]:
+    """`run.yaml`: the tiny configuration with some text replaced."""
+    assert old in TINY
+    return {"run.yaml": TINY.replace(old, new, 1)}
+
+
+def rows(**columns: object) -> bytes:
+    """A file of rows with some columns changed, or left out where None."""
+    whole = {name: ["a"] if kind == "str" else [1] for name, kind in COLUMNS.items()} | columns
+    return pd.DataFrame({name: value for name, value in whole.items() if value is not None}).to_parquet()
+
+
+def store(rows: bytes | str | None = None, manifest: bytes | str | None = None) -> dict[str, bytes | str]:
+    given = {"rows.parquet": rows, "manifest.json": manifest}
+    return {f"results/trial/{name}": content for name, content in given.items() if content is not None}
+
+
+COMMAND = [
+    ("genrate", "unknown verb 'genrate'; did you mean 'generate'?"),
+    ("it\\'s", "unknown verb"),
+    ("'a\nb'", "unknown verb"),
+    ("--versoin", "unknown option '--versoin'; did you mean '--version'?"),
+    ("-x", "unknown option '-x'"),
+    ("''", "an empty value; leave it out or fill it in"),
+    ("'' ''", "an empty value"),
+    (f"{LONG}", "unknown verb"),
+    ("🤖", "unknown verb '🤖'"),
+    ("sources more", "extra argument"),
+    ("sources --verbose", "unknown option '--verbose'"),
+    ("sources --help=1", "Option '--help' does not take a value"),
+    ("--version=2 sources", "does not take a value"),
+]
+GENERATE = [
+    ("generate", "Missing argument 'name'"),
+    ("generate dyck", "Missing option"),
+    ("generate dyck --tokens 5", "Missing option '--out'"),
+    ("generate dyck --out a.parquet", "Missing option '--tokens'"),
+    ("generate '' --tokens 5 --out a.parquet", "an empty value"),
+    ("generate dyck --tokens= --out a.parquet", "an empty value of --tokens"),
+    ("generate dyck --tokens 5 --out ''", "an empty value"),
+    ("generate dyck --tokens 5 --out", "Option '--out' requires an argument"),
+    ("generate dyck --tokens five --out a.parquet", "Invalid value for '--tokens'"),
+    ("generate dyck --tokens 1.5 --out a.parquet", "Invalid value for '--tokens'"),
+    ("generate dyck --tokens nan --out a.parquet", "Invalid value for '--tokens'"),
+    ("generate dyck --tokens 0 --out a.parquet", "the number of tokens must be from 1"),
+    ("generate dyck --tokens -5 --out a.parquet", "the number of tokens must be from 1"),
+    (f"generate dyck --tokens {HUGE} --out a.parquet", "the number of tokens must be from 1"),
+    (f"generate dyck --tokens {'9' * 5000} --out a.parquet", "Invalid value for '--tokens'"),
+    ("generate dyck --tokens 5 --seed -1 --out a.parquet", "--seed must be from 0 to 2,147,483,647, not -1"),
+    (f"generate dyck --tokens 5 --seed {2**63} --out a.parquet", "--seed must be from 0 to 2,147,483,647, not 9,223"),
+    (f"generate dyck --tokens 5 --seed {HUGE} --out a.parquet", "--seed must be from 0 to"),
+    ("generate dyck --tokens 5 --seed one --out a.parquet", "Invalid value for '--seed'"),
+    ("generate dick --tokens 5 --out a.parquet", "unknown source 'dick'; did you mean 'dyck'?"),
+    ("generate shufled:dyck --tokens 5 --out a.parquet", "unknown control 'shufled'"),
+    ("generate shuffled: --tokens 5 --out a.parquet", "unknown source ''"),
+    ("generate dyck+ --tokens 5 --out a.parquet", "unknown source ''"),
+    ("generate + --tokens 5 --out a.parquet", "unknown source ''"),
+    ("generate dyck --tokens 5 --out a.csv", "must end in one of .parquet, .jsonl"),
+    ("generate dyck --tokens 5 --out .", "must end in one of .parquet, .jsonl"),
+    ("generate dyck --tokens 5 --out folder.parquet", "it is a folder; name another file"),
+    ("generate dyck --tokens 5 --out file/a.parquet", "cannot "),
+    ("generate dyck --tokens 5 --out ~nosuchuser/a.parquet", "there is no user of that name"),
+    ("generate dyck --tokens 5 --out=~nosuchuser/a.parquet", "there is no user of that name"),
+    (f"generate dyck --tokens 5 --out {LONG}.parquet", "File name too long"),
+    ("generate dyck --tokens 5 --out a.parquet --length 7", "length must be even, not 7"),
+    ("generate dyck --tokens 5 --out a.parquet --length -2", "length must be from 1 to 65,536"),
+    ("generate dyck --tokens 5 --out a.parquet --length", "option '--length' has no value"),
+    ("generate dyck --tokens 5 --out a.parquet --length=", "an empty value of --length"),
+    ("generate dyck --tokens 5 --out a.parquet --lenght 8", "unknown option of generate dyck '--lenght'"),
+    ("generate dyck --tokens 5 --out a.parquet --length 8.5", "length must be a whole number"),
+    ("generate dyck --tokens 5 --out a.parquet --length 1e99", "length must be a whole number"),
+    (f"generate dyck --tokens 5 --out a.parquet --k {HUGE}", "k must be from 1 to 65,536"),
+    ("generate dyck --tokens 5 --out a.parquet --p nan", "option --p takes a number, not 'nan'"),
+    ("generate dyck --tokens 5 --out a.parquet --p inf", "option --p takes a number, not 'inf'"),
+    ("generate dyck --tokens 5 --out a.parquet --p 1e999", "p must be from 0 to 1, not inf"),
+    ("generate dyck --tokens 5 --out a.parquet --p -0.5", "p must be from 0 to 1, not -0.5"),
+    ("generate dyck --tokens 5 --out a.parquet -x 3", "unexpected argument '-x'"),
+    ("generate dyck --tokens 5 --out a.parquet 3 4", "unexpected argument '3'"),
+    ("generate dyck --tokens 5 --out a.parquet extra", "option 'extra' has no value"),
+    ("generate eca --tokens 5 --out a.parquet --rule 256", "rule must be from 0 to 255, not 256"),
+    ("generate eca --tokens 5 --out a.parquet --length 5", "length must be a multiple of width"),
+    ("generate stack --tokens 5 --out a.parquet --length 64 --vocab 10", "vocab must be 64 or more"),
+    ("generate haystack --tokens 5 --out a.parquet --pairs 0", "pairs must be from 1 to"),
+    ("generate addition --tokens 5 --out a.parquet --digits 5000", "digits must be from 1 to 1,000"),
+    ("generate identity --tokens 5 --out a.parquet --vocab 1", "vocab must be from 2 to 1,048,576"),
+]
+PACK = [
+    ("pack", "Missing argument 'corpus'"),
+    ("pack rows.jsonl", "Missing option '--tokeniser'"),
+    ("pack rows.jsonl --tokeniser bytes", "Missing option '--out'"),
+    ("pack '' --tokeniser bytes --out p", "an empty value"),
+    ("pack rows.jsonl --tokeniser '' --out p", "an empty value"),
+    ("pack rows.jsonl --tokeniser bytes --out ''", "an empty value"),
+    ("pack rows.jsonl --tokeniser bytes --out p --text-column ''", "an empty value"),
+    ("pack rows.jsonl --tokenizer bytes --out p", "unknown option '--tokenizer'; did you mean '--tokeniser'?"),
+    ("pack langage --tokeniser bytes --out p", "unknown corpus 'langage'; did you mean 'language'?"),
+    ("pack ./none.txt --tokeniser bytes --out p", "there is no file ./none.txt"),
+    ("pack './*.none' --tokeniser bytes --out p", "there is no file ./*.none"),
+    ("pack ~nosuchuser/text --tokeniser bytes --out p", "there is no user of that name"),
+    (f"pack {LONG} --tokeniser bytes --out p", "File name too long"),
+    (f"pack ./{LONG}/text.txt --tokeniser bytes --out p", "File name too long"),
+    ("pack latin.txt --tokeniser bytes --out p", "latin.txt is not UTF-8 (byte 0xe9)"),
+    ("pack binary.txt --tokeniser bytes --out p", "binary.txt is binary"),
+    ("pack empty.txt --tokeniser bytes --out p", "empty.txt is empty"),
+    ("pack cut.parquet --tokeniser bytes --out p", "cut.parquet is no whole Parquet file"),
+    ("pack rows.jsonl --tokeniser bytes --out file", "cannot write to file"),
+    ("pack rows.jsonl --tokeniser bytes --out file/p", "cannot write to file/p"),
+    (f"pack rows.jsonl --tokeniser bytes --out {LONG}", "File name too long"),
+    ("pack rows.jsonl --tokeniser bytes --out ~nosuchuser/p", "there is no user of that name"),
+    ("pack rows.jsonl --tokeniser bpe:3 --out p", "write bpe:VOCAB with a vocabulary of 257 to 1,048,576"),
+    ("pack rows.jsonl --tokeniser bpe:many --out p", "write bpe:VOCAB with a vocabulary of 257 to 1,048,576"),
+    (f"pack rows.jsonl --tokeniser bpe:{HUGE} --out p", "write bpe:VOCAB with a vocabulary of 257 to 1,048,576"),
+    ("pack rows.jsonl --tokeniser bpe:-300 --out p", "write bpe:VOCAB with a vocabulary of 257 to 1,048,576"),
+    ("pack rows.jsonl --tokeniser tokenizer.json --out p", "cannot read the tokeniser tokenizer.json"),
+    ("pack rows.jsonl --tokeniser latin.txt --out p", "cannot read the tokeniser latin.txt"),
+    ("pack rows.jsonl --tokeniser texts --out p", "cannot read the tokeniser texts/tokenizer.json (No such file"),
+    (f"pack rows.jsonl --tokeniser {LONG} --out p", "File name too long"),
+    ("pack rows.jsonl --tokeniser bytes --out p --held-out 1", "the share held out must be at least 0 and below 1"),
+    ("pack rows.jsonl --tokeniser bytes --out p --held-out -1", "the share held out must be at least 0 and below 1"),
+    ("pack rows.jsonl --tokeniser bytes --out p --held-out nan", "the share held out must be at least 0 and below 1"),
+    ("pack rows.jsonl --tokeniser bytes --out p --held-out some", "Invalid value for '--held-out'"),
+    ("pack rows.jsonl --tokeniser bytes --out p --limit-tokens 0", "the limit must be from 1 to"),
+    ("pack rows.jsonl --tokeniser bytes --out p --limit-tokens -1", "the limit must be from 1 to"),
+    (f"pack rows.jsonl --tokeniser bytes --out p --limit-tokens {HUGE}", "the limit must be from 1 to"),
+    ("pack rows.jsonl --tokeniser bytes --out p --seed -1", "--seed must be from 0 to 2,147,483,647, not -1"),
+    (f"pack rows.jsonl --tokeniser bytes --out p --seed {2**63}", "--seed must be from 0 to 2,147,483,647"),
+    ("pack rows.jsonl --tokeniser bytes --out p --text-column none", "has no column 'none'; it has text"),
+    ("pack math --tokeniser characters --out p", "say how much of it with --limit-tokens"),
+    ("pack math:none --tokeniser characters --out p --limit-tokens 9", "none"),
+    ("pack bad.jsonl --tokeniser bytes --out p", "line 1 of bad.jsonl is not whole JSON", {"bad.jsonl": "{"}),
+    ("pack bad.jsonl --tokeniser bytes --out p", "line 1 of bad.jsonl is no object", {"bad.jsonl": "[]"}),
+    ("pack bad.jsonl --tokeniser bytes --out p", "holds no text under 'text'", {"bad.jsonl": '{"text": 3}'}),
+    ("pack bad.gz --tokeniser bytes --out p", "bad.gz is no whole gzip file", {"bad.gz": "text"}),
+    ("pack rows.jsonl --tokeniser bytes --out p", "cannot read p/manifest.json", {"p/manifest.json": "{"}),
+    ("pack rows.jsonl --tokeniser bytes --out p", "cannot read p/manifest.json", {"p/manifest.json": "[]"}),
+    ("pack rows.jsonl --tokeniser bytes --out p", "cannot read p/manifest.json", {"p/manifest.json": b"\xff"}),
+    ("pack rows.jsonl --tokeniser bytes --out p", "is packed in format 9", {"p/manifest.json": '{"format": 9}'}),
+]
+RUN = [
+    ("run", "Missing argument 'experiment'"),
+    ("run ''", "an empty value"),
+    ("run haystak", "unknown experiment 'haystak'; did you mean 'haystack'?"),
+    (f"run {LONG}", "unknown experiment"),
+    ("run haystack --scale smok", "unknown scale 'smok'; did you mean 'smoke'?"),
+    ("run haystack --scale ''", "an empty value"),
+    ("run haystack --seeds 0", "--seeds must be from 1 to 10,000, not 0"),
+    ("run haystack --seeds -3", "--seeds must be from 1 to 10,000, not -3"),
+    (f"run haystack --seeds {HUGE}", "--seeds must be from 1 to 10,000"),
+    ("run haystack --seeds two", "Invalid value for '--seeds'"),
+    ("run haystack --seeds nan", "Invalid value for '--seeds'"),
+    ("run haystack --first-seed -1", "--first-seed must be from 0 to"),
+    (f"run haystack --first-seed {2**63}", "--first-seed must be from 0 to"),
+    ("run haystack --workers 0", "--workers must be from 1 to 1,000"),
+    ("run haystack --workers -1", "--workers must be from 1 to 1,000"),
+    ("run haystack --workers 1000000", "--workers must be from 1 to 1,000"),
+    ("run haystack --scale smoke --cells ''", "an empty value"),
+    ("run haystack --scale smoke --cells=", "an empty value of --cells"),
+    ("run haystack --scale smoke --cells ,", "unknown cell ''"),
+    ("run haystack --scale smoke --cells 'random int'", "did you mean 'random init'?"),
+    ("run haystack --scale smoke --cells '[' --plan", "unknown cell '['"),
+    ("run haystack_search --scale gpu", "no cells at scale gpu; scales at which it has some: laptop"),
+    ("run haystack --scale smoke --device tpu", "unknown device 'tpu'"),
+    ("run haystack --scale smoke --device tpu --plan", "unknown device 'tpu'"),
+    ("run haystack --scale smoke --out file", "file is a file; name a folder with --out"),
+    ("run haystack --scale smoke --out file --plan", "file is a file; name a folder with --out"),
+    ("run haystack --scale smoke --out file/more", "cannot write to file/more/haystack"),
+    (f"run haystack --scale smoke --out {LONG}", "File name too long"),
+    ("run haystack --scale smoke --out ~nosuchuser", "there is no user of that name"),
+    ("run haystack --plna", "unknown option '--plna'; did you mean '--plan'?"),
+    ("run haystack more", "extra argument"),
+    *(
+        ("run haystack --scale smoke --workers 1 --out other", line, {f"other/haystack/{name}": content})
+        for line, name, content in [
+            ("cannot read manifest", "manifest.json", "{"),
+            ("cannot read manifest", "manifest.json", "[]"),
+            ("cannot read manifest", "manifest.json", "3"),
+            ("cannot read manifest", "manifest.json", b"\xff\xfe"),
+            ("cannot read manifest", "manifest.json", '{"format": 1}'),
+            ("was written in format 99", "manifest.json", '{"format": 99, "runs": {}}'),
+            ("cannot read results", "rows.parquet", b"PAR1"),
+            ("cannot read results", "rows.parquet", b""),
+            ("cannot read results", "rows.parquet", rows(value=None)),
+            ("cannot read results", "rows.parquet", rows(seed=["one"])),
+            ("has rows of runs that", "rows.parquet", rows()),
+        ]
+    ),
+    ("run haystack --scale smoke --workers 1 --out other", "cannot ", {"other/haystack": "a file"}),
+]
+CONFIG = [
+    (verb + line, fragment, *files)
+    for verb in ("train", "plan")
+    for line, fragment, *files in [
+        ("", "Missing argument 'CONFIG'"),
+        (" ''", "an empty value"),
+        (" none.yaml", "cannot read none.yaml: No such file or directory"),
+        (" texts", "cannot read texts: Is a directory"),
+        (" file/run.yaml", "cannot read file/run.yaml: Not a directory"),
+        (f" {LONG}.yaml", "File name too long"),
+        (" ~nosuchuser/run.yaml", "there is no user of that name"),
+        (" latin.txt", "latin.txt is no YAML"),
+        (" binary.txt", "binary.txt is no YAML"),
+        (" empty.txt", "empty.txt is empty"),
+        (" rows.jsonl", "rows.jsonl is no YAML"),
+        (" run.yaml", "an alias; write out what it stands for", {"run.yaml": BOMB}),
+        (" run.yaml", "more than 16 levels deep", {"run.yaml": "[" * 1100}),
+        (" run.yaml", "has more than 65,536 bytes", {"run.yaml": "#" * 70_000}),
+        (" run.yaml", "must be a section", {"run.yaml": "3"}),
+        (" tiny.yaml --steps 0", "--steps must be 1 or more, not 0"),
+        (" tiny.yaml --steps -1", "--steps must be 1 or more, not -1"),
+        (" tiny.yaml --steps few", "Invalid value for '--steps'"),
+        (" tiny.yaml more", "extra argument"),
+        (" run.yaml", "seed: must be from 0 to", yaml("shape:", "seed: -1\nshape:")),
+        (" run.yaml", "seed: must be from 0 to", yaml("shape:", f"seed: {2**63}\nshape:")),
+        (" run.yaml", "seed must be a whole number, not 'a'", yaml("shape:", "seed: a\nshape:")),
+        (" run.yaml", "layers must be from 1 to 1,000", yaml("layers: 1", "layers: 1000000000")),
+        (" run.yaml", "heads must be from 1 to 1,000, not 0", yaml("heads: 2", "heads: 0")),
+        (" run.yaml", "width 33 is not a multiple of 2 heads", yaml("width: 32", "width: 33")),
+        (" run.yaml", "dropout must be at least 0 and below 1", yaml("width: 32", "width: 32, dropout: 2.0")),
+        (" run.yaml", "dropout must be at least 0 and below 1", yaml("lr: 1e-3", "lr: 1e-3, dropout: 2.0")),
+        (" run.yaml", "unknown key 'shape.hds'; did you mean 'shape.heads'?", yaml("heads", "hds")),
+        (" run.yaml", "unknown shape 'gtp2'; did you mean 'gpt2'?", yaml("{layers: 1, heads: 2, width: 32}", "gtp2")),
+        (" run.yaml", "unknown source 'identiti'", yaml("identity", "identiti")),
+        (" run.yaml", "did you mean 'length'?", yaml("length: 4", "lenght: 4")),
+        (" run.yaml", "lr must be a finite number", yaml("1e-3", ".inf")),
+        (" run.yaml", "lr must be above 0", yaml("1e-3", "0")),
+        (" run.yaml", "lr must be from 0 to 1,000", yaml("1e-3", "1e300")),
+        (" run.yaml", "steps must be from 1 to 1,000,000,000, not 0", yaml("steps: 6", "steps: 0")),
+        (" run.yaml", "steps must be a whole number", yaml("steps: 6", f"steps: {HUGE}.5")),
+        (" run.yaml", "batch must be from 1 to", yaml("batch: 4", f"batch: {HUGE}")),
+        (" run.yaml", "is the former name of", yaml("batch: 4, lr", "batch: 4, rate: 1, lr")),
+        (" run.yaml", "the key 'steps' stands twice", yaml("steps: 6", "steps: 6, steps: 7")),
+        (" run.yaml", "lower stage_one.steps", yaml("steps: 4", "steps: 400")),
+        (" run.yaml", "unknown transfer rule for embeddings 'frsh'", yaml("fresh", "frsh")),
+        (" run.yaml", "'mean' is for embeddings and positions", yaml("embeddings: fresh", "mlp: mean")),
+        (" run.yaml", "context must be from 1 to 65,535, not 65,536", yaml("context: 16", "context: 65536")),
+        (" run.yaml", "held_out must be a share above 0", yaml("held_out: 0.2", "held_out: 0")),
+        (" run.yaml", "seed must be from 0 to", yaml("held_out: 0.2", "held_out: 0.2, seed: -1")),
+        (" run.yaml", "limit_tokens must be context + 1", yaml("context: 16", "context: 16, limit_tokens: 3")),
+        (" run.yaml", "name either a corpus", yaml("name: ./texts", "packed: x, name: ./texts")),
+        (
+            " run.yaml",
+            "there is no packed corpus in nowhere",
+            yaml("name: ./texts, tokeniser: bytes, context: 16, held_out: 0.2", "packed: nowhere, context: 16"),
+        ),
+        (" run.yaml", "there is no file ./none", yaml("./texts", "./none")),
+        (" run.yaml", "there is no user", yaml("./texts", "~nosuchuser/texts")),
+        (" run.yaml", "File name too long", yaml("./texts", f"./{LONG}")),
+        (" run.yaml", "the corpus has no name", yaml("./texts", "''")),
+        (" run.yaml", "unknown corpus 'langage'", yaml("./texts", "langage")),
+        (" run.yaml", "write bpe:VOCAB", yaml("bytes", "'bpe:1'")),
+        (" run.yaml", "cannot read the tokeniser texts/tokenizer.json", yaml("bytes", "texts")),
+        (" run.yaml", "unknown precision 'float8'", yaml("float32", "float8")),
+        (" run.yaml", "micro_batch must be 1 or more", yaml("precision: float32", "micro_batch: 0")),
+        (" run.yaml", "unknown schedule 'cosin'", yaml("lr: 1e-3", "lr: 1e-3, schedule: cosin")),
+    ]
+]
+TRAIN = [
+    ("train tiny.yaml --device gpu", "unknown device 'gpu'"),
+    ("train tiny.yaml --device ''", "an empty value"),
+    ("train tiny.yaml --out ''", "an empty value"),
+    ("train tiny.yaml --out file", "cannot write to file: it is a file; name another --out folder"),
+    ("train tiny.yaml --out file/more", "cannot write to file/more"),
+    (f"train tiny.yaml --out {LONG}", "File name too long"),
+    ("train tiny.yaml --out run", "run holds results, but of no training", {"run/rows.parquet": rows()}),
+    ("train tiny.yaml --out run", "cannot read results", {"run/rows.parquet": b"PAR1", "run/config.yaml": TINY}),
+    ("train run.yaml", "cannot read weights from none:", yaml("embeddings: fresh", "mlp: from(none)")),
+    ("train run.yaml", "cannot read weights from texts:", yaml("embeddings: fresh", "mlp: from(texts)")),
+    ("train run.yaml", "cannot read weights from latin.txt:", yaml("embeddings: fresh", "mlp: from(latin.txt)")),
+    ("train run.yaml", "corpus.vocab is 7 but the tokeniser has 256", yaml("bytes", "bytes, vocab: 7")),
+    (
+        "train run.yaml",
+        "needs more memory than there is",
+        yaml("steps: 6", "steps: 6, held_out: 1000000000"),
+    ),
+]
+PLAN = [
+    ("plan tiny.yaml --gpu h1000", "unknown GPU 'h1000'; did you mean 'h100'?"),
+    ("plan tiny.yaml --gpu H100", "unknown GPU 'H100'"),
+    ("plan tiny.yaml --gpu ''", "an empty value"),
+    ("plan tiny.yaml --gpus 0", "--gpus must be from 1 to 65,536"),
+    ("plan tiny.yaml --gpus -8", "--gpus must be from 1 to 65,536"),
+    (f"plan tiny.yaml --gpus {HUGE}", "--gpus must be from 1 to 65,536"),
+    ("plan tiny.yaml --price -1", "--price must be from 0 to 1,000,000, not -1.0"),
+    ("plan tiny.yaml --price nan", "--price must be from 0 to 1,000,000, not nan"),
+    ("plan tiny.yaml --price inf", "--price must be from 0 to 1,000,000, not inf"),
+    ("plan tiny.yaml --price 1e300", "--price must be from 0 to 1,000,000"),
+    ("plan tiny.yaml --price free", "Invalid value for '--price'"),
+    ("plan tiny.yaml --utilisation 0", "--utilisation must be a share above 0 and at most 1"),
+    ("plan tiny.yaml --utilisation nan", "--utilisation must be a share above 0 and at most 1"),
+    ("plan tiny.yaml --utilisation 30", "--utilisation must be a share above 0 and at most 1"),
+    ("plan tiny.yaml --utilization 0.3", "unknown option '--utilization'; did you mean '--utilisation'?"),
+]
+CLAIMS = [
+    ("claims --results none", "there is no folder none; go to the folder of the book, or name it with --results"),
+    ("claims", "there is no folder book/results"),
+    ("claims --results file --ledger claims.yml", "there is no folder file"),
+    (f"claims --results {LONG}", "File name too long"),
+    ("claims --results", "requires an argument"),
+    ("claims --results ''", "an empty value"),
+    ("claims --results results --ledger none.yml", "cannot read the claims in none.yml"),
+    ("claims --results results --ledger texts", "cannot read the claims in texts"),
+    (f"claims --results results --ledger {LONG}", "File name too long"),
+    ("claims --results results --ledger latin.txt", "cannot read the claims in latin.txt"),
+    ("claims --results results --ledger empty.txt", "cannot read the claims in empty.txt"),
+    ("claims --results results --ledger binary.txt", "cannot read the claims in binary.txt"),
+    ("claims --resluts x", "unknown option '--resluts'; did you mean '--results'?"),
+    ("claims --json more", "extra argument"),
+    *(
+        ("claims --results results --ledger bad.yml", f"cannot read the claims in bad.yml{more}", {"bad.yml": text})
+        for text, more in [
+            ("- id: [", ":"),
+            ("3", ":"),
+            ("- 3", ":"),
+            ("a: b", ":"),
+            ("- [a]", ":"),
+            ("- {id: a}", ": a claim or its query lacks 'statement'"),
+            ("[" * 1100, ":"),
+            (CLAIM.format("3"), ":"),
+            (CLAIM.format("[a]"), ":"),
+            (CLAIM.format("{experiment: trial}"), ": a claim or its query lacks 'compare'"),
+            (CLAIM.format(QUERY.replace("[[a, b]]", "[]")), ": a compares nothing; name pairs of cells under compare"),
+            (CLAIM.format(QUERY.replace("[[a, b]]", "null")), ": a compares nothing"),
+            (CLAIM.format(QUERY.replace("[[a, b]]", "[[a]]")), ":"),
+            (CLAIM.format(QUERY.replace("[[a, b]]", "3")), ":"),
+            (CLAIM.format(QUERY.replace("experiment: trial, ", "")), ": a claim or its query lacks 'experiment'"),
+            (CLAIM.format(QUERY.replace("trial", "[a]")), ":"),
+        ]
+    ),
+    *(
+        ("claims --results results --ledger claims.yml", line, store(*files))
+        for line, *files in [
+            ("cannot read results", b"PAR1"),
+            ("cannot read results", b""),
+            ("cannot read results", rows(step=["many"])),
+            ("cannot read results", rows(run=None)),
+            ("has rows of runs that", rows()),
+            ("cannot read manifest", None, "{"),
+            ("cannot read manifest", None, "null"),
+            ("cannot read manifest", None, b"\xff"),
+            ("cannot read manifest", None, '{"format": 1, "runs": 3}'),
+            ("was written in format 2", None, '{"format": 2, "runs": {}}'),
+        ]
+    ),
+]
+TOC = {"_config.yml": "title: Tiny", "book/_toc.yml": "root: intro", "book/intro.md": "# Tiny", "book/claims.yml": "[]"}
+CHAPTER = TOC | {"book/_toc.yml": "root: intro\nchapters: [{file: a}]"}
+BOOK = [
+    ("book", "run this from the top of the repository"),
+    ("book --scale laptp", "unknown scale 'laptp'; did you mean 'laptop'?"),
+    ("book --scale ''", "an empty value"),
+    ("book --chapter ''", "an empty value"),
+    ("book more", "extra argument"),
+    ("book --chapter 4", "unknown chapter '4'", TOC),
+    ("book", "book/_toc.yml is not valid YAML", TOC | {"book/_toc.yml": "a: ["}),
+    ("book", "book/_toc.yml is not valid YAML", TOC | {"book/_toc.yml": b"\xff"}),
+    ("book", "book/_toc.yml is not valid YAML", TOC | {"book/_toc.yml": "[" * 1100}),
+    ("book", "book/_toc.yml lists no page", TOC | {"book/_toc.yml": "3"}),
+    ("book", "book/_toc.yml lists no page", TOC | {"book/_toc.yml": ""}),
+    ("book", "cannot read the claims in", TOC | {"book/claims.yml": "- 3"}),
+    ("book", "a.ipynb is not a Jupyter notebook", CHAPTER | {"book/a.ipynb": NOTEBOOK[: NOTEBOOK.index("[")] + "3}"}),
+    ("book", "lists none, but there is no none.md", TOC | {"book/_toc.yml": "root: none"}),
+    ("book", "a.ipynb is not a Jupyter notebook", CHAPTER | {"book/a.ipynb": "{"}),
+    ("book", "a.ipynb is not a Jupyter notebook", CHAPTER | {"book/a.ipynb": "[]"}),
+    ("book", "a.ipynb is not a Jupyter notebook", CHAPTER | {"book/a.ipynb": b"\xff"}),
+    (
+        "book",
+        "a.ipynb has no cell tagged 'parameters'",
+        CHAPTER | {"book/a.ipynb": NOTEBOOK.replace("param", "p")},
+    ),
+    ("book", "cannot build the book: ", CHAPTER | {"book/a.ipynb": NOTEBOOK, "book/_build": "a file"}),
+]
+TABLE = [*COMMAND, *GENERATE, *PACK, *RUN, *CONFIG, *TRAIN, *PLAN, *CLAIMS, *BOOK]
+
+
+def prepare(folder: Path, files: dict[str, bytes | str]) -> None:
+    for name, content in (PREPARED | files).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def digest(folder: Path) -> str:
+    """Of every name and every byte below a folder."""
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        found.update(f"{path.relative_to(folder)}\n".encode())
+        found.update(path.read_bytes() if path.is_file() else b"folder")
+    return found.hexdigest()
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row[0][:60])
+def test_a_bad_call_is_one_line(tmp_path, monkeypatch, capsys, row):
+    line, fragment, *files = row
+    prepare(tmp_path, files[0] if files else {})
+    before = digest(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["structure-first", *shlex.split(line)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert (stopped.value.code, out) == (2, "")
+    assert err.startswith("structure-first: ") and err.count("\n") == 1 and err.endswith("\n"), err
+    assert fragment in err
+    assert digest(tmp_path) == before
+
+
+def test_there_are_many_of_them():
+    assert len(TABLE) >= 200 and len({repr(row) for row in TABLE}) == len(TABLE)
+
+
+def started(*arguments: str | bytes, folder: Path, **options) -> subprocess.Popen:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-P", "-m", "structure_first.cli", *arguments]
+    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, env=environment, **options)
+
+
+def is_one_line(running: subprocess.Popen, fragment: str) -> None:
+    err = running.communicate(timeout=120)[1].decode()
+    assert running.returncode == 2 and err.count("\n") == 1, err
+    assert err.startswith("structure-first: ") and fragment in err
+
+
+@pytest.mark.parametrize("verb", ["sources", "--help", "--version"])
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_an_output_that_is_full_is_one_line(tmp_path, verb):
+    with open("/dev/full", "w") as full:
+        is_one_line(started(verb, folder=tmp_path, stdout=full), "No space left on device; free some space")
+
+
+def test_a_file_that_may_grow_no_further_is_one_line(tmp_path, monkeypatch, capsys):
+    """As on a disk that is full."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", shlex.split("structure-first generate dyck --tokens 100000 --out new/a.jsonl"))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    out, err = capsys.readouterr()
+    assert (stopped.value.code, out) == (2, "") and err.count("\n") == 1
+    assert err.startswith("structure-first: cannot write new/a.jsonl: ") and "free some space" in err
+    assert not list(tmp_path.rglob("*.*"))
+
+
+def test_a_reader_that_has_gone_is_told_nothing(tmp_path):
+    """As in `structure-first --help | head -1`."""
+    read, write = os.pipe()
+    os.close(read)
+    running = started("--help", folder=tmp_path, stdout=write)
+    os.close(write)
+    assert running.communicate(timeout=120)[1] == b"" and running.returncode not in (0, 2)
+
+
+def test_a_closed_output_is_no_mistake(tmp_path):
+    command = [sys.executable, "-P", "-m", "structure_first.cli", "--help"]
+    shell = ["sh", "-c", 'exec "$@" >&-', "sh", *command]
+    said = subprocess.run(shell, cwd=tmp_path, capture_output=True)
+    assert (said.returncode, said.stdout, said.stderr) == (0, b"", b"")
+
+
+@pytest.mark.parametrize(
+    "arguments", [[b"run", b"caf\xe9"], [b"train", b"caf\xe9.yaml"], [b"claims", b"--ledger=\xff"]]
+)
+def test_an_argument_that_is_no_utf8_is_one_line(tmp_path, arguments):
+    is_one_line(started(*arguments, folder=tmp_path), "is no UTF-8; rename what it stands for")
+
+
+INTERRUPTED = """
+import builtins, os, signal
+from structure_first.cli import main
+
+real = builtins.__import__
+
+def imported(name, *rest):
+    if name.startswith(NAME):
+        os.kill(os.getpid(), signal.SIGINT)
+    return real(name, *rest)
+
+builtins.__import__ = imported
+main()
+"""
+
+
+@pytest.mark.parametrize("name", ["typer", "torch", "structure_first.training"])
+def test_ctrl_c_while_it_is_still_being_loaded_is_one_line(tmp_path, name):
+    code = INTERRUPTED.replace("NAME", repr(name))
+    command = [sys.executable, "-c", code, "run", "haystack", "--scale", "smoke", "--plan"]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (said.returncode, said.stdout) == (130, "")
+    assert said.stderr == "structure-first: stopped; give the same command again to go on\n"
+
+
+def test_what_answers_ctrl_c_loads_at_once():
+    code = "import sys\nfrom structure_first import cli\nprint(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"typer", "torch", "numpy", "pandas", "yaml", "json", "multiprocessing"} & set(loaded)
