@@ -18,11 +18,11 @@ from structure_first.training.stream import Stream
 @pytest.mark.parametrize(
     "shape",
     [
-        Shape(50, 24, 2, 1, 64),
-        Shape(50, 24, 2, 4, 16),
-        Shape(50, 24, 1, 2, 128, tied=True),
-        Shape(50, 24, 6, 1, 64),
-        Shape(50, 24, 5, 4, 16, tied=True),
+        Shape(50, 24, layers=2, heads=1, width=64),
+        Shape(50, 24, layers=2, heads=4, width=16),
+        Shape(50, 24, layers=1, heads=2, width=128, tied=True),
+        Shape(50, 24, layers=6, heads=1, width=64),
+        Shape(50, 24, layers=5, heads=4, width=16, tied=True),
     ],
 )
 def test_what_is_kept_is_counted_without_memory_as_with_it(shape):

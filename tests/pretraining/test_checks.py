@@ -87,7 +87,7 @@ def test_weights_of_another_shape_are_refused_by_their_sizes(tmp_path, config, p
 
 def test_weights_of_fewer_layers_or_of_another_program_are_refused(tmp_path, config):
     rule = ("shape:", f"transfer: {{attention: from({tmp_path}/other.safetensors)}}\nshape:")
-    weights.save(tmp_path / "other.safetensors", Transformer(Shape(9, 24, 1, 2, 32)))
+    weights.save(tmp_path / "other.safetensors", Transformer(Shape(9, 24, layers=1, heads=2, width=32)))
     with pytest.raises(UserError, match=r"has blocks.1.attention.* not at all, this run 64"):
         check(config(rule, ("layers: 1", "layers: 2")), tmp_path / "run", CPU)
     save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
@@ -144,10 +144,10 @@ def test_advice_on_memory_is_accepted_by_a_run_that_has_begun(tmp_path, config, 
     """`compute` may change in the same folder; batch, held_out and shape in another one, as the line says."""
     fit = two_stages.fit
 
-    def failing(model, *rest, name, **options):
-        if name == f"stage {stage}":
+    def failing(model, *rest, stream, **options):
+        if stream == f"stage {stage}":
             raise MemoryError
-        return fit(model, *rest, name=name, **options)
+        return fit(model, *rest, stream=stream, **options)
 
     with monkeypatch.context() as patch, pytest.raises(UserError) as error:
         patch.setattr(two_stages, "fit", failing)
