@@ -286,7 +286,7 @@ def claims(
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects instead of a table.")] = False,
 ) -> None:
     """Print every claim with what was measured and its verdict."""
-    from structure_first.evidence import claims as book
+    from structure_first.analysis import claims as book
 
     entries = book.ledger(ledger, results)
     if as_json:
