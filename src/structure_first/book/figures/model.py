@@ -86,7 +86,7 @@ def schedules(stages: Mapping[str, Stage]) -> go.Figure:
 
 
 def cost_of_replicas(found: pd.DataFrame) -> go.Figure:
-    """What `experiments.speed.by_replicas` measured: a step's time against the number of replicas.
+    """What `bench.speed.by_replicas` measured: a step's time against the number of replicas.
 
     Beside it, what a cost in proportion to the replicas would be, by the largest program's; and what it takes to train
     them one after another.

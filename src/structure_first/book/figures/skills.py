@@ -23,6 +23,7 @@ def heat_map(
     seeds = found.groupby("cell").apply(_seeds, include_groups=False)
     lines = table.reset_index().set_index(["carried", "front", "task"])
     fig = plain(140 + 27 * len(fronts), margin={"l": 150, "r": 20, "t": 110, "b": 30})
+    ticks = {"tickvals": list(measure.ticks), "ticktext": list(measure.ticks.values())}
     for across in carried:
         gain, text, hover = [], [], []
         for front in fronts:
@@ -44,23 +45,14 @@ def heat_map(
             xgap=2,
             ygap=2,
             visible=shown,
-            colorbar={
-                "title": measure.title,
-                "tickvals": list(measure.ticks),
-                "ticktext": list(measure.ticks.values()),
-                "thickness": 12,
-            },
+            colorbar={"title": measure.title, "thickness": 12, **ticks},
         )
         # Text of its own, since a heat map's is black or white whatever the theme behind a clear cell.
         places = {"x": columns * len(fronts), "y": np.repeat(fronts, len(columns))}
         fig.add_scatter(**places, text=np.ravel(text), mode="text", hoverinfo="skip", showlegend=False, visible=shown)
     if len(carried) > 1:
         buttons = [
-            {
-                "label": each,
-                "method": "restyle",
-                "args": ["visible", [each == other for other in carried for _ in "zt"]],
-            }
+            {"label": each, "method": "restyle", "args": ["visible", [each == it for it in carried for _ in "zt"]]}
             for each in carried
         ]
         fig.update_layout(updatemenus=[_menu(buttons)])
