@@ -1,21 +1,115 @@
-"""What every test shares: hypothesis without a deadline (the first call of an array operation is slow), fixed in CI.
+"""What every test shares: rows to measure on, and hypothesis without a deadline (the first call of an array operation
+is slow), fixed in CI.
 
 And the shapes in signatures: where beartype is there, calls are held to their annotations. What users call with
 anything, as `data.registry`, is left out: it says itself what is wrong.
 """
 
 import os
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 
+import numpy as np
+import pandas as pd
+import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
 SHAPED = ("batch", "controls", "diagnostics", "mixtures", "parts", "procedural")
 CHECKED = ["structure_first.model", *(f"structure_first.data.{module}" for module in SHAPED)]
 
+if find_spec("beartype"):
+    install_import_hook(CHECKED, "beartype.beartype")
+
+from structure_first.analysis.stored import with_factors  # noqa: E402
+from structure_first.evidence.store import COLUMNS  # noqa: E402
+from structure_first.experiments import additive, skills, substitutive  # noqa: E402
+
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
-if find_spec("beartype"):
-    install_import_hook(CHECKED, "beartype.beartype")
+Values = Mapping[tuple[str, int], float | Mapping[int, float]]
+
+
+def measured(values: Values, metric: str = "accuracy", stage: int = 2, **other) -> pd.DataFrame:
+    """Rows as a store gives them: of each cell and seed the metric at each step, or at step 100 if it is one number."""
+    common = {"experiment": "trial", "scale": "laptop", "stage": stage, "metric": metric, "configuration": ""}
+    common |= {"flops": 1000, "run": "a run"} | other
+    lines = [
+        {"cell": cell, "seed": seed, "step": step, "tokens": 10 * step, "value": value}
+        for (cell, seed), curve in values.items()
+        for step, value in (curve if isinstance(curve, Mapping) else {100: curve}).items()
+    ]
+    return pd.DataFrame(lines).assign(**common)[[*COLUMNS, "configuration"]].astype(COLUMNS)
+
+
+@pytest.fixture(scope="session")
+def rows_of() -> Callable[..., pd.DataFrame]:
+    return measured
+
+
+LOSSES = {
+    "code / random init": 2.0,
+    "code / identity 1 %": 1.9,
+    "code / identity 10 % / attention": 2.1,
+    "code / identity 1 % / mlp": 1.7,
+    "code / text 1 %": 1.8,
+}
+
+
+@pytest.fixture(scope="session")
+def pinches() -> Callable[[int], pd.DataFrame]:
+    """Rows of `additive`: losses that come down to their cell's from twice as much; a seed's are all 0.1 above those of
+    the one before.
+    """
+
+    def rows(seeds: int = 3) -> pd.DataFrame:
+        models = [(cell, seed) for cell in LOSSES for seed in range(seeds)]
+        losses = {
+            (cell, seed): {s: LOSSES[cell] * (2 - s / 200) + seed / 10 for s in (0, 100, 200)} for cell, seed in models
+        }
+        mastered = {(cell, seed): {0: 0.7} for cell, seed in models if cell != "code / random init"}
+        found = pd.concat([measured(losses, "loss"), measured(mastered, "mastery")], ignore_index=True)
+        return with_factors(found, additive.FORMER)
+
+    return rows
+
+
+@pytest.fixture(scope="session")
+def shares() -> pd.DataFrame:
+    """Rows of `substitutive`: losses that fall with the logarithm of the share; with a front as with twice the text."""
+    found = []
+    for text in substitutive.SHARES:
+        end, flops = additive.percent(text), int(1e15 * text)
+        whole = {"random init": 2 - np.log(text), "identity 1 %": 2 - np.log(2 * text)}
+        whole["identity 1 % / mlp"] = 3 - np.log(text)
+        small = {"width 32 / identity 1 %": 2.0, "width 32 / random init": 2.5}
+        for losses, spent in ((whole, flops), (small, flops // 10)):
+            values = {(f"code / {name} / {end}", seed): loss for name, loss in losses.items() for seed in range(2)}
+            found.append(measured(values, "loss", flops=spent))
+    return with_factors(pd.concat(found, ignore_index=True), substitutive.FORMER)
+
+
+@pytest.fixture(scope="session")
+def taught() -> Callable[[int], pd.DataFrame]:
+    """Rows of `skills` at steps 100 and 200: each seed ends 0.01 above the one before."""
+    ends = {
+        "sorting / random init": 0.5,
+        "sorting / set / full": 0.3,
+        "sorting / set / attention": 0.95,
+        "sorting / set / permuted": 0.5,
+        "sorting / shuffled set / full": 0.5,
+        "sorting / shuffled set / same start": 0.5,
+    }
+
+    def rows(seeds: int = 6) -> pd.DataFrame:
+        models = [(cell, seed) for cell in ends for seed in range(seeds)]
+        right = {(cell, seed): {s: ends[cell] * s / 200 + seed / 100 for s in (100, 200)} for cell, seed in models}
+        mastered = {
+            (cell, seed): {0: 0.5 if "shuffled" in cell else 1.0} for cell, seed in models if "init" not in cell
+        }
+        found = pd.concat([measured(right), measured(mastered, "mastery")], ignore_index=True)
+        return with_factors(found, skills.TUNED)
+
+    return rows

@@ -14,6 +14,7 @@ import torch
 import structure_first
 from structure_first import cli, verbs
 from structure_first.evidence.store import Store
+from structure_first.experiments import haystack
 from structure_first.runs.recipe import Experiment, Phase, Recipe
 from structure_first.training.stage import Stage
 
@@ -292,8 +293,10 @@ def test_measured_claims_stand_in_the_table(command, tmp_path):
             | dict(tokens=1, flops=1, value=value)
             for seed in range(10)
         )
-        Store(tmp_path / "haystack").append(rows.assign(run=cell), {cell: {}})
-    query = "{experiment: haystack, metric: accuracy, compare: [[dyck, random init]], reproduced_from: 0.44}"
+        configuration = haystack.EXPERIMENT.recipes("laptop")[cell].key
+        Store(tmp_path / "haystack").append(rows.assign(run=cell), {cell: {"configuration": configuration}})
+    query = "{experiment: haystack, metric: accuracy, compare: [[dyck, random init]], reproduced_from: 0.44, "
+    query += "differ: [stage_one, transfer]}"
     (tmp_path / "claims.yml").write_text(f"- {{id: haystack, statement: It jumps, paper: 98 %, query: {query}}}")
     options = ["--results", tmp_path, "--ledger", tmp_path / "claims.yml"]
     said = command.prints("claims", *options)

@@ -255,7 +255,7 @@ def claims(
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects instead of a table.")] = False,
 ) -> None:
     """Print every claim with what was measured and its verdict."""
-    from structure_first.evidence import claims as book
+    from structure_first.analysis import claims as book
 
     if not results.is_dir():
         raise UserError(f"there is no folder {results}; go to the folder of the book, or name it with --results")

@@ -3,7 +3,7 @@
 import torch
 
 from structure_first.analysis import attention
-from structure_first.book.figures import partners
+from structure_first.analysis.sequences import partners
 from structure_first.data.batch import Batch
 from structure_first.data.registry import source
 from structure_first.model.transformer import Shape, Transformer

@@ -7,13 +7,12 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-import torch
 
-from structure_first.book import figures
+from structure_first.book.figures import data, model, runs, style
 from structure_first.data.registry import source
 from structure_first.seeding import generator
 
-SHADES = [figures.between(place) for place in np.linspace(0, 8, 50)]
+SHADES = [data.between(place) for place in np.linspace(0, 8, 50)]
 BRACKETS = [source(name, length=24, k=3) for name in ("dyck", "dyck_shuffle", "shuffled:dyck")]
 
 
@@ -26,18 +25,6 @@ def page(monkeypatch) -> list[str]:
     return shown
 
 
-def rows(**cells: list[list[float]]) -> pd.DataFrame:
-    """Rows of accuracy at steps 0, 10, 20, ...: for each cell a list of seeds."""
-    columns = ["cell", "stage", "seed", "step", "metric", "value"]
-    lines = [
-        (cell.replace("_", " "), 2, seed, 10 * i, "accuracy", value)
-        for cell, seeds in cells.items()
-        for seed, curve in enumerate(seeds)
-        for i, value in enumerate(curve)
-    ]
-    return pd.DataFrame(lines, columns=columns)
-
-
 def times(**cells: list[float]) -> pd.Series:
     index = [(cell, seed) for cell, values in cells.items() for seed in range(len(values))]
     values = [value for values in cells.values() for value in values]
@@ -46,7 +33,7 @@ def times(**cells: list[float]) -> pd.Series:
 
 def test_what_show_puts_on_the_page(page):
     fig = go.Figure(go.Scatter(x=[1], y=[np.nan], name="</script><!--<script>"))
-    figures.show(fig, 'a "quoted" <alternative>', "1 < 2 & so on")
+    style.show(fig, 'a "quoted" <alternative>', "1 < 2 & so on")
     (html,) = page
     parts = re.fullmatch(
         r'<figure class="sf-figure" role="img" aria-label="(.*)"><div class="sf-plot"></div>\n'
@@ -67,8 +54,8 @@ def test_outside_a_build_plotly_shows_the_figure(monkeypatch):
     shown = []
     monkeypatch.delenv("STRUCTURE_FIRST_BOOK", raising=False)
     monkeypatch.setattr(go.Figure, "show", lambda it: shown.append(it))
-    fig = figures.flops_bars({"MLP": 1})
-    figures.show(fig, "alt", "caption")
+    fig = model.flops_bars({"MLP": 1})
+    style.show(fig, "alt", "caption")
     assert shown == [fig]
 
 
@@ -83,7 +70,7 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize("colour", [*figures.PALETTE, *SHADES])
+@pytest.mark.parametrize("colour", [*style.PALETTE, *SHADES])
 def test_colours_stand_out_from_both_themes(colour):
     assert contrast(colour, "#ffffff") >= 3
     assert contrast(colour, "#121212") >= 3
@@ -98,7 +85,7 @@ def test_white_is_readable_on_a_cell(colour):
 def test_every_token_of_a_sequence_is_a_cell_of_its_role(name):
     of = source(name)
     batch = of.draw(2, generator("cpu", 0))
-    bars = {bar.name: bar for bar in figures.cells(of, batch) if bar.type == "bar"}
+    bars = {bar.name: bar for bar in data.cells(of, batch) if bar.type == "bar"}
     assert sum(len(bar.x) for bar in bars.values()) == batch.tokens.numel()
     assert len(bars["predicted"].x) == batch.loss_mask.sum()
     if name == "set":
@@ -107,45 +94,32 @@ def test_every_token_of_a_sequence_is_a_cell_of_its_role(name):
 
 
 def test_words():
-    assert figures.words(source("dyck", k=2, length=4)) == ["(", "[", ")", "]"]
-    assert figures.words(source("dyck_shuffle", k=5, length=4))[4:6] == ["(4", "0)"]
-    assert figures.words(source("stack", length=3, vocab=3)) == ["↑", "1", "2", "|", "·"]
-    assert figures.words(source("random", vocab=3)) == ["0", "1", "2"]
+    assert data.words(source("dyck", k=2, length=4)) == ["(", "[", ")", "]"]
+    assert data.words(source("dyck_shuffle", k=5, length=4))[4:6] == ["(4", "0)"]
+    assert data.words(source("stack", length=3, vocab=3)) == ["↑", "1", "2", "|", "·"]
+    assert data.words(source("random", vocab=3)) == ["0", "1", "2"]
     for of in (*BRACKETS, source("stack"), source("eca"), source("haystack")):
-        assert len(figures.words(of)) == len(figures.shades(of)) == of.vocab
-
-
-def test_mutual_information_of_a_copy_and_of_chance():
-    x = torch.randint(4, (20_000, 2), generator=generator("cpu", 0))
-    bits = figures.mutual_information(torch.cat([x, x[:, :1]], 1))
-    assert bits[2, 0] == pytest.approx(2, abs=0.01)
-    assert bits[2, 1] == bits[1, 0] == 0
+        assert len(data.words(of)) == len(data.shades(of)) == of.vocab
 
 
 def test_a_gallery_shows_where_identity_looks():
     of = source("identity", length=4, vocab=6)
-    triangle = figures.gallery(of, statistics_of=2_000).data[-1]
+    triangle = data.gallery(of, statistics_of=2_000).data[-1]
     assert np.isnan(triangle.z[:4, 4:]).all()  # no position tells of an earlier one
     tie = np.nan_to_num(triangle.z) > 0.9
     assert sorted(zip(*map(np.ndarray.tolist, tie.nonzero()), strict=True)) == [(5, 0), (6, 1), (7, 2), (8, 3)]
 
 
 def test_an_exhibit_says_in_words_what_it_shows(page):
-    figures.exhibit("reverse", 500, length=3, vocab=5)
+    data.exhibit("reverse", 500, length=3, vocab=5)
     assert re.search(r'aria-label="Sequences of reverse .*: (\d) (\d) (\d) \| \3 \2 \1\.', page[0])
     assert (
         "tokens from last to first. Teaches to copy a sequence backwards. Here with length 3, vocab 5: 7 to" in page[0]
     )
 
 
-def test_partners():
-    assert figures.partners([0, 1, 3, 2], 2) == [3, 2, 1, 0]  # ( [ ] )
-    assert figures.partners([0, 1, 2, 3], 2) == [2, 3, 0, 1]  # ( [ ) ]
-    assert figures.partners([2, 0, 3, 0, 2], 2) == [None, None, None, 4, 3]  # ) ( ] ( )
-
-
 def test_match_distances():
-    lines = figures.match_distances(BRACKETS, count=50).data
+    lines = data.match_distances(BRACKETS, count=50).data
     assert [line.name for line in lines] == ["dyck", "dyck_shuffle", "shuffled:dyck"]
     assert lines[0].y[-1] == lines[1].y[-1] == 1
     assert lines[2].y[-1] < 1
@@ -153,7 +127,7 @@ def test_match_distances():
 
 
 def test_a_depth_path_begins_and_ends_on_the_ground():
-    grey, path = figures.depth_path(BRACKETS[0], others=3).data
+    grey, path = data.depth_path(BRACKETS[0], others=3).data
     assert path.y[0] == path.y[-1] == 0
     assert set(np.abs(np.diff(path.y))) == {1}
     assert np.isnan(grey.y).sum() == 3
@@ -161,7 +135,7 @@ def test_a_depth_path_begins_and_ends_on_the_ground():
 
 
 def test_an_automaton_for_each_rule():
-    fig = figures.automaton((90, 110), width=7, steps=4)
+    fig = data.automaton((90, 110), width=7, steps=4)
     assert [trace.visible for trace in fig.data] == [True, False]
     assert fig.layout.sliders[0].steps[1].args == ("visible", (False, True))
     first = fig.data[0].z
@@ -170,23 +144,24 @@ def test_an_automaton_for_each_rule():
 
 
 def test_answer_lengths_are_shares():
-    for line in figures.answer_lengths([source("set"), source("delete")], count=300).data:
+    for line in data.answer_lengths([source("set"), source("delete")], count=300).data:
         assert line.y.sum() == pytest.approx(1)
     assert line.x.tolist() == [63]
 
 
-def test_every_seed_has_its_curve():
-    fig = figures.jump_curves(rows(dyck=[[0.1, 0.9], [0.1, 0.2], [0.1, 1.0]], random_init=[[0.1, 0.1]]))
+def test_every_seed_has_its_curve(rows_of):
+    ends = {("dyck", 0): 0.9, ("dyck", 1): 0.2, ("dyck", 2): 1.0, ("random init", 0): 0.1}
+    fig = runs.jump_curves(rows_of({model: {0: 0.1, 10: end} for model, end in ends.items()}))
     assert [trace.name for trace in fig.data] == ["dyck"] * 3 + ["random init"]
     assert [trace.showlegend for trace in fig.data] == [True, False, False, True]
     assert [trace.y[-1] for trace in fig.data] == [0.9, 0.2, 1.0, 0.1]
     assert len({trace.line.color for trace in fig.data}) == 2
-    chosen = figures.jump_curves(rows(a=[[0.1]], b=[[0.2]], c=[[0.3]]), cells=["c", "a"])
+    chosen = runs.jump_curves(rows_of({("a", 0): 0.1, ("b", 0): 0.2, ("c", 0): 0.3}), cells=["c", "a"])
     assert [trace.name for trace in chosen.data] == ["c", "a"]
 
 
 def test_seeds_that_never_jumped_count():
-    fig = figures.share_jumped(times(slow=[np.inf, 150, np.inf], fast=[10, 10, 30, np.inf], one=[20]), 100, 0.9)
+    fig = runs.share_jumped(times(slow=[np.inf, 150, np.inf], fast=[10, 10, 30, np.inf], one=[20]), 100, 0.9)
     lines = {line.name: line for line in fig.data}
     assert list(lines) == ["one (1 seed)", "fast (4 seeds)", "slow (3 seeds)"]
     fast, slow = lines["fast (4 seeds)"], lines["slow (3 seeds)"]
@@ -195,8 +170,17 @@ def test_seeds_that_never_jumped_count():
     assert fast.text[-1] == "3 of 4 seeds"
 
 
+def test_each_cell_is_shown_to_its_own_horizon_and_those_that_have_not_run_are_not():
+    found = times(dyck=[2500.0], longer=[6000.0], other=[1.0], slow=[np.inf])
+    horizon = pd.Series({"dyck": 4000, "longer": 8000, "other": 4000, "slow": 4000})
+    fig = runs.share_jumped(found, horizon, 0.9, ("longer", "dyck", "slow", "not yet run"))
+    lines = {trace.name: (trace.x[-1], trace.y[-1]) for trace in fig.data}
+    assert lines == {"dyck (1 seed)": (4000, 1.0), "longer (1 seed)": (8000, 1.0), "slow (1 seed)": (4000, 0.0)}
+    assert not runs.share_jumped(found, horizon, 0.9, ("not yet run",)).data
+
+
 def test_a_dot_for_every_seed_and_the_best_cell_first():
-    fig = figures.seed_dots(times(low=[0.1, 0.2, 0.9], high=[0.8, 1.0]))
+    fig = runs.seed_dots(times(low=[0.1, 0.2, 0.9], high=[0.8, 1.0]))
     dots = [trace for trace in fig.data if trace.mode == "markers"]
     assert [(trace.name, list(trace.x)) for trace in dots] == [("high", [0.8, 1.0]), ("low", [0.1, 0.2, 0.9])]
     assert [trace.x[0] for trace in fig.data if trace.mode == "lines"] == [0.9, 0.2]
@@ -205,38 +189,54 @@ def test_a_dot_for_every_seed_and_the_best_cell_first():
 
 def test_attention_maps():
     pattern = np.full((3, 2, 2), 0.5)
-    fig = figures.attention_map(pattern, ["a", "b"])
+    fig = model.attention_map(pattern, ["a", "b"])
     assert len(fig.data) == 3
     assert fig.data[2].text[1][0] == "head 2: b looks at a"
     assert fig.layout.xaxis3.ticktext == ("a", "b")
-    (one,) = figures.attention_map(pattern[:, -1:], ["a", "b"], ["b"]).data
+    (one,) = model.attention_map(pattern[:, -1:], ["a", "b"], ["b"]).data
     assert one.z.shape == (3, 2)
     assert one.text[2][1] == "head 2: b looks at b"
 
 
 def test_flops_bars_are_sorted_shares():
-    (bars,) = figures.flops_bars({"head": 1, "MLP": 3}).data
+    (bars,) = model.flops_bars({"head": 1, "MLP": 3}).data
     assert bars.y == ("head ", "MLP ")  # plotly draws the first at the bottom
     assert bars.text == ("25%", "75%")
+
+
+def test_a_panel_for_each_value_of_a_column_holds_its_rows():
+    found = pd.DataFrame({"task": ["b", "a", "b"], "swept": ["y", "y", "x"], "value": [1, 2, 3]})
+    fig, parts = style.facets(found, 300, across="task")
+    assert [(at, part["value"].to_list()) for at, part in parts] == [
+        ({"row": 1, "col": 1}, [1, 3]),
+        ({"row": 1, "col": 2}, [2]),
+    ]
+    assert [title.text for title in fig.layout.annotations] == ["b", "a"] and fig.layout.height == 300
+    _, parts = style.facets(found, 300, across="task", down="swept")
+    values = {(at["row"], at["col"]): part["value"].to_list() for at, part in parts}
+    assert values == {(1, 1): [1], (1, 2): [2], (2, 1): [3], (2, 2): []}
+    fig, parts = style.facets(found, 300, down="swept")
+    assert [at["row"] for at, _ in parts] == [1, 2]
+    assert [title.text for title in fig.layout.annotations] == ["y", "x"]
 
 
 @pytest.mark.parametrize(
     "fig",
     [
-        figures.gallery(source("set", length=4, vocab=4), statistics_of=100),
-        figures.automaton((30,), width=5, steps=3),
-        figures.depth_path(BRACKETS[0], others=2),
-        figures.match_distances(BRACKETS, count=3),
-        figures.answer_lengths([source("set")], count=10),
-        figures.jump_curves(rows(a=[[0.1]])),
-        figures.share_jumped(times(a=[1.0]), 10, 0.9),
-        figures.seed_dots(times(a=[1.0])),
-        figures.attention_map(np.ones((1, 1, 1)), ["a"]),
-        figures.flops_bars({"a": 1}),
+        data.gallery(source("set", length=4, vocab=4), statistics_of=100),
+        data.automaton((30,), width=5, steps=3),
+        data.depth_path(BRACKETS[0], others=2),
+        data.match_distances(BRACKETS, count=3),
+        data.answer_lengths([source("set")], count=10),
+        runs.jump_curves(pd.DataFrame([dict(cell="a", stage=2, seed=0, step=1, metric="accuracy", value=0.1)])),
+        runs.share_jumped(times(a=[1.0]), 10, 0.9),
+        runs.seed_dots(times(a=[1.0])),
+        model.attention_map(np.ones((1, 1, 1)), ["a"]),
+        model.flops_bars({"a": 1}),
     ],
 )
 def test_layouts_leave_the_colours_to_the_theme(fig):
     layout = fig.to_plotly_json()["layout"]
     assert layout["height"]
-    own = json.dumps(layout | {"template": {"layout": {**figures.TEMPLATE.layout.to_plotly_json(), "colorway": []}}})
+    own = json.dumps(layout | {"template": {"layout": {**style.TEMPLATE.layout.to_plotly_json(), "colorway": []}}})
     assert not re.search(r"color|#[0-9a-f]{6}|rgba", own.replace("colorway", ""))

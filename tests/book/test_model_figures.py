@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from structure_first.book.model_figures import cost_of_replicas
+from structure_first.book.figures.model import cost_of_replicas
 
 
 def test_cost_is_drawn_beside_both_proportions():

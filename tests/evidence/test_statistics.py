@@ -5,10 +5,10 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from structure_first.evidence.statistics import adjusted, final, interval, reached_at, saved, share_interval, steps_to
+from structure_first.evidence.statistics import adjusted, final, interval, needed, reached_at, share_interval, steps_to
 
 
 def curves(values: dict[tuple[str, int], list[float]], metric: str = "accuracy", stage: int = 2) -> pd.DataFrame:
@@ -79,45 +79,87 @@ def test_the_correction_keeps_chance_from_winning_anywhere_and_lets_a_real_gain_
     assert np.array_equal(adjusted(-tables[0]), found), "it is two-sided"
 
 
-def test_one_comparison_of_few_seeds_is_counted_by_hand():
-    gains = np.array([[0.5, 0.2, 0.3, -0.1]])
+def by_hand(gains: np.ndarray) -> np.ndarray:
+    """The corrected p-values as their definition has them, over every sign pattern of the seeds."""
+    seeds = gains.shape[1]
+    spread = np.median(gains.std(1) / (seeds - 1) ** 0.5)  # of what was observed
 
-    def error(values):
-        return values.std() / 3**0.5
+    def statistics(gains):
+        return np.abs(gains.mean(1)) / (gains.std(1) / (seeds - 1) ** 0.5 + spread)
 
-    patterns = [np.array(signs) * gains[0] for signs in product((-1, 1), repeat=4)]
-    statistics = [abs(values.mean()) / (error(values) + error(gains[0])) for values in patterns]
-    observed = abs(gains[0].mean()) / (2 * error(gains[0]))
-    assert adjusted(gains)[0] == np.mean([each >= observed - 1e-12 for each in statistics])
+    largest = np.array([statistics(gains * np.array(signs)).max() for signs in product((-1, 1), repeat=seeds)])
+    return np.array([(largest >= observed - 1e-9).mean() for observed in statistics(gains)])
+
+
+@pytest.mark.parametrize("comparisons", [1, 2, 7])
+def test_few_seeds_are_counted_by_hand(comparisons):
+    effects = np.linspace(0.5, 2.0, comparisons)[:, None]
+    gains = np.random.default_rng(comparisons).normal(effects, size=(comparisons, 5))
+    found = adjusted(gains)
+    assert found == pytest.approx(by_hand(gains)) and found.min() < 0.5
+
+
+def test_more_comparisons_make_each_less_certain_and_the_same_one_twice_does_not():
+    """Seeds keep their signs together: were each comparison to draw its own, a copy would cost as much as any other."""
+    gains = np.random.default_rng(3).normal(1.0, size=(1, 8))
+    alone = adjusted(gains)[0]
+    others = np.random.default_rng(4).normal(size=(40, 8))
+    assert adjusted(np.concatenate([gains, others]))[0] > 1.5 * alone
+    assert adjusted(np.repeat(gains, 40, 0)) == pytest.approx([alone] * 40)
+
+
+def test_of_many_seeds_random_signs_are_near_what_all_signs_say():
+    gains = np.random.default_rng(5).normal([[0.0], [0.9], [1.1], [1.3]], size=(4, 13))
+    found, exact = adjusted(gains), adjusted(gains, most=1 << 13)
+    assert exact == pytest.approx(by_hand(gains))
+    assert found == pytest.approx(exact, abs=0.01) and not np.array_equal(found, exact), "4,096 of 8,192 patterns"
+    assert np.array_equal(adjusted(gains), found), "the same each time"
+
+
+def test_of_many_seeds_no_gain_is_more_certain_than_the_patterns_that_were_drawn():
+    certain = np.random.default_rng(6).normal(9.0, 0.1, size=(3, 30))
+    assert adjusted(certain).min() == 1 / (1 << 12), "what was observed is one of them, and counts"
+
+
+def test_of_many_seeds_chance_wins_as_seldom():
+    random = np.random.default_rng(7)
+    wrong = np.mean([adjusted(random.normal(size=(20, 14)), most=400).min() <= 0.05 for _ in range(200)])
+    assert 0.01 <= wrong <= 0.09
 
 
 @settings(deadline=None)
 @given(
     st.lists(st.floats(0.05, 1.0), min_size=2, max_size=6, unique=True),
     st.floats(0.1, 3.0),
-    st.floats(0.0, 1.0),
+    st.floats(0.0, 0.999),
 )
 def test_a_loss_that_falls_with_the_logarithm_is_met_where_it_passes(budgets, slope, part):
     budgets = np.sort(budgets)
+    assume(budgets[-1] > 1.001 * budgets[0])  # else rounding decides whether the last loss is low enough
     losses = 2.0 - slope * np.log(budgets)
     wanted = budgets[0] * (budgets[-1] / budgets[0]) ** part
     assert reached_at(budgets, losses, 2.0 - slope * np.log(wanted)) == pytest.approx(wanted, rel=1e-6)
 
 
-def test_what_is_saved_lies_between_two_shares():
-    losses = {("warm / 25 %", 0): 3.0, ("warm / 100 %", 0): 1.0, ("cold / 100 %", 0): 2.0, ("cold / 25 %", 0): 4.0}
-    losses |= {("warm / 100 %", 1): 1.0, ("cold / 100 %", 2): 1.0}  # of no seed that has both
-    found = saved(pd.Series(losses).rename_axis(["cell", "seed"]), "warm", "cold")
-    assert found.to_dict() == {0: pytest.approx(0.5)}
+def models(losses: dict[tuple[int, float], float], targets: dict[int, float]) -> pd.DataFrame:
+    """A line for each (seed, share of the text), in an order that tells nothing."""
+    lines = [{"seed": seed, "text": text, "loss": loss} for (seed, text), loss in losses.items()]
+    found = pd.DataFrame(lines).sample(frac=1, random_state=0)
+    return found.assign(target=found["seed"].map(targets))
 
 
-def test_a_seed_that_lacks_a_share_or_its_baseline_counts_neither_way():
-    losses = {("cold / 100 %", seed): 2.0 for seed in range(3)}
-    losses |= {(f"warm / {share} %", seed): 3.0 for share in (25, 50, 100) for seed in (0, 3)}
-    losses |= {("warm / 25 %", 1): 3.0, ("warm / 50 %", 1): 3.0}  # all of the text has yet to run
-    losses |= {("warm / 25 %", 2): 3.0, ("warm / 50 %", 2): 3.0, ("warm / 100 %", 2): np.nan}  # it diverged
-    found = saved(pd.Series(losses).rename_axis(["cell", "seed"]), "warm", "cold")
-    assert found.to_dict() == {0: -np.inf, 2: -np.inf}
+def test_what_is_needed_lies_between_two_shares_and_is_each_seeds_own():
+    losses = {(0, 0.25): 3.0, (0, 1.0): 1.0, (1, 0.25): 5.0, (1, 1.0): 4.0}
+    found = needed(models(losses, {1: 5.0, 0: 2.0}), "text")
+    assert found.to_dict() == {0: pytest.approx(0.5), 1: 0.25}
+
+
+def test_a_seed_that_lacks_a_share_or_its_target_counts_neither_way():
+    losses = {(seed, text): 3.0 for text in (0.25, 0.5, 1.0) for seed in (0, 3)}
+    losses |= {(1, 0.25): 3.0, (1, 0.5): 3.0}  # all of the text has yet to run
+    losses |= {(2, 0.25): 3.0, (2, 0.5): 3.0, (2, 1.0): np.nan}  # it diverged
+    found = needed(models(losses, dict.fromkeys(range(3), 2.0)), "text")
+    assert found.to_dict() == {0: np.inf, 2: np.inf}
 
 
 def test_a_loss_that_is_never_met_needs_an_infinite_budget_and_one_met_at_once_the_smallest():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from structure_first.evidence.claims import Entry, ledger
+from structure_first.analysis.claims import Entry, ledger
 
 SIGNS = {"reproduced": "✔", "partly": "◐", "not reproduced": "✘"}
 HEADER = ("claim", "measured here", "verdict")

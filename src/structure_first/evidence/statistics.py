@@ -43,24 +43,6 @@ def final(rows: pd.DataFrame, metric: str = "accuracy", stage: int = 2) -> pd.Se
     return rows.drop_duplicates(["cell", "seed"], keep="last").set_index(["cell", "seed"])["value"].sort_index()
 
 
-def fraction(share: str) -> float:
-    """What a share in a cell's name is, as `50 %`, of one."""
-    return float(share.removesuffix("%")) / 100
-
-
-def saved(losses: pd.Series, treated: str, control: str) -> pd.Series:
-    """For each seed the share of the text that `treated` can do without, and still reach the loss of `control` on all
-    of it; minus infinity if all is not enough. Index of `losses`: cell, seed; cells are named `treated / 50 %`.
-    """
-    found = losses.rename("loss").reset_index()
-    found = found.join(found["cell"].str.extract(r"^(?P<what>.+) / (?P<share>.+)$"))
-    found = found[found["what"].isin([treated, control])]
-    found["share"] = found["share"].map(fraction)
-    whole = found[(found["what"] == control) & (found["share"] == 1)].set_index("seed")["loss"]
-    found = found.assign(target=found["seed"].map(whole))[found["what"] == treated]
-    return 1 - needed(found, "share")
-
-
 def needed(models: pd.DataFrame, budget: str) -> pd.Series:
     """The `budget` with which each seed's `loss` comes down to its `target`, between the budgets that were tried; only
     of seeds that have a target and ran with every budget, since what has not run is no failure to come down.

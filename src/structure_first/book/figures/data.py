@@ -1,75 +1,23 @@
-"""The book's figures: functions that return a plotly figure, and `show`, which puts one on a page.
+"""What the sources hold: sequences as coloured cells, automata, and how brackets pair."""
 
-A figure sets no text or background colour, since the page draws it in the colours of its theme; trace colours are of
-middle lightness, so that they stand out from white and from black.
-"""
-
-import json
-import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
+from collections.abc import Iterable, Sequence
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 import torch
-from einops import einsum, rearrange
-from jaxtyping import Float, Int
+from einops import rearrange
 from plotly.subplots import make_subplots
-from torch import Tensor
-from torch.nn.functional import one_hot
 
+from structure_first.analysis.sequences import mutual_information, partners
+from structure_first.book.figures.style import CLEAR, GREY, INK, PALETTE, TEMPLATE, plain, show
 from structure_first.data.batch import Batch, Source
 from structure_first.data.registry import describe, source
 from structure_first.seeding import generator
 
-PALETTE = ("#0f7fc4", "#d55e00", "#009e73", "#b968a8", "#a98600", "#7d6fd0", "#d0564f", "#5b9a1e", "#8a8d91")
-GREY = PALETTE[-1]
 # Cells carry white text, so these are a little darker; they go once round the hues.
 WHEEL = ("#1170b8", "#7a5bc8", "#b0459c", "#c9453c", "#b35c00", "#7d7200", "#2f7d3f", "#0e7c86")
-CLEAR = "rgba(0,0,0,0)"
-INK = ((0, "rgba(15,127,196,0)"), (1, "rgba(15,127,196,1)"))  # a colour scale that begins with the page itself
 GLYPHS = "([{<)]}>"
-
-TEMPLATE = go.layout.Template(
-    layout={
-        "colorway": PALETTE,
-        "margin": {"l": 60, "r": 20, "t": 40, "b": 50},
-        "hovermode": "closest",
-        "legend": {"orientation": "h", "x": 0, "y": 1.05, "yanchor": "bottom", "tracegroupgap": 0},
-        "modebar": {"remove": ["zoom", "pan", "select", "lasso", "zoomIn", "zoomOut", "autoScale"]},
-        "xaxis": {"zeroline": False},
-        "yaxis": {"zeroline": False},
-    }
-)
-
-
-def show(fig: go.Figure, alt: str, caption: str) -> None:
-    """Put a figure on the page with a text alternative and a caption; outside a build, the usual plotly display."""
-    if not os.environ.get("STRUCTURE_FIRST_BOOK"):
-        fig.show()
-        return
-    from IPython.display import HTML, display
-
-    drawing = json.loads(fig.to_json()) | {"config": {}}
-    # Not even a "<": "<!--<script>" would make a script of the rest of the page.
-    data = json.dumps(drawing, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    display(
-        HTML(
-            f'<figure class="sf-figure" role="img" aria-label="{escape(alt)}"><div class="sf-plot"></div>\n'
-            f'<script type="application/json">{data}</script>'
-            f"<figcaption>{escape(caption, quote=False)}</figcaption></figure>"
-        )
-    )
-
-
-def plain(height: int, **layout) -> go.Figure:
-    """An empty figure in the book's style."""
-    return go.Figure(layout={"template": TEMPLATE, "height": height, **layout})
-
-
-# Sequences
 
 
 def words(of: Source) -> list[str]:
@@ -188,25 +136,6 @@ def cells(of: Source, batch: Batch) -> list[go.Bar | go.Scatter]:
     return traces
 
 
-def mutual_information(tokens: Int[Tensor, "count time"]) -> Float[np.ndarray, "time time"]:
-    """Bits that each position tells of each other; on the diagonal, what there is to know.
-
-    Independent positions seem to tell something in any finite sample (2 count ln 2 times the estimate has a chi-square
-    distribution); that much is taken off, and what does not stand out from it by four deviations is none.
-    """
-    count = len(tokens)
-    seen = one_hot(tokens).float()
-    alone = seen.mean(0)
-    joint = einsum(seen, seen, "count i a, count j b -> i j a b") / count
-    expected = einsum(alone, alone, "i a, j b -> i j a b")
-    bits = torch.where(joint > 0, joint * torch.log2(joint / expected), 0).sum((2, 3))
-    kinds = (alone > 0).sum(1) - 1
-    freedom = einsum(kinds, kinds, "i, j -> i j")
-    chance, deviation = (each / (2 * count * np.log(2)) for each in (freedom, (2 * freedom).sqrt()))
-    itself = torch.eye(len(kinds)) > 0
-    return torch.where(itself, bits, (bits - chance) * (bits > chance + 4 * deviation)).numpy()
-
-
 def exhibit(name: str, statistics_of: int = 20_000, **settings) -> None:
     """Show a source's `gallery`, its rule as the caption and with it what its sequences hold."""
     of = source(name, **settings)
@@ -242,9 +171,6 @@ def answer_lengths(sources: Iterable[Source], count: int = 20_000) -> go.Figure:
     return fig
 
 
-# Automata
-
-
 def automaton(rules: Sequence[int] = (30, 90, 110, 184), width: int = 151, steps: int = 75, seed: int = 0) -> go.Figure:
     """Elementary automata from one random state, time running downwards; a slider over the rules."""
     fig = plain(480, margin={"l": 50, "r": 10, "t": 30, "b": 90})
@@ -265,9 +191,6 @@ def automaton(rules: Sequence[int] = (30, 90, 110, 184), width: int = 151, steps
     fig.update_xaxes(title="cell", showgrid=False)
     fig.update_yaxes(title="step", autorange="reversed", showgrid=False)
     return fig
-
-
-# Brackets
 
 
 def depth_path(of: Source, seed: int = 0, others: int = 40) -> go.Figure:
@@ -305,20 +228,6 @@ def depth_path(of: Source, seed: int = 0, others: int = 40) -> go.Figure:
     return fig
 
 
-def partners(word: Sequence[int], k: int) -> list[int | None]:
-    """Where the bracket stands that each bracket pairs with: the nearest open one of its type, or none."""
-    found: list[int | None] = [None] * len(word)
-    still_open: dict[int, list[int]] = {}
-    for t, token in enumerate(word):
-        waiting = still_open.setdefault(token % k, [])
-        if token < k:
-            waiting.append(t)
-        elif waiting:
-            found[t] = waiting.pop()
-            found[found[t]] = t
-    return found
-
-
 def match_distances(sources: Iterable[Source], count: int = 500) -> go.Figure:
     """How far back a closer finds its opener: the share of closers by distance, one line a source.
 
@@ -344,147 +253,3 @@ def match_distances(sources: Iterable[Source], count: int = 500) -> go.Figure:
         )
     fig.update_yaxes(range=[0, 1.03], tickformat=".0%")
     return fig
-
-
-# Evidence
-
-
-def jump_curves(
-    rows: pd.DataFrame, cells: Sequence[str] | None = None, metric: str = "accuracy", stage: int = 2
-) -> go.Figure:
-    """A metric against the step, a thin line for every seed; `cells` says which and in what order (None: all)."""
-    rows = rows[(rows["metric"] == metric) & (rows["stage"] == stage)].sort_values("step")
-    low = "tozero" if metric == "accuracy" else "normal"
-    fig = plain(460, xaxis_title="step", yaxis={"title": metric, "rangemode": low})
-    for colour, cell in coloured(sorted(rows["cell"].unique()) if cells is None else cells):
-        for first, (seed, curve) in enumerate(rows[rows["cell"] == cell].groupby("seed")):
-            fig.add_scatter(
-                x=curve["step"],
-                y=curve["value"].round(4),
-                mode="lines",
-                line={"width": 1.2, "color": colour},
-                opacity=0.85,
-                name=cell,
-                legendgroup=cell,
-                showlegend=first == 0,
-                hovertemplate=f"{cell}, seed {seed}<br>step %{{x}}: %{{y:.3f}}<extra></extra>",
-            )
-    return fig
-
-
-def share_jumped(times: pd.Series, horizon: int | pd.Series, threshold: float) -> go.Figure:
-    """The share of each cell's seeds that reached `threshold` by each step, up to `horizon` (for all, or by cell).
-
-    `times` has the index (cell, seed) and is infinite where a seed never did; it counts as one that has not jumped.
-    """
-    fig = plain(400, xaxis_title="step", yaxis_title=f"share of seeds at {threshold:.0%} accuracy")
-    ends = pd.Series(horizon, index=times.index.unique("cell"))
-    jumped = times.le(times.index.get_level_values("cell").map(ends))
-    shares = jumped.groupby("cell").mean().sort_values(ascending=False, kind="stable")
-    for colour, cell in coloured(shares.index):
-        steps, end = np.sort(times[cell].to_numpy(dtype=float)), ends[cell]
-        seeds, steps = len(steps), steps[steps <= end]
-        done = np.arange(len(steps) + 1)
-        fig.add_scatter(
-            x=[0, *steps, end],
-            y=np.append(done, done[-1]) / seeds,
-            mode="lines",
-            line={"shape": "hv", "color": colour},
-            name=f"{cell} ({seeds} seed{'s' * (seeds != 1)})",
-            text=[f"{n} of {seeds} seeds" for n in (*done, done[-1])],
-            hovertemplate=f"{cell}<br>%{{text}} by step %{{x}}<extra></extra>",
-        )
-    fig.update_yaxes(range=[-0.03, 1.03], tickformat=".0%")
-    fig.update_xaxes(range=[0, ends.max()])
-    return fig
-
-
-def seed_dots(final: pd.Series, metric: str = "accuracy") -> go.Figure:
-    """The final value of every seed as a dot and the median as a bar, cells from best to worst; index (cell, seed)."""
-    medians = final.groupby("cell").median().sort_values(ascending=False, kind="stable")
-    fig = plain(110 + 30 * len(medians), xaxis_title=metric, showlegend=False)
-    for (colour, cell), row in zip(coloured(medians.index), range(len(medians)), strict=True):
-        values = final[cell]
-        spread = np.linspace(-0.18, 0.18, len(values)) if len(values) > 1 else np.zeros(1)
-        fig.add_scatter(
-            x=values,
-            y=row + spread,
-            mode="markers",
-            marker={"color": colour, "size": 7, "opacity": 0.75},
-            name=cell,
-            text=[f"{cell}, seed {seed}" for seed in values.index],
-            hovertemplate="%{text}: %{x:.3f}<extra></extra>",
-        )
-        fig.add_scatter(
-            x=[medians[cell]] * 2,
-            y=[row - 0.34, row + 0.34],
-            mode="lines",
-            line={"color": colour, "width": 3},
-            name=cell,
-            hovertemplate=f"{cell}: median of {len(values)} seeds %{{x:.3f}}<extra></extra>",
-        )
-    labels = [f"{cell} " for cell in medians.index]
-    fig.update_yaxes(
-        tickvals=list(range(len(labels))), ticktext=labels, range=[len(labels) - 0.5, -0.5], showgrid=False
-    )
-    return fig
-
-
-def coloured(cells: Iterable[str]) -> Iterable[tuple[str, str]]:
-    """Each cell with its colour."""
-    return ((PALETTE[i % len(PALETTE)], cell) for i, cell in enumerate(cells))
-
-
-def attention_map(
-    pattern: Float[np.ndarray, "head query key"], keys: Sequence[str], queries: Sequence[str] | None = None
-) -> go.Figure:
-    """Where each head looks; `keys` and `queries` say which tokens stand there (None: the same).
-
-    A panel a head, or, with one query, one panel with a row a head.
-    """
-    pattern, queries = np.asarray(pattern), list(keys if queries is None else queries)
-    heads = [f"head {head}" for head in range(len(pattern))]
-    said = [[[f"{head}: {query} looks at {key}" for key in keys] for query in queries] for head in heads]
-    if len(queries) == 1:
-        across, down, titles, names = 1, 1, None, heads
-        panels = [(rearrange(pattern, "head 1 key -> head key"), [each for (each,) in said])]
-    else:
-        across, down, titles, names = min(len(heads), 2), -(-len(heads) // 2), heads, queries
-        panels = list(zip(pattern, said, strict=True))
-    side, gap = 40 + 15 * min(len(names), 20), 65  # pixels
-    between_rows = gap / (down * side + (down - 1) * gap) if down > 1 else 0
-    fig = make_subplots(down, across, subplot_titles=titles, horizontal_spacing=0.14, vertical_spacing=between_rows)
-    fig.update_layout(template=TEMPLATE, height=80 + down * (side + gap) - gap, margin={"t": 35, "b": 45})
-    for number, (weights, text) in enumerate(panels):
-        panel = {"row": number // across + 1, "col": number % across + 1}
-        fig.add_heatmap(
-            z=weights.round(4),
-            text=text,
-            hovertemplate="%{text} (position %{x})<br>weight %{z:.3f}<extra></extra>",
-            colorscale=INK,
-            zmin=0,
-            zmax=1,
-            showscale=False,
-            **panel,
-        )
-        fig.update_xaxes(tickvals=list(range(len(keys))), ticktext=list(keys), showgrid=False, **panel)
-        fig.update_yaxes(
-            tickvals=list(range(len(names))), ticktext=list(names), autorange="reversed", showgrid=False, **panel
-        )
-    return fig
-
-
-def flops_bars(parts: Mapping[str, int]) -> go.Figure:
-    """Where the FLOPs go: a bar a part, the largest first, each with its share of the whole."""
-    ordered = sorted(parts.items(), key=lambda part: part[1])
-    whole = sum(parts.values())
-    fig = plain(100 + 36 * len(parts), xaxis={"title": "FLOPs", "exponentformat": "SI"}, margin={"r": 70})
-    return fig.add_bar(
-        x=[flops for _, flops in ordered],
-        y=[f"{part} " for part, _ in ordered],
-        orientation="h",
-        text=[f"{flops / whole:.0%}" for _, flops in ordered],
-        textposition="outside",
-        cliponaxis=False,
-        hovertemplate="%{y}: %{x:,} FLOPs, %{text}<extra></extra>",
-    )

@@ -1,39 +1,17 @@
-"""What chapter two shows of the model, the transfer and the trainer: sources, tables and schedules."""
+"""Chapter 02: tables of the model, the transfer and the trainer, and a training that is cut off."""
 
-import inspect
-import textwrap
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
-import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 import torch
 from torch import Tensor, nn
 
-from structure_first.book.figures import GREY, PALETTE, coloured, plain
 from structure_first.model import weights
 from structure_first.model.transfer import Transfer, group
 from structure_first.model.transformer import Shape, Transformer
 from structure_first.seeding import generator
-from structure_first.training.stage import Stage
-
-
-def read(*functions: Callable) -> None:
-    """Put the source of functions on the page, as it runs."""
-    from IPython.display import Markdown, display
-
-    code = "\n".join(textwrap.dedent(inspect.getsource(function)) for function in functions)
-    display(Markdown(f"```python\n{code}```"))
-
-
-def table(frame: pd.DataFrame) -> None:
-    """Put a table on the page, its index as columns like the others and no text cut short."""
-    from IPython.display import HTML, display
-
-    with pd.option_context("display.max_colwidth", None):
-        display(HTML(frame.reset_index().to_html(index=False, justify="left", border=0)))
 
 
 def parameters(model: Transformer, block: int = 0) -> pd.DataFrame:
@@ -112,23 +90,6 @@ def carried(transfers: Mapping[str, Transfer], shape: Shape) -> pd.DataFrame:
     return table.rename_axis("group")
 
 
-def schedules(stages: Mapping[str, Stage]) -> go.Figure:
-    """The learning rate at every step, a line for each stage."""
-    fig = plain(340, xaxis_title="step", yaxis={"title": "learning rate", "rangemode": "tozero"})
-    for (colour, name), dash in zip(coloured(stages), ("solid", "dash", "dot", "dashdot") * 4, strict=False):
-        stage = stages[name]
-        steps = np.unique(np.linspace(0, stage.steps - 1, 201, dtype=int))
-        fig.add_scatter(
-            x=steps,
-            y=[stage.lr_at(int(step)) for step in steps],
-            mode="lines",
-            name=name,
-            line={"color": colour, "dash": dash},
-            hovertemplate=f"{name}<br>step %{{x}}: %{{y:.2e}}<extra></extra>",
-        )
-    return fig
-
-
 def largest(parts: Mapping[str, int]) -> str:
     """The largest of some parts and its share, in words."""
     name = max(parts, key=parts.get)
@@ -152,35 +113,3 @@ def cut_at(step: int) -> Callable[[int, Transformer], None]:
 def furthest(a: nn.Module, b: nn.Module) -> float:
     """The largest difference between two models' weights."""
     return max(_furthest(mine, other) for mine, other in zip(a.parameters(), b.parameters(), strict=True))
-
-
-def cost_of_replicas(found: pd.DataFrame) -> go.Figure:
-    """What `experiments.speed.by_replicas` measured: a step's time against the number of replicas.
-
-    Beside it, what a cost in proportion to the replicas would be, by the largest program's; and what it takes to train
-    them one after another.
-    """
-    fig = plain(
-        380,
-        xaxis={"title": "replicas in the program", "type": "log", "tickvals": list(found.index)},
-        yaxis={"title": "milliseconds a step", "type": "log"},
-    )
-    replicas, ms = found.index.to_numpy(), 1e3 * found["seconds a step"].to_numpy()
-    lines = {
-        "one after another": (replicas * ms[0], "dot", PALETTE[1]),
-        "in proportion to the largest": (replicas * ms[-1] / replicas[-1], "dash", GREY),
-    }
-    for name, (values, dash, colour) in lines.items():
-        fig.add_scatter(x=replicas, y=values, mode="lines", name=name, line={"dash": dash, "color": colour})
-    hover = "%{x} replicas: %{y:.3g} ms a step<br>%{customdata:,.0f} models x steps a second<extra></extra>"
-    fig.add_scatter(
-        x=replicas,
-        y=ms,
-        customdata=found["models x steps a second"],
-        mode="lines+markers",
-        name="measured",
-        line={"color": PALETTE[0]},
-        hovertemplate=hover,
-    )
-    fig.update_traces(hovertemplate="%{x} replicas: %{y:.3g} ms", selector={"mode": "lines"})
-    return fig

@@ -1,0 +1,286 @@
+"""Verdicts follow from rows: which seeds count, which comparison decides, and what each verdict needs."""
+
+import json
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from structure_first.analysis.claims import answers, as_json, ledger
+from structure_first.errors import UserError
+from structure_first.evidence.store import Store
+from structure_first.experiments.registry import EXPERIMENTS
+from structure_first.model.transfer import Transfer
+from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe
+from structure_first.training.stage import Stage
+
+PLAIN = Recipe(None, None, Phase("haystack", Stage(), {"pairs": 2}))
+WARM = Recipe(Phase("dyck", Stage(), {"k": 4, "length": 8}, tied=True), Transfer(), PLAIN.stage_two)
+
+
+def cells(scale: str) -> dict[str, Cell | Recipe]:
+    found = {"random init": PLAIN, "dyck": WARM, "dyck permuted": replace(WARM, transfer=Transfer(attention="permute"))}
+    found["set"] = replace(WARM, stage_one=replace(WARM.stage_one, source="set", settings={"length": 4}))
+    found["dyck, faster"] = replace(WARM, stage_two=PLAIN.stage_two.at(lr=0.1))
+    for share in (0.5, 1.0):
+        text = PLAIN.stage_two.at(steps=round(share * 1_000))
+        for front, recipe in {"cold": PLAIN, "warm": WARM}.items():
+            part = Cell(replace(recipe, stage_two=text), Factors(front=front, text=share))
+            found[f"{front} / {100 * share:g} %"] = part
+    return found
+
+
+TRIAL = Experiment("trial", "Does it jump?", cells, {})
+QUERY = dict(experiment="trial", metric="accuracy", compare=[["dyck", "random init"]], reproduced_from=0.4)
+QUERY |= dict(differ=["stage_one", "transfer"])
+FIELDS = ["id", "statement", "paper", "measured", "low", "high", "seeds", "scale", "verdict"]
+
+
+class Book:
+    """A file of one claim, and a folder of results."""
+
+    def __init__(self, folder, rows_of):
+        self.claims, self.results, self.rows_of = folder / "claims.yml", folder / "results", rows_of
+        self.ask()
+
+    def ask(self, **changes):
+        claim = dict(id="haystack", statement="It jumps", paper="10 % to 98 %", query=QUERY | changes)
+        self.claims.write_text(yaml.safe_dump([claim]))
+
+    def measure(self, cell, values, seeds=None, key=None, scale="laptop", **other):
+        """Each seed's last value, after another one; the seeds are numbered from 0 unless they are given."""
+        run = f"{cell} {scale} {key}"
+        curves = {(cell, seed): {100: 0.1, 200: value} for seed, value in zip(seeds or count(), values, strict=False)}
+        rows = self.rows_of(curves, run=run, scale=scale, **other)
+        key = key or TRIAL.recipes(scale)[cell].key
+        Store(self.results / "trial").append(rows, {run: {"configuration": key}})
+
+    @property
+    def entry(self):
+        (entry,) = ledger(self.claims, self.results)
+        return entry
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch):
+    monkeypatch.setitem(EXPERIMENTS, "trial", TRIAL)
+
+
+@pytest.fixture
+def book(tmp_path, rows_of) -> Book:
+    return Book(tmp_path, rows_of)
+
+
+def test_nothing_has_run(book):
+    entry = book.entry
+    assert (entry.verdict, entry.measured, entry.low, entry.high, entry.scale) == ("not yet run", *[None] * 4)
+    assert entry.seeds == 0
+    book.measure("dyck", [1.0] * 6)
+    assert book.entry.verdict == "not yet run", "there is nothing to compare it with"
+    book.measure("random init", [0.1] * 6, range(10, 16))
+    assert book.entry.verdict == "not yet run", "no seed has both"
+    book.measure("random init", [0.1] * 6, scale="smoke")
+    assert book.entry.verdict == "not yet run", "the scales are not mixed"
+
+
+def test_what_is_saved_is_the_text_that_the_losses_do_without(book):
+    pair = ["warm / 100 %", "cold / 100 %"]
+    book.ask(metric="loss", saved=True, compare=[pair], reproduced_from=0.2)
+    for share, loss in (("50 %", 2.0), ("100 %", 1.0)):
+        book.measure(f"warm / {share}", [loss] * 6, metric="loss")
+    assert book.entry.verdict == "not yet run"
+    book.measure("cold / 50 %", [3.0] * 6, metric="loss")
+    assert book.entry.verdict == "not yet run", "all of the text has not been read without it"
+    book.measure("cold / 100 %", [2.0] * 5 + [1.5], metric="loss")
+    assert (book.entry.measured, book.entry.verdict, book.entry.seeds) == (0.5, "reproduced", 6)
+    book.ask(metric="loss", saved=True, compare=[pair[::-1]], reproduced_from=0.2)
+    assert (book.entry.measured, book.entry.verdict) == (-np.inf, "not reproduced")
+
+
+def test_a_lower_loss_is_a_gain(book):
+    book.ask(metric="loss", reproduced_from=0.1)
+    book.measure("dyck", [1.5] * 6, metric="loss")
+    book.measure("random init", [1.75] * 6, metric="loss")
+    assert (book.entry.measured, book.entry.verdict) == (0.25, "reproduced")
+
+
+@pytest.mark.parametrize(
+    ("dyck", "verdict"),
+    [
+        ([0.98, 0.99, 1.0, 0.97, 0.99, 0.99], "reproduced"),
+        (
+            [0.98, 0.99, 0.3, 0.97, 0.3, 0.3],
+            "partly",
+        ),  # always above zero, not always half the effect
+        ([0.98, 0.1, 0.1, 0.15, 0.1, 0.1], "not reproduced"),
+        ([0.1] * 6, "not reproduced"),
+        ([0.05] * 6, "not reproduced"),
+        ([0.98] * 5, "partly"),  # too few seeds for the whole word
+    ],
+)
+def test_the_verdict_follows_from_the_interval(book, dyck, verdict):
+    book.measure("dyck", dyck)
+    book.measure("random init", [0.1] * 6)
+    entry = book.entry
+    assert entry.verdict == verdict and entry.seeds == len(dyck) and entry.scale == "laptop"
+    assert entry.measured == pytest.approx(np.median(dyck) - 0.1)
+    assert entry.low <= entry.measured <= entry.high
+
+
+def test_only_second_stages_last_values_count(book):
+    book.measure("dyck", [0.99] * 6)
+    book.measure("random init", [0.1] * 6)
+    before = book.entry
+    book.measure("dyck", [0.0] * 6, stage=1)
+    assert book.entry == before
+
+
+def test_gains_are_paired_by_seed_and_not_by_position(book):
+    """The cells differ far less than the seeds do, and always the same way."""
+    base = np.linspace(0.1, 0.5, 8)
+    book.measure("dyck", base + 0.45)
+    book.measure("random init", [*base[2:], 0.9, 0.9], range(2, 10))  # the first two seeds have yet to run
+    entry = book.entry
+    assert (entry.verdict, entry.seeds) == ("reproduced", 6) and entry.high - entry.low < 1e-9
+    assert entry.measured == pytest.approx(0.45)
+
+
+def test_what_is_measured_is_the_median_of_the_differences(book):
+    book.measure("dyck", [0.1, 0.2, 0.3, 0.4, 0.5, 1.0, 1.0])
+    book.measure("random init", [0.0, 0.1, 0.2, 0.9, 0.9, 0.9, 0.9])
+    assert book.entry.measured == pytest.approx(0.1), "the medians themselves differ by -0.5"
+
+
+def test_rows_that_todays_cells_do_not_make_answer_nothing(book):
+    book.measure("random init", [0.1] * 6)
+    book.measure("dyck", [1.0] * 6, key="former recipe")
+    assert book.entry.verdict == "not yet run"
+    book.measure("dyck", [0.1] * 6)
+    assert (book.entry.verdict, book.entry.seeds, book.entry.measured) == ("not reproduced", 6, 0.0)
+
+
+def test_seeds_of_the_search_do_not_count(book):
+    book.measure("dyck", [1.0] * 6 + [0.1] * 6)
+    book.measure("random init", [0.1] * 12)
+    book.ask(search_seeds=[0, 1, 2, 3, 4, 5])
+    assert book.entry.verdict == "not reproduced" and book.entry.seeds == 6
+    book.ask(search_seeds=list(range(12)))
+    assert book.entry.verdict == "not yet run"
+
+
+def test_a_claim_of_several_comparisons_is_as_good_as_the_weakest(book):
+    book.ask(compare=[["dyck", "random init"], ["set", "random init"]])
+    book.measure("random init", [0.1] * 10)
+    book.measure("dyck", [0.6] * 10)
+    assert book.entry.verdict == "not yet run"
+    book.measure("set", [1.0] * 6 + [0.1] * 3)  # a higher median, but not a dependable one
+    entry = book.entry
+    assert entry.verdict == "not reproduced" and entry.seeds == 9 and entry.measured == pytest.approx(0.9)
+    book.measure("set", [1.0] * 10)
+    assert book.entry.verdict == "reproduced" and book.entry.measured == pytest.approx(0.5)
+
+
+def test_a_claim_has_the_seeds_of_its_rarest_comparison(book):
+    book.ask(compare=[["dyck", "random init"], ["set", "random init"]])
+    book.measure("random init", [0.1] * 6)
+    book.measure("dyck", [0.6] * 6)
+    book.measure("set", [1.0])  # higher than the other, so that its interval is not the one that is told
+    entry = book.entry
+    assert (entry.seeds, entry.verdict) == (1, "partly") and entry.low == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"experiment": "trail"}, "claim 'haystack': unknown experiment 'trail'; did you mean 'trial'?"),
+        ({"compare": [["dick", "random init"]]}, "claim 'haystack': unknown cell 'dick'; did you mean 'dyck'?"),
+        ({"compare": [["dyck", "random inti"]]}, "claim 'haystack': unknown cell 'random inti'; did you mean"),
+        (
+            {"compare": [["dyck, faster", "random init"]]},
+            "'dyck, faster' and 'random init' differ in stage_two too; it allows for stage_one, transfer",
+        ),
+        ({"differ": ["stage_one"]}, "claim 'haystack': 'dyck' and 'random init' differ in transfer too"),
+        ({"compare": [["dyck", "random init"], ["cold / 100 %", "warm / 50 %"]]}, "differ in stage_two too"),
+    ],
+)
+def test_a_claim_that_compares_what_it_does_not_say_is_one_line(book, changes, said):
+    book.measure("dyck", [1.0] * 6)
+    book.measure("random init", [0.1] * 6)
+    assert book.entry.verdict == "reproduced"
+    book.ask(**changes)
+    with pytest.raises(UserError) as caught:
+        ledger(book.claims, book.results)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_seed_that_diverged_is_not_left_out(book):
+    book.measure("random init", [0.1] * 6)
+    book.measure("dyck", [1.0] * 2 + [np.nan] * 4)
+    entry = book.entry
+    assert entry.verdict == "not reproduced" and entry.seeds == 6
+    assert as_json([entry])[0]["measured"] is None
+    json.dumps(as_json([entry]), allow_nan=False)
+
+
+def test_the_largest_scale_with_enough_seeds_answers(book):
+    for scale, gain, seeds in [("laptop", 0.1, 6), ("gpu", 0.9, 6), ("paper", 0.0, 1)]:
+        book.measure("dyck", [0.1 + gain] * seeds, scale=scale)
+        book.measure("random init", [0.1] * seeds, scale=scale)
+    assert (book.entry.scale, book.entry.verdict) == ("gpu", "reproduced")
+
+
+def test_json_has_the_promised_fields(book):
+    book.measure("dyck", [1.0] * 6)
+    book.measure("random init", [0.1] * 6)
+    (entry,) = json.loads(json.dumps(as_json(ledger(book.claims, book.results))))
+    assert list(entry) == FIELDS
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "- id: [",
+        "",
+        "just words",
+        "haystack: 3",
+        "- [1, 2]",
+        "- id: haystack",
+        "- {id: a, statement: b, paper: c, query: words}",
+        "- {id: a, statement: b, paper: c, query: {experiment: trial}}",
+        "- {id: a, statement: b, paper: c, query: {experiment: trial, metric: accuracy, differ: [], compare: [dyck]}}",
+        "- {id: a, statement: b, paper: c, query: {experiment: trial, metric: accuracy, "  # no threshold
+        "compare: [[dyck, random init]], differ: [stage_one, transfer]}}",
+        "- {id: a, statement: b, paper: c, query: {experiment: trial, metric: accuracy, "  # nor what may differ
+        "compare: [[dyck, random init]], reproduced_from: 0.4}}",
+        b"\xff\xfe\x00",
+        None,
+    ],
+)
+def test_broken_claims_are_one_line(book, text):
+    book.measure("dyck", [1.0] * 6)
+    book.measure("random init", [0.1] * 6)
+    book.claims.unlink()
+    if text is not None:
+        book.claims.write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(UserError, match="cannot read the claims in") as caught:
+        ledger(book.claims, book.results)
+    assert "\n" not in str(caught.value) and str(caught.value).rstrip()[-1] != ":"
+
+
+def test_the_books_own_claims_can_be_read(tmp_path):
+    listed = ledger(Path(__file__).parents[2] / "book" / "claims.yml", tmp_path)
+    assert len(listed) == 11 and len({entry.id for entry in listed}) == 11
+    assert {entry.verdict for entry in listed} == {"not yet run"}
+
+
+def test_answers_are_those_that_were_asked_for_as_a_table(book):
+    book.measure("dyck", [1.0] * 6)
+    book.measure("random init", [0.25] * 6)
+    entries = ledger(book.claims, book.results)
+    line = answers(entries, ("haystack",), "of the pairs").loc["It jumps"].to_list()
+    assert line == ["10 % to 98 %", "+0.750 (+0.750 to +0.750)", 6, "reproduced"]
+    with pytest.raises(KeyError, match="another"):  # no chapter shows an empty ledger unawares
+        answers(entries, ("another",))

@@ -1,0 +1,145 @@
+"""Chapter 03's table and what it finds inside the models, on a real run at smoke scale."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from structure_first.analysis import attention
+from structure_first.analysis import haystack as analysis
+from structure_first.data.registry import source
+from structure_first.evidence.statistics import final
+from structure_first.experiments import haystack
+from structure_first.runs.runner import run
+
+CELLS = ["random init", "identity attention"]
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    out = tmp_path_factory.mktemp("live")
+    return run(haystack.EXPERIMENT, "smoke", (100, 101), out, workers=1, cells=CELLS), out
+
+
+def test_the_table_has_a_line_a_cell_and_says_how_well_stage_one_was_learnt(ran):
+    rows, _ = ran
+    table = analysis.table(rows)
+    assert set(table.index) == set(CELLS) and (table["seeds"] == 2).all()
+    assert table.loc["random init", "stage one learnt"] == ""
+    learnt = final(rows, "mastery")["identity attention"].median()
+    assert table.loc["identity attention", "stage one learnt"] == f"{learnt:.1%}"
+    assert (table["median step of the jump"] == "∞").all() and table["jumped"].str.startswith("0% [0%").all()
+
+
+@pytest.fixture(scope="module")
+def jobs(ran):
+    rows, out = ran
+    return analysis.jumped(haystack.EXPERIMENT, "smoke", rows, out)
+
+
+@pytest.fixture(scope="module")
+def looked(jobs):
+    return analysis.looked(jobs, count=20)
+
+
+@pytest.fixture(scope="module")
+def looked_at_two(ran):
+    """Both seeds, as if both had jumped."""
+    rows, out = ran
+    rows = rows.assign(value=rows["value"].where(rows["metric"] != "accuracy", 1.0))
+    return analysis.looked(analysis.jumped(haystack.EXPERIMENT, "smoke", rows, out), count=20)
+
+
+def test_the_seeds_that_jumped_come_first_to_last_and_never_one_without_a_stage_one(ran):
+    rows, out = ran
+    jumps = rows.copy()
+    of_cell = (jumps["metric"] == "accuracy") & (jumps["stage"] == 2) & (jumps["cell"] == "identity attention")
+    for seed, step in ((100, 40), (101, 20)):
+        jumps.loc[of_cell & (jumps["seed"] == seed) & (jumps["step"] == step), "value"] = 0.95
+    jumps.loc[(jumps["metric"] == "accuracy") & (jumps["cell"] == "random init"), "value"] = 1.0
+    found = analysis.jumped(haystack.EXPERIMENT, "smoke", jumps, out)
+    assert [analysis.label(job) for job in found] == [f"identity attention, seed {seed}" for seed in (101, 100)]
+    (best,) = analysis.jumped(haystack.EXPERIMENT, "smoke", rows, out)
+    assert best.name == "identity attention" and best.seeds[0] == final(rows)["identity attention"].idxmax()
+
+
+def test_each_state_of_a_model_is_its_own(jobs):
+    states = analysis.states(jobs[0])
+    (before, first), (found, task), (left, _) = states.values()
+    assert (first.name, task.name) == ("identity", "haystack")
+    assert before.shape.vocab == first.vocab and found.shape.vocab == left.shape.vocab == task.vocab
+    kept, fresh = "blocks.1.attention.query.weight", "blocks.1.mlp.up.weight"
+    assert torch.equal(before.get_parameter(kept), found.get_parameter(kept))
+    assert not torch.equal(before.get_parameter(fresh), found.get_parameter(fresh))
+    assert not torch.equal(found.get_parameter(kept), left.get_parameter(kept))
+
+
+def test_every_head_is_scored_ablated_and_patched(looked):
+    heads = looked.ablations[["layer", "head"]].drop_duplicates()
+    assert len(heads) == 8
+    assert set(looked.scores["state"]) == {"after stage one", "as found", "as left"}
+    assert set(looked.patches["donor"]) == {"as found", "permuted", "fresh"} and set(looked.patches["head"]) == {
+        -1,
+        0,
+        1,
+        2,
+        3,
+    }
+
+
+def test_the_carrier_is_the_head_without_which_most_is_lost(looked_at_two):
+    assert len(looked_at_two.ablations) == len(looked_at_two.ablations.index.unique()) == 2 * 2 * 4
+    ablations = looked_at_two.ablations.assign(lost=0.1)
+    first, second = ablations["model"].unique()
+    chosen = {(first, 0): 2, (first, 1): 0, (second, 0): 3, (second, 1): 1}
+    for (model, layer), head in chosen.items():
+        this = (ablations["model"] == model) & (ablations["layer"] == layer) & (ablations["head"] == head)
+        ablations.loc[this, "lost"] = 0.8
+    table = analysis.carriers(looked_at_two._replace(ablations=ablations))
+    assert table["head"].to_dict() == {(model, f"layer {layer}"): head for (model, layer), head in chosen.items()}
+    assert (table["lost without it"] == "80%").all()
+    scores = looked_at_two.scores[looked_at_two.scores["kind"] == "copying"].set_index(
+        ["model", "state", "layer", "head"]
+    )["score"]
+    assert table.loc[(second, "layer 0"), "copied after stage one"] == f"{scores[second, 'after stage one', 0, 3]:.2f}"
+
+
+def test_a_second_training_is_the_first_and_keeps_nothing(ran, jobs):
+    rows, out = ran
+    kept = sorted((out / "haystack").rglob("*"))
+    watched = analysis.watched(jobs[0], rows, frames=4)
+    assert sorted((out / "haystack").rglob("*")) == kept
+    assert watched.name == analysis.label(jobs[0]) and watched.layers == 2 and len(watched.tokens) == 7
+    assert list(watched.maps) == [0, 10, 20, 30, 40] and np.shape(watched.maps[0]) == (8, 7, 7)
+    again = rows[(rows["cell"] == jobs[0].name) & (rows["seed"] == jobs[0].seeds[0]) & (rows["metric"] == "accuracy")]
+    assert watched.right == again[again["stage"] == 2].set_index("step")["value"].to_dict()
+
+
+def test_a_guess_among_the_values_shown():
+    assert analysis.guess(source("haystack", pairs=3)) == pytest.approx((1 + 1 / 2 + 1 / 3) / 3)
+
+
+def test_whole_layers_put_back_are_told_in_words(looked):
+    both = two_models(looked)
+    patches = both.patches.assign(accuracy=both.patches["accuracy"].where(both.patches["head"] != attention.ALL, 0.25))
+    said = analysis.origins_said(both._replace(patches=patches))
+    parts = "where it looks 25% (25%), what it writes 25% (25%), both 25% (25%)"
+    assert said == f"Median accuracy of 2 models (with permuted weights): layer 0: {parts}; layer 1: {parts}."
+
+
+def two_models(looked):
+    """The same measurements under a second name."""
+    return analysis.Looked(*(pd.concat([part, part.assign(model="another")]) for part in looked))
+
+
+def test_a_cell_whose_seeds_all_stopped_early_was_still_allowed_as_long_as_the_others():
+    lines = [("random init", 2, 4000), ("dyck", 2, 2500), ("longer training", 2, 8000), ("stage one: dyck", 1, 9000)]
+    rows = pd.DataFrame(lines, columns=["cell", "stage", "step"])
+    assert analysis.horizons(rows).to_dict() == {"random init": 4000, "dyck": 4000, "longer training": 8000}
+    without = rows[rows["cell"] != "random init"]
+    assert analysis.horizons(without).to_dict() == {"dyck": 2500, "longer training": 8000}
+
+
+@pytest.mark.parametrize("cells", [analysis.CLAIM, analysis.SIZE, analysis.RACE])
+def test_what_is_shown_together_are_cells(cells):
+    assert set(cells) <= set(haystack.EXPERIMENT.recipes("laptop"))

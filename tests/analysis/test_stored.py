@@ -1,0 +1,110 @@
+"""What counts as stored evidence: today's rows alone, with their factors, and of seeds that nothing else looked at."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from structure_first.analysis.stored import of_today, stored, with_factors
+from structure_first.errors import UserError
+from structure_first.evidence.store import Store
+from structure_first.experiments import additive, haystack, skills, substitutive
+from structure_first.experiments.registry import EXPERIMENTS
+from structure_first.model.transfer import Transfer
+from structure_first.runs.jobs import Replica
+from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe
+from structure_first.training.stage import Stage
+
+RESULTS = Path(__file__).parents[2] / "book" / "results"
+TASK = Phase("haystack", Stage(), {"pairs": 2})
+WARM = Recipe(Phase("identity", Stage(), {"length": 3}), Transfer(), TASK)
+CELLS = {
+    "random init": Cell(Recipe(None, None, TASK), Factors("haystack")),
+    "copying first": Cell(WARM, Factors("haystack", "identity", "full", share=0.1)),
+}
+TRIAL = Experiment("trial", "", lambda scale: {} if scale == "gpu" else CELLS, {})
+# What each search looked at, and what is evidence beside it: what is stored of it, and what a chapter runs live.
+SEARCHES = (
+    (haystack.SEARCH, haystack.EXPERIMENT, haystack.TUNING),
+    (haystack.TUNING, haystack.EXPERIMENT, haystack.SEARCH),
+    (skills.TUNING, skills.EXPERIMENT, skills.TUNED),
+    (additive.TUNING, additive.EXPERIMENT, additive.FORMER, additive.UNTUNED, substitutive.EXPERIMENT),
+)
+FAMILIES = (
+    (haystack.EXPERIMENT, haystack.SEARCH, haystack.TUNING),
+    (skills.EXPERIMENT, skills.TUNED, skills.TUNING),
+    (additive.EXPERIMENT, additive.FORMER, additive.UNTUNED, additive.TUNING),
+    (substitutive.EXPERIMENT, substitutive.FORMER),
+)
+
+
+@pytest.fixture
+def keep(tmp_path, rows_of):
+    def keep(cell, recipe, values, scale="laptop", stage=2):
+        run = f"{cell} {recipe.key} {scale}"
+        rows = rows_of({(cell, seed): value for seed, value in enumerate(values)}, run=run, scale=scale, stage=stage)
+        Store(tmp_path / "trial").append(rows, {run: {"configuration": recipe.key}})
+
+    return keep
+
+
+def test_the_rows_are_todays_of_the_largest_scale_that_has_some(tmp_path, keep):
+    keep("random init", CELLS["random init"].recipe, [0.1, 0.2])
+    keep("random init", CELLS["random init"].recipe, [0.3], scale="smoke")
+    keep("copying first", WARM, [0.5, 0.6, 0.7])
+    keep("copying first", replace(WARM, width=32), [0.9] * 4)  # a former recipe of that name
+    keep("copying last", WARM, [0.9])  # a former cell
+    keep("random init", CELLS["random init"].recipe, [0.9], scale="gpu")  # which has no cells today
+    keep("random init", replace(WARM, width=32), [0.9], scale="paper")
+    found = stored(TRIAL, tmp_path)
+    assert found["value"].to_list() == [0.5, 0.6, 0.7, 0.1, 0.2] and set(found["scale"]) == {"laptop"}
+    assert list(of_today(TRIAL, tmp_path)) == ["laptop", "smoke"]
+
+
+def test_factors_stand_beside_the_rows_of_their_cells_and_beside_no_stage_one(tmp_path, keep):
+    before = Replica("copying first", WARM, 0).before
+    keep("copying first", WARM, [0.5])
+    keep(before.cell, before.recipe, [0.9], stage=1)
+    found = stored(TRIAL, tmp_path).set_index("stage")
+    told = found.loc[2, ["task", "front", "carried", "share", "text"]].to_list()
+    assert told == ["haystack", "identity", "full", 0.1, 1.0]
+    assert found.loc[1, ["task", "front", "carried", "share", "text"]].isna().all()
+
+
+def test_live_rows_get_their_factors_too(rows_of):
+    found = with_factors(rows_of({("random init", 3): 0.5, ("copying first", 3): 0.6}), TRIAL)
+    assert found["front"].to_list() == ["random init", "identity"] and found["seed"].to_list() == [3, 3]
+
+
+def test_where_nothing_of_today_is_stored_it_says_in_a_line_what_to_do(tmp_path, keep):
+    line = "no stored results of trial that today's cells make; restore book/results or make them: structure-first run"
+    for _ in range(2):
+        with pytest.raises(UserError, match=line) as caught:
+            stored(TRIAL, tmp_path)
+        assert "\n" not in str(caught.value)
+        keep("copying first", replace(WARM, width=32), [0.9])  # nor does this help
+
+
+def seeds_of(experiment: Experiment) -> set[int]:
+    """Those that are stored, and those that it would run."""
+    declared = range(experiment.first_seed, experiment.first_seed + max(experiment.seeds.values()))
+    return set(Store(RESULTS / experiment.name).rows()["seed"]) | set(declared)
+
+
+@pytest.mark.parametrize("search", SEARCHES, ids=lambda search: search[0].name)
+def test_what_a_search_looked_at_is_no_evidence(search):
+    searched = seeds_of(search[0])
+    for experiment in search[1:]:
+        assert not searched & (seeds_of(experiment) | set(experiment.live_seeds)), experiment.name
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family[0].name)
+def test_live_seeds_are_of_no_stored_row(family):
+    live = set(family[0].live_seeds)
+    assert live and not live & set().union(*map(seeds_of, family))
+
+
+def test_every_experiment_is_looked_at():
+    assert {each.name for family in FAMILIES for each in family} == set(EXPERIMENTS)
+    live = {name for name, each in EXPERIMENTS.items() if each.live_seeds and each.live}
+    assert live == {family[0].name for family in FAMILIES}
