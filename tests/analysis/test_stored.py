@@ -11,6 +11,7 @@ from structure_first.evidence.store import Store
 from structure_first.experiments import additive, haystack, skills, substitutive
 from structure_first.experiments.registry import EXPERIMENTS
 from structure_first.model.transfer import Transfer
+from structure_first.model.transformer import Body
 from structure_first.runs.jobs import Replica
 from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe
 from structure_first.training.stage import Stage
@@ -52,10 +53,10 @@ def test_the_rows_are_todays_of_the_largest_scale_that_has_some(tmp_path, keep):
     keep("random init", CELLS["random init"].recipe, [0.1, 0.2])
     keep("random init", CELLS["random init"].recipe, [0.3], scale="smoke")
     keep("copying first", WARM, [0.5, 0.6, 0.7])
-    keep("copying first", replace(WARM, width=32), [0.9] * 4)  # a former recipe of that name
+    keep("copying first", replace(WARM, body=Body(width=32)), [0.9] * 4)  # a former recipe of that name
     keep("copying last", WARM, [0.9])  # a former cell
     keep("random init", CELLS["random init"].recipe, [0.9], scale="gpu")  # which has no cells today
-    keep("random init", replace(WARM, width=32), [0.9], scale="paper")
+    keep("random init", replace(WARM, body=Body(width=32)), [0.9], scale="paper")
     found = stored(TRIAL, tmp_path)
     assert found["value"].to_list() == [0.5, 0.6, 0.7, 0.1, 0.2] and set(found["scale"]) == {"laptop"}
     assert list(of_today(TRIAL, tmp_path)) == ["laptop", "smoke"]
@@ -82,7 +83,7 @@ def test_where_nothing_of_today_is_stored_it_says_in_a_line_what_to_do(tmp_path,
         with pytest.raises(UserError, match=line) as caught:
             stored(TRIAL, tmp_path)
         assert "\n" not in str(caught.value)
-        keep("copying first", replace(WARM, width=32), [0.9])  # nor does this help
+        keep("copying first", replace(WARM, body=Body(width=32)), [0.9])  # nor does this help
 
 
 def seeds_of(experiment: Experiment) -> set[int]:

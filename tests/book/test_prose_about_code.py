@@ -42,7 +42,7 @@ def names(source: str) -> set[str]:
 
 
 def shown(chapter: Path) -> list[tuple[str, str]]:
-    """Each source that `show.read` puts on the page, with the prose beside it.
+    """Each source that `read` puts on the page, with the prose beside it.
 
     Beside it is the text above, from its last heading on, and the text below, up to its first.
     """
@@ -51,7 +51,7 @@ def shown(chapter: Path) -> list[tuple[str, str]]:
     exec(compile(ast.Module(imports, []), str(chapter), "exec"), scope)
     around, found = cells(chapter), []
     for above, cell, below in zip(around, around[1:], around[2:], strict=False):
-        read = re.search(r"show\.read\((.*)\)", cell.source) if cell.cell_type == "code" else None
+        read = re.search(r"^read\((.*)\)", cell.source, re.MULTILINE) if cell.cell_type == "code" else None
         if read:
             sources = "\n".join(getsource(eval(each, scope)) for each in read[1].split(", "))
             above, below = (each.source if each.cell_type == "markdown" else "" for each in (above, below))
@@ -79,7 +79,7 @@ def test_every_name_in_the_chapter_about_the_model_is_one():
 
 def test_what_the_prose_sends_the_reader_to_is_in_the_code_beside_it():
     found = shown(MODEL)
-    assert len(found) == code(MODEL).count("show.read(")
+    assert len(found) == len(re.findall(r"^read\(", code(MODEL), re.MULTILINE))
     said = 0
     for source, prose in found:
         for each in (each for each in quoted(prose) if re.fullmatch(rf"{NAME}(\(.*\))?", each)):
