@@ -140,6 +140,7 @@ def run(
     cells: Annotated[str | None, typer.Option(help="only these, with commas between; * is anything")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     workers: Annotated[int | None, typer.Option(help="processes; one a core if left out")] = None,
+    cluster: Annotated[str | None, typer.Option(help="the address of a Dask scheduler whose workers train")] = None,
     plan_only: Annotated[
         bool, typer.Option("--plan", help="Print what is missing and its cost, and run nothing.")
     ] = False,
@@ -166,6 +167,8 @@ def run(
     check_range("--first-seed", first_seed, 0, LAST_SEED - count)
     if workers is not None:
         check_range("--workers", workers, 1, MOST_WORKERS)
+    if cluster and (workers is not None or plan_only):
+        raise UserError("--workers and --plan are for this machine; leave them out where --cluster is given")
     wanted = range(first_seed, first_seed + count)
     names = None if cells is None else [cell.strip() for cell in cells.split(",")]
     if plan_only:
@@ -173,7 +176,7 @@ def run(
         store = Store(out / chosen.name)
         show_plan(plan(only(chosen, scale, names), scale, wanted, store, device, workers).jobs, workers)
         return
-    rows = run_experiment(chosen, scale, wanted, out, device, workers, names)
+    rows = run_experiment(chosen, scale, wanted, out, device, workers, names, cluster)
     accuracy, loss = (final(rows, metric).groupby("cell") for metric in ("accuracy", "loss"))
     for (cell, right), nats, seeds in zip(accuracy.median().items(), loss.median(), loss.size(), strict=True):
         typer.echo(f"{cell:38} median accuracy {right:.3f}, loss {nats:.3f}   of {seeds} seeds")

@@ -217,14 +217,16 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
-def execute_in_parts(job: Job, say: Callable[[str], None]) -> list[tuple[Job, pd.DataFrame, dict[str, dict]]]:
+def execute_in_parts(
+    job: Job, say: Callable[[str], None], watch: Callable[[int, Transformer], None] | None = None
+) -> list[tuple[Job, pd.DataFrame, dict[str, dict]]]:
     """Execute a job, in halves of halves where the memory is too small for it, and say so."""
     try:
-        return [(job, *execute(job))]
+        return [(job, *execute(job, watch))]
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
         if len(job.replicas) == 1:
             raise UserError(f"{job.name}: one model alone needs more memory than there is; lower the batch") from None
     say(f"{job.name}: {len(job.replicas)} replicas need more memory than there is; training them as two programs")
-    return [done for half in job.halves() for done in execute_in_parts(half, say)]
+    return [done for half in job.halves() for done in execute_in_parts(half, say, watch)]

@@ -70,10 +70,18 @@ def current(experiment: Experiment, scale: str, rows: pd.DataFrame) -> pd.DataFr
 
 
 def plan(
-    experiment: Experiment, scale: str, seeds: Sequence[int], store: Store, device: str = "auto", workers: int = 1
+    experiment: Experiment,
+    scale: str,
+    seeds: Sequence[int],
+    store: Store,
+    device: str = "auto",
+    workers: int = 1,
+    beside: int | None = None,
 ) -> Plan:
-    """What is missing. Where a program ends and the next begins does not depend on what is already there, so that a
-    run that goes on finds its checkpoints.
+    """What is missing, for so many workers, `beside` of them (all, if left out) on this machine.
+
+    Where a program ends and the next begins does not depend on what is already there, so that a run that goes on finds
+    its checkpoints.
     """
     rows = store.rows()
     rows = rows[rows["scale"] == scale]
@@ -86,7 +94,7 @@ def plan(
     jobs, split = [], 0
     for group in (*_programs(first.values()), *_programs(second)):
         whole = Job(tuple(group), store.folder, device)
-        wanted, fits = _sizes(whole, workers)
+        wanted, fits = _sizes(whole, workers, beside or workers)
         size = min(wanted, fits)
         for start in range(0, len(group), size):
             if left := tuple(each for each in group[start : start + size] if each.key in missing):
@@ -102,13 +110,13 @@ def _programs(found: Iterable[Replica]) -> list[list[Replica]]:
     return list(groups.values())
 
 
-def _sizes(job: Job, workers: int) -> tuple[int, int]:
+def _sizes(job: Job, workers: int, beside: int) -> tuple[int, int]:
     """How many of the job's replicas should train as one program, and how many the free memory allows."""
     where, made = pick_device(job.device), job.phase.make()
     share = -(-len(job.replicas) // workers)  # as many processes finish together
     cached = max(1, CACHED // (job.phase.stage.batch * made.length * job.shape.width))
     wanted = share if where.type == "cuda" else min(share, cached)
-    return wanted, max(1, int(free_memory(where) * SPARE / workers) // bytes_of(job))
+    return wanted, max(1, int(free_memory(where) * SPARE / beside) // bytes_of(job))
 
 
 def free_memory(where: torch.device) -> int:

@@ -6,9 +6,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -23,6 +26,14 @@ from structure_first.training.devices import cores
 from structure_first.training.devices import device as pick_device
 
 Outcome = tuple[Job, pd.DataFrame, dict[str, dict]]
+GLANCE = 5.0  # seconds after which a pool is asked again whether it has grown
+
+
+class Pool(NamedTuple):
+    """Who trains."""
+
+    submit: Callable[[Job], "Future[list[Outcome]]"]
+    room: Callable[[], int]  # for so many jobs at once
 
 
 def processes(device: str = "auto", workers: int | None = None) -> int:
@@ -38,15 +49,25 @@ def run(
     device: str = "auto",
     workers: int | None = None,
     cells: Sequence[str] | None = None,
+    cluster: str | None = None,
 ) -> pd.DataFrame:
     """Run what is missing of `experiment` for `seeds` and return its rows at `scale`, for those seeds and cells.
 
-    `workers` processes share the programs. Rows are stored under `out/experiment.name` as each program ends.
+    `workers` processes share the programs, or those of the Dask cluster at the address `cluster`, which see the folder
+    `out` under the same name. Rows are stored under `out/experiment.name` as each program ends.
     """
-    experiment, workers = chosen(experiment, scale, cells), processes(device, workers)
-    store = Store(Path(out) / experiment.name)
-    with store.locked():
-        missing = plan(experiment, scale, seeds, store, device, workers)
+    experiment = chosen(experiment, scale, cells)
+    store = Store(Path(out, experiment.name).resolve() if cluster else Path(out, experiment.name))
+    with store.locked(), ExitStack() as opened:
+        if cluster:
+            from structure_first.runs.cluster import opened_at
+
+            pool, planned = opened.enter_context(opened_at(cluster, store.folder))
+            missing = planned(experiment, scale, seeds, store, device)
+        else:
+            workers = processes(device, workers)
+            missing = plan(experiment, scale, seeds, store, device, workers)
+            pool = opened.enter_context(local(workers)) if workers > 1 and len(missing.jobs) > 1 else HERE
         with tqdm(
             total=sum(job.steps for job in missing.jobs),
             desc=f"{experiment.name}, {scale}",
@@ -55,8 +76,8 @@ def run(
             disable=None,
         ) as bar:
             if missing.split:
-                _say(f"{experiment.name}: too little free memory for whole programs; {missing.split} are parts")
-            for job, rows, runs in _each(missing.jobs, workers, _say):
+                say(f"{experiment.name}: too little free memory for whole programs; {missing.split} are parts")
+            for job, rows, runs in _each(missing.jobs, pool):
                 store.append(rows.assign(experiment=experiment.name, scale=scale), runs)
                 job.checkpoint.unlink(missing_ok=True)
                 bar.update(job.steps)
@@ -64,27 +85,48 @@ def run(
     return current(experiment, scale, rows[rows["seed"].isin(seeds)])
 
 
-def _each(jobs: Sequence[Job], workers: int, say: Callable[[str], None]) -> Iterator[Outcome]:
+def _each(jobs: Sequence[Job], pool: Pool) -> Iterator[Outcome]:
     """Each job with its outcome as it ends; none starts before the stage ones that it needs have ended."""
-    if workers == 1 or len(jobs) < 2:
-        for job in jobs:
-            yield from execute_in_parts(job, say)
-        return
+    waiting, running = list(jobs), {}
+    while waiting or running:
+        making = {replica.key for job in (*waiting, *running.values()) for replica in job.replicas}
+        ready = [job for job in waiting if not _needs(job) & making]
+        for job in ready[: max(0, pool.room() - len(running))]:
+            waiting.remove(job)
+            running[pool.submit(job)] = job
+        for future in wait(running, GLANCE, FIRST_COMPLETED).done:
+            yield from future.result()
+            del running[future]
+
+
+def _needs(job: Job) -> set[tuple[str, str, int]]:
+    return {replica.before.key for replica in job.replicas if replica.before}
+
+
+def say(line: str) -> None:
+    """From a worker, above the bars of all."""
+    tqdm.write(line, file=sys.stderr)
+
+
+def _at_once(job: Job) -> "Future[list[Outcome]]":
+    future: Future[list[Outcome]] = Future()
+    future.set_result(execute_in_parts(job, say))
+    return future
+
+
+HERE = Pool(_at_once, lambda: 1)  # this process
+
+
+@contextmanager
+def local(count: int) -> Iterator[Pool]:
+    """So many processes of this machine, which share its cores."""
     context = multiprocessing.get_context("spawn")
     tqdm.set_lock(context.RLock())  # one for all processes, so that their bars do not overwrite each other
-    setup = dict(initializer=_worker, initargs=(threads(workers), tqdm.get_lock(), os.getpid()))
+    setup = dict(initializer=_worker, initargs=(threads(count), tqdm.get_lock(), os.getpid()))
     others = multiprocessing.active_children()
-    with ProcessPoolExecutor(workers, mp_context=context, **setup) as pool:
-        waiting, running = list(jobs), {}
+    with ProcessPoolExecutor(count, mp_context=context, **setup) as executor:
         try:
-            while waiting or running:
-                making = {replica.key for job in (*waiting, *running.values()) for replica in job.replicas}
-                for job in [job for job in waiting if not _needs(job) & making]:
-                    waiting.remove(job)
-                    running[pool.submit(_execute, job)] = job
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    yield from future.result()
-                    del running[future]
+            yield Pool(partial(executor.submit, _execute), lambda: sys.maxsize)
         except BaseException as error:
             for worker in multiprocessing.active_children():
                 if worker not in others:
@@ -94,16 +136,7 @@ def _each(jobs: Sequence[Job], workers: int, say: Callable[[str], None]) -> Iter
                 raise UserError(f"{reason}; run again: it goes on from its checkpoint") from None
             raise
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _needs(job: Job) -> set[tuple[str, str, int]]:
-    return {replica.before.key for replica in job.replicas if replica.before}
-
-
-def _say(line: str) -> None:
-    """From a worker, above the bars of all."""
-    tqdm.write(line, file=sys.stderr)
+            executor.shutdown(wait=False, cancel_futures=True)
 
 
 _stopped: list[BaseException] = []  # what ended this worker's work
@@ -116,7 +149,7 @@ def _execute(job: Job) -> list[Outcome]:
     if _stopped:
         raise _stopped[0]
     try:
-        return execute_in_parts(job, _say)
+        return execute_in_parts(job, say)
     except (SystemExit, KeyboardInterrupt) as stopped:
         if not multiprocessing.parent_process().is_alive():
             os._exit(128 + signal.SIGTERM)
