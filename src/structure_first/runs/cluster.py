@@ -10,7 +10,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import torch
 from distributed import Client, KilledWorker, get_worker
 from distributed import Future as DaskFuture
 from distributed.comm import connect
@@ -102,7 +101,6 @@ def _there(folder: Path, versions: dict[str, int], work: Callable, *given: Any) 
         raise UserError(f"worker {worker.address} sees no folder {folder}; name an --out that all workers share")
     if versions != VERSIONS:
         raise UserError(f"worker {worker.address} runs another version of Structure First; install the same on all")
-    torch.set_num_threads(worker.state.nthreads)
     return work(*given)
 
 

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 from structure_first.errors import UserError
 from structure_first.evidence.store import Store
 from structure_first.runs.jobs import Job, execute_in_parts
-from structure_first.runs.planning import chosen, current, plan, threads
+from structure_first.runs.planning import chosen, current, plan
 from structure_first.runs.recipe import Experiment
 from structure_first.training.devices import cores
 from structure_first.training.devices import device as pick_device
@@ -119,10 +118,10 @@ HERE = Pool(_at_once, lambda: 1)  # this process
 
 @contextmanager
 def local(count: int) -> Iterator[Pool]:
-    """So many processes of this machine, which share its cores."""
+    """So many processes of this machine."""
     context = multiprocessing.get_context("spawn")
     tqdm.set_lock(context.RLock())  # one for all processes, so that their bars do not overwrite each other
-    setup = dict(initializer=_worker, initargs=(threads(count), tqdm.get_lock(), os.getpid()))
+    setup = dict(initializer=_worker, initargs=(tqdm.get_lock(), os.getpid()))
     others = multiprocessing.active_children()
     with ProcessPoolExecutor(count, mp_context=context, **setup) as executor:
         try:
@@ -157,9 +156,8 @@ def _execute(job: Job) -> list[Outcome]:
         raise
 
 
-def _worker(count: int, lock, parent: int) -> None:
-    """A worker uses its share of the cores, and outlives its parent by a step and a checkpoint at most."""
-    torch.set_num_threads(count)
+def _worker(lock, parent: int) -> None:
+    """A worker outlives its parent by a step and a checkpoint at most."""
     tqdm.set_lock(lock)
     if sys.platform == "linux":
         die_with_parent = 1
