@@ -14,7 +14,8 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-DIRECT = [Requirement(it) for it in [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["test"]]]
+LISTED = [*PROJECT["dependencies"], *(it for extra in PROJECT["optional-dependencies"].values() for it in extra)]
+DIRECT = [Requirement(it) for it in dict.fromkeys(LISTED)]
 GPU_ONLY = re.compile(r"nvidia|^cuda|^cu\d|^triton")
 
 

@@ -11,6 +11,7 @@ from structure_first.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from structure_first.runs.jobs import Job
+    from structure_first.runs.recipe import Experiment
 
 SCALES = ("smoke", "laptop", "gpu", "paper")
 FREE = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -140,6 +141,7 @@ def run(
     cells: Annotated[str | None, typer.Option(help="only these, with commas between; * is anything")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
     workers: Annotated[int | None, typer.Option(help="processes; one a core if left out")] = None,
+    cluster: Annotated[str | None, typer.Option(help="the address of a Dask scheduler whose workers train")] = None,
     plan_only: Annotated[
         bool, typer.Option("--plan", help="Print what is missing and its cost, and run nothing.")
     ] = False,
@@ -151,15 +153,14 @@ def run(
     checked_scale(scale)
     from structure_first.evidence.statistics import final
     from structure_first.evidence.store import Store
-    from structure_first.experiments.registry import EXPERIMENTS
     from structure_first.runs.planning import chosen as only
     from structure_first.runs.planning import plan
     from structure_first.runs.runner import processes
     from structure_first.runs.runner import run as run_experiment
 
-    if experiment not in EXPERIMENTS:
-        raise unknown("experiment", experiment, EXPERIMENTS)
-    chosen = EXPERIMENTS[experiment]
+    chosen = experiment_of(experiment)
+    if cluster and (workers is not None or plan_only):
+        raise UserError("--workers and --plan are for this machine; leave them out where --cluster is given")
     count = chosen.seeds[scale] if seeds is None else seeds
     first_seed = chosen.first_seed if first_seed is None else first_seed
     check_range("--seeds", count, 1, MOST_SEEDS)
@@ -168,16 +169,68 @@ def run(
         check_range("--workers", workers, 1, MOST_WORKERS)
     check_folder(out, "--out")
     wanted = range(first_seed, first_seed + count)
-    names = None if cells is None else [cell.strip() for cell in cells.split(",")]
+    names = cells_of(cells)
     if plan_only:
         workers = processes(device, workers)
         store = Store(out / chosen.name)
         show_plan(plan(only(chosen, scale, names), scale, wanted, store, device, workers).jobs, workers)
         return
-    rows = run_experiment(chosen, scale, wanted, out, device, workers, names)
+    rows = run_experiment(chosen, scale, wanted, out, device, workers, names, cluster)
     accuracy, loss = (final(rows, metric).groupby("cell") for metric in ("accuracy", "loss"))
     for (cell, right), nats, seeds in zip(accuracy.median().items(), loss.median(), loss.size(), strict=True):
         typer.echo(f"{cell:38} median accuracy {right:.3f}, loss {nats:.3f}   of {seeds} seeds")
+
+
+@app.command()
+def verify(
+    experiment: Annotated[str, typer.Argument(help="the experiment's name")],
+    scale: Scale = "laptop",
+    cells: Annotated[str | None, typer.Option(help="only these, with commas between; * is anything")] = None,
+    sample: Annotated[int | None, typer.Option(help="so many models of them; all if left out")] = None,
+    results: Annotated[Path, typer.Option(help="the folder of results")] = Path("book/results"),
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    workers: Annotated[int | None, typer.Option(help="processes; one a core if left out")] = None,
+) -> None:
+    """Make stored rows again, and say which differ and by how much; status 1 if a model does not hold."""
+    checked_scale(scale)
+    from structure_first.runs.verify import verify
+
+    if sample is not None:
+        check_range("--sample", sample, 1, MOST_SEEDS)
+    found = verify(experiment_of(experiment), scale, results, cells_of(cells), sample, device, workers)
+    typer.echo(found.to_string(index=False, float_format="{:.3g}".format))
+    typer.echo(f"{found['holds'].sum()} of {len(found)} models hold, {found['bits'].sum()} of them bit for bit")
+    if not found["holds"].all():
+        raise typer.Exit(1)
+
+
+@app.command()
+def merge(
+    folder: Annotated[Path, typer.Argument(help="a folder of results that another machine wrote")],
+    out: Annotated[Path, typer.Option(help="the folder that they are added to")] = Path("book/results"),
+) -> None:
+    """Add another machine's results to one's own; where they conflict, say where, and add nothing of that experiment."""
+    from structure_first.evidence.store import Store
+
+    found = sorted(path.parent for path in folder.glob("*/manifest.json"))
+    if not found:
+        raise UserError(f"there are no results in {folder}; name a folder such as {out}, which holds one an experiment")
+    for other in found:
+        store = Store(out / other.name)
+        with store.locked():
+            typer.echo(f"{other.name}: {store.merge(Store(other))} models added")
+
+
+def experiment_of(name: str) -> "Experiment":
+    from structure_first.experiments.registry import EXPERIMENTS
+
+    if name not in EXPERIMENTS:
+        raise unknown("experiment", name, EXPERIMENTS)
+    return EXPERIMENTS[name]
+
+
+def cells_of(names: str | None) -> list[str] | None:
+    return None if names is None else [cell.strip() for cell in names.split(",")]
 
 
 def show_plan(jobs: "list[Job]", workers: int) -> None:

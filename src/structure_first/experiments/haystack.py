@@ -4,44 +4,19 @@ At scales `gpu` and `paper` stage two is the paper's (Jiang et al. 2026, algorit
 cores carry, and stage one what the search in this file found to work.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from itertools import product
-from typing import NamedTuple
 
+from structure_first.experiments.beginnings import FULL, MEAN, PERMUTED, WIDE, Beginning, beginnings
 from structure_first.model.transfer import Transfer
 from structure_first.model.transformer import Body
 from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe
 from structure_first.training.stage import Stage
 
-# Everything goes across. Stage two's tokens are others, so their embeddings are new rows from stage one's distribution.
-FULL = Transfer(embeddings="resample")
-MEAN = Transfer(embeddings="mean")  # the paper's rule for the diagnostics
-PERMUTED = Transfer(attention="permute", mlp="permute", norms="permute", positions="permute", embeddings="resample")
-# GPT-2's 0.02 is for a width of 768 and more; at width 16 it is a twelfth of this, near which stage ones end.
-WIDE = Body.width**-0.5
 GROUPS = ("attention", "mlp", "norms", "positions")
 
 DYCK = {"k": 64, "length": 32}
 COPY = {"length": 20, "vocab": 100}
-
-
-class Beginning(NamedTuple):
-    """Where a diagnostic alone starts from, and how many times its own rate it then has."""
-
-    init: float
-    init_embedding: float
-    tied: bool
-    faster: float = 1
-
-    def of(self, task: Phase, body: Body = Body()) -> tuple[Phase, Body]:
-        """The diagnostic as it is trained from here, and a body as it is drawn."""
-        begun = replace(task.at(lr=self.faster * task.stage.lr), tied=self.tied)
-        return begun, replace(body, init=self.init, init_embedding=self.init_embedding)
-
-    def recipe(self, task: Phase, body: Body = Body()) -> Recipe:
-        """The diagnostic alone."""
-        return Recipe(None, None, *self.of(task, body))
 
 
 TUNED = Beginning(WIDE, 4 * WIDE, tied=True, faster=4)  # the best of `tuning`
@@ -197,18 +172,6 @@ def published_search() -> dict[str, Cell]:
         put(f"{name} {value}", replace(AUTHORS, settings={**AUTHORS.settings, **setting}))
     put("curriculum", AUTHORS.at(curriculum=(8, 16, 32, 64)))
     return found
-
-
-def beginnings(
-    task: Phase, widths: Iterable[float], embeddings: Iterable[float], body: Body = Body()
-) -> dict[str, Recipe]:
-    """A diagnostic alone, from fresh weights and embeddings of several widths, the head tied or not."""
-    return {
-        f"weights {weights:.3g} / embeddings {embedding:.3g}{' / tied' * tied}": Beginning(
-            weights, embedding, tied
-        ).recipe(task, body)
-        for tied, weights, embedding in product((False, True), widths, embeddings)
-    }
 
 
 def tuning(scale: str) -> dict[str, Recipe]:

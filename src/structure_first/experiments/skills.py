@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from structure_first.experiments.haystack import FULL, MEAN, PERMUTED, WIDE, Beginning, beginnings
+from structure_first.experiments.beginnings import FULL, MEAN, PERMUTED, WIDE, Beginning, beginnings
 from structure_first.model.transfer import Transfer
 from structure_first.model.transformer import Body
 from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
-from structure_first.experiments.additive import BEST, CARRIED, FORMER_SIZES, MAIN, SIZES, SOURCES, Size, percent
+from structure_first.experiments.text import BEST, CARRIED, FORMER_SIZES, MAIN, SIZES, SOURCES, Size, percent
 from structure_first.runs.recipe import Cell, Experiment, Factors
 
 SHARES = (0.25, 0.5, 0.7, 0.85, 1.0)  # of the text

@@ -1,7 +1,8 @@
 """A job: one stage of some replicas, trained as one program. What it starts from, what it leaves behind."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -18,8 +19,8 @@ from structure_first.model.transfer import Transfer, transfer
 from structure_first.model.transformer import Shape, Transformer
 from structure_first.runs.recipe import Phase, Recipe, brief, digest, plain
 from structure_first.training.compute import Compute
+from structure_first.training.devices import choose_products, keep_freed_memory
 from structure_first.training.devices import device as pick_device
-from structure_first.training.devices import keep_freed_memory
 from structure_first.training.loop import fit
 from structure_first.training.predictions import evaluate
 from structure_first.training.stream import Stream
@@ -179,12 +180,25 @@ def trained_model(job: Job) -> tuple[Transformer, Transformer]:
     return initial_model(job), trained(job.replicas, job.folder)
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within, torch computes with one thread, so that a program's rows do not depend on how many it might have had."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@one_thread()
 def execute(job: Job, watch: Callable[[int, Transformer], None] | None = None) -> tuple[pd.DataFrame, dict[str, dict]]:
     """Train one job, from its checkpoint if there is one, and keep its weights: its rows, and a manifest for each cell.
 
     The checkpoint is left for the caller to delete, once the rows are stored.
     """
     keep_freed_memory()
+    choose_products(0)  # as in a fresh process, whatever was trained in this one before
     began, made = time.monotonic(), job.phase.make()
     model = initial_model(job).to(pick_device(job.device))
     name = f"stage {job.stage}"  # it seeds the batches: all cells see the same data
@@ -228,14 +242,16 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
-def execute_in_parts(job: Job, say: Callable[[str], None]) -> list[tuple[Job, pd.DataFrame, dict[str, dict]]]:
+def execute_in_parts(
+    job: Job, say: Callable[[str], None], watch: Callable[[int, Transformer], None] | None = None
+) -> list[tuple[Job, pd.DataFrame, dict[str, dict]]]:
     """Execute a job, in halves of halves where the memory is too small for it, and say so."""
     try:
-        return [(job, *execute(job))]
+        return [(job, *execute(job, watch))]
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
         if len(job.replicas) == 1:
             raise UserError(f"{job.name}: one model alone needs more memory than there is; lower the batch") from None
     say(f"{job.name}: {len(job.replicas)} replicas need more memory than there is; training them as two programs")
-    return [done for half in job.halves() for done in execute_in_parts(half, say)]
+    return [done for half in job.halves() for done in execute_in_parts(half, say, watch)]

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
-import torch
 
 from structure_first.cost import flops, memory
 from structure_first.cost.hours import seconds_of, timed_update
@@ -13,12 +12,13 @@ from structure_first.cost.memory import free_memory
 from structure_first.errors import UserError, unknown
 from structure_first.evidence.store import Store
 from structure_first.model.transformer import Transformer
-from structure_first.runs.jobs import Job, Replica, weights_of
+from structure_first.runs.jobs import Job, Replica, one_thread, weights_of
 from structure_first.runs.recipe import Cell, Experiment, Recipe
-from structure_first.training.devices import cores
 from structure_first.training.devices import device as pick_device
 
 CACHED = 1 << 20  # a CPU gains from more replicas up to about so many numbers in a stream, and then no more
+PARTS = 2  # into so many programs a CPU's replicas are cut at least: two cores are then busy, and rows do not depend on
+# how many workers there are
 SPARE = 0.6  # of the free memory that a plan counts on: the rest is for what it does not count
 
 
@@ -63,10 +63,18 @@ def current(experiment: Experiment, scale: str, rows: pd.DataFrame) -> pd.DataFr
 
 
 def plan(
-    experiment: Experiment, scale: str, seeds: Sequence[int], store: Store, device: str = "auto", workers: int = 1
+    experiment: Experiment,
+    scale: str,
+    seeds: Sequence[int],
+    store: Store,
+    device: str = "auto",
+    workers: int = 1,
+    beside: int | None = None,
 ) -> Plan:
-    """What is missing. Where a program ends and the next begins does not depend on what is already there, so that a
-    run that goes on finds its checkpoints.
+    """What is missing, for so many workers, `beside` of them (all, if left out) on this machine.
+
+    Where a program ends and the next begins does not depend on what is already there, so that a run that goes on finds
+    its checkpoints; nor, on a CPU with memory enough, on the workers, so that rows do not.
     """
     rows = store.rows()
     rows = rows[rows["scale"] == scale]
@@ -79,10 +87,9 @@ def plan(
     jobs, split = [], 0
     for group in (*_programs(first.values()), *_programs(second)):
         whole = Job(tuple(group), store.folder, device)
-        wanted, fits = _sizes(whole, workers)
-        size = min(wanted, fits)
-        for start in range(0, len(group), size):
-            if left := tuple(each for each in group[start : start + size] if each.key in missing):
+        wanted, fits = _sizes(whole, workers, beside or workers)
+        for start in range(0, len(group), fits):
+            if left := tuple(each for each in group[start : start + fits] if each.key in missing):
                 jobs.append(replace(whole, replicas=left))
                 split += fits < wanted
     return Plan(jobs, split)
@@ -95,13 +102,22 @@ def _programs(found: Iterable[Replica]) -> list[list[Replica]]:
     return list(groups.values())
 
 
-def _sizes(job: Job, workers: int) -> tuple[int, int]:
-    """How many of the job's replicas should train as one program, and how many the free memory allows."""
+def _sizes(job: Job, workers: int, beside: int) -> tuple[int, int]:
+    """How many of the job's replicas should train as one program, and how many the free memory allows: the former, or
+    its half, or the half of that ...
+    """
     where, made = pick_device(job.device), job.phase.make()
-    share = -(-len(job.replicas) // workers)  # as many processes finish together
-    cached = max(1, CACHED // (job.phase.stage.batch * made.length * job.shape.width))
-    wanted = share if where.type == "cuda" else min(share, cached)
-    return wanted, max(1, int(free_memory(where) * SPARE / workers) // bytes_of(job))
+    if where.type == "cuda":
+        wanted = -(-len(job.replicas) // workers)  # as many processes finish together
+    else:
+        cached = CACHED // (job.phase.stage.batch * made.length * job.shape.width)
+        wanted = max(1, min(-(-len(job.replicas) // PARTS), cached))
+    if job.phase.dropout:
+        wanted = 1  # what is dropped follows from all the seeds of a program
+    fits, most = wanted, int(free_memory(where) * SPARE / beside) // bytes_of(job)
+    while fits > max(1, most):
+        fits = -(-fits // 2)
+    return wanted, fits
 
 
 def bytes_of(job: Job) -> int:
@@ -116,14 +132,12 @@ def update_of(job: Job) -> Callable[[], None]:
     return timed_update(model, job.phase.make(), job.phase.stage, job.compute)
 
 
+@one_thread()
 def costs(jobs: Sequence[Job], workers: int) -> pd.DataFrame:
     """A line for each kind of program: models, updates, FLOPs, bytes a replica, and at most how many hours.
 
-    One program of each kind is timed for some updates, on as many threads as a worker has. Seeds that master their
-    source early make it less.
+    One program of each kind is timed for some updates. Seeds that master their source early make it less.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads(workers))
     kinds: dict[str, list[Job]] = {}
     for job in jobs:
         kinds.setdefault(job.replicas[0].program, []).append(job)
@@ -139,10 +153,4 @@ def costs(jobs: Sequence[Job], workers: int) -> pd.DataFrame:
         line["MB a model"] = bytes_of(job) / 1e6
         line["hours"] = seconds_of(update_of(job), spend=0.0) / len(job.replicas) * updates / workers / 3600
         lines.append(line)
-    torch.set_num_threads(before)
     return pd.DataFrame(lines)
-
-
-def threads(workers: int) -> int:
-    """A worker's share of the cores."""
-    return max(1, cores() // workers)

@@ -6,18 +6,19 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 from structure_first.errors import UserError
 from structure_first.evidence.store import Store
 from structure_first.runs.jobs import Job, execute_in_parts
-from structure_first.runs.planning import chosen, current, plan, threads
+from structure_first.runs.planning import chosen, current, plan
 from structure_first.runs.recipe import Experiment
 from structure_first.training.devices import cores
 from structure_first.training.devices import device as pick_device
@@ -26,6 +27,14 @@ UNGUARDED = 71  # the exit status of a worker that would have begun the experime
 GUARD = 'a worker loads the script that began the run; put what the script does under if __name__ == "__main__":'
 
 Outcome = tuple[Job, pd.DataFrame, dict[str, dict]]
+GLANCE = 5.0  # seconds after which a pool is asked again whether it has grown
+
+
+class Pool(NamedTuple):
+    """Who trains."""
+
+    submit: Callable[[Job], "Future[list[Outcome]]"]
+    room: Callable[[], int]  # for so many jobs at once
 
 
 def processes(device: str = "auto", workers: int | None = None) -> int:
@@ -41,17 +50,27 @@ def run(
     device: str = "auto",
     workers: int | None = None,
     cells: Sequence[str] | None = None,
+    cluster: str | None = None,
 ) -> pd.DataFrame:
     """Run what is missing of `experiment` for `seeds` and return its rows at `scale`, for those seeds and cells.
 
-    `workers` processes share the programs. Rows are stored under `out/experiment.name` as each program ends.
+    `workers` processes share the programs, or those of the Dask cluster at the address `cluster`, which see the folder
+    `out` under the same name. Rows are stored under `out/experiment.name` as each program ends.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker that runs its parent's script again
         os._exit(UNGUARDED)
-    experiment, workers = chosen(experiment, scale, cells), processes(device, workers)
-    store = Store(Path(out) / experiment.name)
-    with store.locked():
-        missing = plan(experiment, scale, seeds, store, device, workers)
+    experiment = chosen(experiment, scale, cells)
+    store = Store(Path(out, experiment.name).resolve() if cluster else Path(out, experiment.name))
+    with store.locked(), ExitStack() as opened:
+        if cluster:
+            from structure_first.runs.cluster import opened_at
+
+            pool, planned = opened.enter_context(opened_at(cluster, store.folder))
+            missing = planned(experiment, scale, seeds, store, device)
+        else:
+            workers = processes(device, workers)
+            missing = plan(experiment, scale, seeds, store, device, workers)
+            pool = opened.enter_context(local(workers)) if workers > 1 and len(missing.jobs) > 1 else HERE
         with tqdm(
             total=sum(job.steps for job in missing.jobs),
             desc=f"{experiment.name}, {scale}",
@@ -60,8 +79,8 @@ def run(
             disable=None,
         ) as bar:
             if missing.split:
-                _say(f"{experiment.name}: too little free memory for whole programs; {missing.split} are parts")
-            for job, rows, runs in _each(missing.jobs, workers, _say):
+                say(f"{experiment.name}: too little free memory for whole programs; {missing.split} are parts")
+            for job, rows, runs in _each(missing.jobs, pool):
                 store.append(rows.assign(experiment=experiment.name, scale=scale), runs)
                 job.checkpoint.unlink(missing_ok=True)
                 bar.update(job.steps)
@@ -69,28 +88,54 @@ def run(
     return current(experiment, scale, rows[rows["seed"].isin(seeds)])
 
 
-def _each(jobs: Sequence[Job], workers: int, say: Callable[[str], None]) -> Iterator[Outcome]:
+def _each(jobs: Sequence[Job], pool: Pool) -> Iterator[Outcome]:
     """Each job with its outcome as it ends; none starts before the stage ones that it needs have ended."""
-    if workers == 1 or len(jobs) < 2:
-        for job in jobs:
-            yield from execute_in_parts(job, say)
-        return
+    waiting, running = list(jobs), {}
+    while waiting or running:
+        making = {replica.key for job in (*waiting, *running.values()) for replica in job.replicas}
+        ready = [job for job in waiting if not _needs(job) & making]
+        for job in ready[: max(0, pool.room() - len(running))]:
+            waiting.remove(job)
+            running[pool.submit(job)] = job
+        for future in wait(running, GLANCE, FIRST_COMPLETED).done:
+            yield from future.result()
+            del running[future]
+
+
+def _needs(job: Job) -> set[tuple[str, str, int]]:
+    return {replica.before.key for replica in job.replicas if replica.before}
+
+
+def say(line: str) -> None:
+    """From a worker, above the bars of all."""
+    tqdm.write(line, file=sys.stderr)
+
+
+def _at_once(job: Job) -> "Future[list[Outcome]]":
+    future: Future[list[Outcome]] = Future()
+    future.set_result(execute_in_parts(job, say))
+    return future
+
+
+HERE = Pool(_at_once, lambda: 1)  # this process
+
+
+@contextmanager
+def local(count: int) -> Iterator[Pool]:
+    """So many processes of this machine."""
     context = multiprocessing.get_context("spawn")
     tqdm.set_lock(context.RLock())  # one for all processes, so that their bars do not overwrite each other
-    setup = dict(initializer=_worker, initargs=(threads(workers), tqdm.get_lock(), os.getpid()))
+    setup = dict(initializer=_worker, initargs=(tqdm.get_lock(), os.getpid()))
     others, begun = multiprocessing.active_children(), set()
-    with ProcessPoolExecutor(workers, mp_context=context, **setup) as pool:
-        waiting, running = list(jobs), {}
+    with ProcessPoolExecutor(count, mp_context=context, **setup) as executor:
+
+        def submit(job: Job) -> "Future[list[Outcome]]":
+            future = executor.submit(_execute, job)
+            begun.update(multiprocessing.active_children())
+            return future
+
         try:
-            while waiting or running:
-                making = {replica.key for job in (*waiting, *running.values()) for replica in job.replicas}
-                for job in [job for job in waiting if not _needs(job) & making]:
-                    waiting.remove(job)
-                    running[pool.submit(_execute, job)] = job
-                begun.update(multiprocessing.active_children())
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    yield from future.result()
-                    del running[future]
+            yield Pool(submit, lambda: sys.maxsize)
         except BaseException as error:
             for worker in multiprocessing.active_children():
                 if worker not in others:
@@ -102,16 +147,7 @@ def _each(jobs: Sequence[Job], workers: int, say: Callable[[str], None]) -> Iter
                 raise UserError(f"{reason}; run again: it goes on from its checkpoint") from None
             raise
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _needs(job: Job) -> set[tuple[str, str, int]]:
-    return {replica.before.key for replica in job.replicas if replica.before}
-
-
-def _say(line: str) -> None:
-    """From a worker, above the bars of all."""
-    tqdm.write(line, file=sys.stderr)
+            executor.shutdown(wait=False, cancel_futures=True)
 
 
 _stopped: list[BaseException] = []  # what ended this worker's work
@@ -124,7 +160,7 @@ def _execute(job: Job) -> list[Outcome]:
     if _stopped:
         raise _stopped[0]
     try:
-        return execute_in_parts(job, _say)
+        return execute_in_parts(job, say)
     except (SystemExit, KeyboardInterrupt) as stopped:
         if not multiprocessing.parent_process().is_alive():
             os._exit(128 + signal.SIGTERM)
@@ -132,9 +168,8 @@ def _execute(job: Job) -> list[Outcome]:
         raise
 
 
-def _worker(count: int, lock, parent: int) -> None:
-    """A worker uses its share of the cores, and outlives its parent by a step and a checkpoint at most."""
-    torch.set_num_threads(count)
+def _worker(lock, parent: int) -> None:
+    """A worker outlives its parent by a step and a checkpoint at most."""
     tqdm.set_lock(lock)
     if sys.platform == "linux":
         die_with_parent = 1
