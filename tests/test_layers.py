@@ -12,11 +12,13 @@ ROOT = Path(structure_first.__file__).parent
 # Each may import those below it, and none beside it. At the foot, what everything may use.
 LAYERS = (
     ("cli",),
+    ("verbs",),
     ("bench", "book"),
     ("analysis",),
     ("experiments", "pretraining"),
     ("runs",),
-    ("cost", "training", "evidence"),
+    ("cost",),
+    ("training", "evidence"),
     ("model", "data"),
     ("files", "seeding", "versions"),
     ("errors", ""),

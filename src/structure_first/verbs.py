@@ -209,7 +209,7 @@ def merge(
     folder: Annotated[Path, typer.Argument(help="a folder of results that another machine wrote")],
     out: Annotated[Path, typer.Option(help="the folder that they are added to")] = Path("book/results"),
 ) -> None:
-    """Add another machine's results to one's own; where they conflict, say where, and add nothing of that experiment."""
+    """Add another machine's results to one's own; where they conflict, say where, and add nothing there."""
     from structure_first.evidence.store import Store
 
     found = sorted(path.parent for path in folder.glob("*/manifest.json"))

@@ -164,12 +164,13 @@ def test_the_costs_add_up(tmp_path):
 SCRIPT = """
 from pathlib import Path
 from structure_first.errors import UserError
+from structure_first.model.transformer import Body
 from structure_first.runs.recipe import Experiment, Phase, Recipe
 from structure_first.runs.runner import run
 from structure_first.training.stage import Stage
 
 copy = Phase("identity", Stage(steps=2, batch=4, warmup=1, held_out=4, evaluate_every=2), {"length": 3, "vocab": 5})
-cells = {"one": Recipe(None, None, copy), "two": Recipe(None, None, copy, layers=1)}
+cells = {"one": Recipe(None, None, copy), "two": Recipe(None, None, copy, Body(layers=1))}
 try:
     run(Experiment("own", "Does it run?", lambda scale: cells, {"smoke": 1}), "smoke", [0], Path("out"), "cpu", 2)
 except UserError as error:

@@ -1,0 +1,203 @@
+"""Chapter 03: when the seeds jump, and what the heads do that make them."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from einops import rearrange
+
+from structure_first.analysis import attention
+from structure_first.data.batch import Source
+from structure_first.evidence.statistics import final, share_interval, steps_to
+from structure_first.experiments.haystack import FASTER
+from structure_first.model.transfer import Transfer, transfer
+from structure_first.model.transformer import Transformer
+from structure_first.runs.jobs import Job, initial_model, trained, trained_model
+from structure_first.runs.recipe import Experiment
+from structure_first.training.devices import device, keep_freed_memory
+from structure_first.training.loop import fit
+
+JUMPED = 0.9  # far above any guess: nothing was ever seen to stay between the two
+CLAIM = (
+    "dyck",
+    "identity attention",
+    "set attention",
+    "shuffled dyck",
+    "random tokens",
+    "longer training",
+    "random init",
+)
+SIZE = (
+    "dyck",
+    "dyck permuted",
+    "dyck embeddings",
+    "identity attention",
+    "identity attention permuted",
+    "tuned init",
+    "wide tied init",
+    "wide init",
+    "random init",
+)
+RACE = tuple(f"{cell}{rate}" for cell in ("dyck", "tuned init", "random init") for rate in ("", FASTER))
+LOOKS = ("value → key", "query → key", "query → value")
+
+
+def horizons(rows: pd.DataFrame) -> pd.Series:
+    """For how many steps each cell could train: as many as random init, whose seeds stay to the end, or more."""
+    last = rows[rows["stage"] == 2].groupby("cell")["step"].max()
+    return last.clip(lower=last.get("random init"))
+
+
+def guess(task: Source) -> float:
+    """How often a guess among the values shown is right."""
+    return float(np.mean([1 / n for n in range(1, task.settings["pairs"] + 1)]))
+
+
+def table(rows: pd.DataFrame) -> pd.DataFrame:
+    """A line a cell: seeds, how many jumped and when, final accuracy, and how well its stage one was learnt."""
+    times, last, learnt = steps_to(rows, JUMPED), final(rows), final(rows, "mastery")
+    learnt = learnt.groupby("cell").median()
+    lines = {}
+    for cell, seeds in sorted(times.groupby("cell"), key=lambda each: -np.isfinite(each[1]).mean()):
+        share, low, high = share_interval(int(np.isfinite(seeds).sum()), len(seeds))
+        lines[cell] = {
+            "seeds": len(seeds),
+            "jumped": f"{share:.0%} [{low:.0%}, {high:.0%}]",
+            "median step of the jump": "∞" if np.isinf(seeds.median()) else f"{seeds.median():,.0f}",
+            "median accuracy": f"{last[cell].median():.1%}",
+            "stage one learnt": f"{learnt[cell]:.1%}" if cell in learnt else "",
+        }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("cell")
+
+
+# Inside
+
+
+def jumped(experiment: Experiment, scale: str, rows: pd.DataFrame, out: Path) -> list[Job]:
+    """Every seed that jumped after a stage one, a job each, the earliest first; if none did, the best alone."""
+    cells = experiment.recipes(scale)
+    warm = rows[[cell in cells and cells[cell].stage_one is not None for cell in rows["cell"]]]
+    order = steps_to(warm, JUMPED).sort_values(kind="stable")
+    found = list(order[np.isfinite(order)].index) or [final(warm).idxmax()]
+    return [Job.of(cell, cells[cell], [int(seed)], out / experiment.name) for cell, seed in found]
+
+
+def label(job: Job) -> str:
+    return f"{job.name}, seed {job.seeds[0]}"
+
+
+def states(job: Job) -> dict[str, tuple[Transformer, Source]]:
+    """The model after stage one, then as stage two found and left it, each with the source of its tokens."""
+    task, recipe = job.phase.make(), job.replicas[0].recipe
+    found, left = trained_model(job)
+    before = trained([replica.before for replica in job.replicas], job.folder)
+    return {"after stage one": (before, recipe.stage_one.make()), "as found": (found, task), "as left": (left, task)}
+
+
+class Looked(NamedTuple):
+    """What was measured inside some models; every frame has the columns `model`, `layer` and `head`."""
+
+    scores: pd.DataFrame  # and state, kind, score
+    ablations: pd.DataFrame  # and accuracy without the head, lost
+    patches: pd.DataFrame  # and part, donor, accuracy with the donor's head, or all of the layer's
+
+
+def looked(jobs: Sequence[Job], count: int = 400) -> Looked:
+    """Every head of every model: its kind, what is lost without it, what stays with an earlier one in its place."""
+    scores, ablations, patches = {}, {}, {}
+    for job in jobs:
+        batch, of = attention.example(job.phase.settings["pairs"], count), states(job)
+        for state, (model, source) in of.items():
+            scores[label(job), state] = attention.scores(model, source)
+        (found, _), (left, _) = of["as found"], of["as left"]
+        ablated = attention.ablations(left, batch)
+        ablations[label(job)] = ablated.assign(lost=attention.accuracy(left, batch).item() - ablated["accuracy"])
+        donors = {
+            "as found": found,
+            "permuted": transfer(found, left.shape, Transfer(attention="permute"), job.seeds),
+            "fresh": Transformer(left.shape, job.seeds),
+        }
+        for donor, earlier in donors.items():
+            patches[label(job), donor] = attention.patches(left, earlier, batch)
+    frames = (scores, ["model", "state"]), (ablations, ["model"]), (patches, ["model", "donor"])
+    whole = (pd.concat(parts, names=names).reset_index(names) for parts, names in frames)
+    return Looked(*(each.reset_index(drop=True) for each in whole))
+
+
+def carriers(of: Looked) -> pd.DataFrame:
+    """For each model and layer the head without which most is lost: what it does, and since when.
+
+    `→` is from how stage two found the head to how it left it.
+    """
+    worst = of.ablations.loc[of.ablations.groupby(["model", "layer"], sort=False)["lost"].idxmax()]
+    score = of.scores.set_index(["model", "layer", "head", "state", "kind"])["score"].sort_index()
+    patched = of.patches.set_index(["model", "layer", "head", "part", "donor"])["accuracy"].sort_index()
+    lines = {}
+    for model, layer, head, lost in worst[["model", "layer", "head", "lost"]].itertuples(index=False):
+        of_head, with_heads = score[model, layer, head], patched[model, layer]
+        looks = max(LOOKS, key=lambda kind: of_head["as left", kind])
+        lines[model, f"layer {layer}"] = {
+            "head": head,
+            "lost without it": f"{lost:.0%}",
+            "looks": f"{looks}: {of_head['as found', looks]:.0%} → {of_head['as left', looks]:.0%}",
+            "copies": f"{of_head['as found', 'copying']:.2f} → {of_head['as left', 'copying']:.2f}",
+            "copied after stage one": f"{of_head['after stage one', 'copying']:.2f}",
+            "accuracy with it as found": f"{with_heads[head, 'both', 'as found']:.0%}",
+            "with it permuted": f"{with_heads[head, 'both', 'permuted']:.0%}",
+        }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis(["model", "layer"])
+
+
+def whole_layers(of: Looked) -> pd.DataFrame:
+    """The patches of all heads of a layer at once."""
+    return of.patches[of.patches["head"] == attention.ALL]
+
+
+def origins_said(of: Looked) -> str:
+    """What whole layers put back leave, in the median over the models, in words."""
+    by_part = whole_layers(of).groupby(["layer", "part", "donor"], sort=False)["accuracy"]
+    said = [
+        f"layer {layer}: "
+        + ", ".join(f"{part} {line['as found']:.0%} ({line['permuted']:.0%})" for (_, part), line in parts.iterrows())
+        for layer, parts in by_part.median().unstack("donor").groupby("layer")
+    ]
+    many = of.patches["model"].nunique()
+    return f"Median accuracy of {many} model{'s' * (many > 1)} (with permuted weights): {'; '.join(said)}."
+
+
+class Watched(NamedTuple):
+    """A training that was looked at: the model's name, one sequence, its heads' attention by step, the accuracy too."""
+
+    name: str
+    tokens: list[int]
+    layers: int
+    maps: dict[int, list]  # for each head, layer after layer, where each place looks, per cent
+    right: dict[int, float]
+
+
+def watched(job: Job, rows: pd.DataFrame, pairs: int = 6, frames: int = 20) -> Watched:
+    """Every head's attention on one example through the training of a model, which is trained again."""
+    tokens = attention.example(min(pairs, job.phase.settings["pairs"])).tokens[:, :-1]
+    maps = {}
+
+    def watch(step: int, model: Transformer) -> None:
+        percent = (100 * attention.patterns(model, tokens)[:, 0, 0]).round().int()
+        maps[step] = rearrange(percent, "layer head query key -> (layer head) query key").tolist()
+
+    of_job = rows[(rows["cell"] == job.name) & (rows["seed"] == job.seeds[0]) & (rows["stage"] == job.stage)]
+    stage = replace(job.phase.stage, evaluate_every=max(1, int(of_job["step"].max()) // frames))
+    keep_freed_memory()
+    model = initial_model(job).to(device(job.device))
+    name = f"stage {job.stage}"  # it seeds the batches
+    found = fit(model, job.phase.make(), stage, stream=name, label=f"{label(job)}, again", watch=watch)
+    right = {row["step"]: row["value"] for row in found if row["metric"] == "accuracy"}
+    return Watched(label(job), tokens[0].tolist(), model.shape.layers, maps, right)
+
+
+def asked(tokens: Sequence[int]) -> int:
+    """Where the key stands that the last of the tokens asks for."""
+    return attention.asked(torch.tensor([tokens])).item()

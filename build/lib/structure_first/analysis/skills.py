@@ -1,0 +1,191 @@
+"""Chapter 04: the grid of sources, diagnostics and what is carried over, beside its controls."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from structure_first.evidence.statistics import adjusted, final, interval, steps_to
+from structure_first.experiments import skills
+from structure_first.runs.jobs import Replica
+from structure_first.runs.recipe import Experiment
+
+LEARNT = 0.9  # a stage one below this accuracy is marked: what it did not learn it cannot hand on
+SOLVED = 0.9
+CERTAIN = 0.05
+TASKS = tuple(skills.SIZES["laptop"].tasks)
+UNTAUGHT = ("random init", "wide init", "tuned init", "longer training", "random tokens")  # by no structure
+
+# Jiang et al. 2026, algorithmic tasks: accuracy at the paper's sizes, by our cell.
+PAPER = {
+    "haystack / random init": 0.113,
+    "haystack / dyck 16 / mean rows": 0.98,
+    "haystack / identity / mean rows": 0.188,
+    "haystack / identity / attention": 0.990,
+    "haystack / set / mean rows": 0.189,
+    "haystack / set / attention": 0.889,
+    "reversed_addition / random init": 0.764,
+    "reversed_addition / stack / mean rows": 0.349,
+    "reversed_addition / set / mean rows": 0.446,
+}
+
+
+class Measure(NamedTuple):
+    """What is told of a cell: the column that is written, the one that it gains, and that one's scale."""
+
+    written: str
+    gain: str
+    most: float  # at either end of the colours
+    title: str
+    ticks: dict[float, str]
+
+    def says(self, line: pd.Series) -> str:
+        """The median of a cell, in a few characters."""
+        value = line[self.written]
+        if self.written == "accuracy":
+            return f"{value:.0%}"
+        return f"{value:,.0f}" if np.isfinite(value) else "never"
+
+    def compares(self, value: float) -> str:
+        """A gain in words."""
+        return f"{value:+.1%}" if self.gain == "gain" else f"{2**value:.2f} times as soon"
+
+
+BETTER = Measure("accuracy", "gain", 0.6, "gain", {share: f"{share:+.0%}" for share in (-0.6, -0.3, 0, 0.3, 0.6)})
+SOONER = Measure("steps", "sooner", 2, "times<br>as soon", {-2: "¼", -1: "½", 0: "1", 1: "2", 2: "4"})
+MEASURES = {"accuracy": BETTER, "steps to 90 %": SOONER}
+
+
+def grid(rows: pd.DataFrame) -> pd.DataFrame:
+    """A line for each model of the grid: accuracy, its gain over random init with the same seed, steps to 90 %
+    (infinite if never), how many doublings sooner than random init that is (never counts as the last step that a cell
+    has), how well its stage one was learnt (NaN without one), and its cell's factors.
+    """
+    last = final(rows)
+    found = pd.DataFrame({"accuracy": last, "steps": steps_to(rows, SOLVED), "learnt": final(rows, "mastery")})
+    factors = rows.drop_duplicates("cell").set_index("cell")[["task", "front", "carried"]]
+    found = found.loc[last.index].reset_index().join(factors, on="cell")
+    stages = {task: phase.stage for task, phase in skills.diagnostics(rows["scale"].iloc[0]).items()}
+    found["bounded"] = found["steps"].clip(upper=found["task"].map(lambda task: stages[task].steps))
+    base = found[found["front"] == "random init"].set_index(["task", "seed"])[["accuracy", "bounded"]]
+    base = base.reindex(pd.MultiIndex.from_frame(found[["task", "seed"]])).reset_index()
+    found["gain"] = found["accuracy"] - base["accuracy"]
+    found["sooner"] = np.log2(base["bounded"] / found["bounded"])
+    return found.drop(columns="bounded")
+
+
+def summary(found: pd.DataFrame, gain: str = "gain") -> pd.DataFrame:
+    """A line a cell: medians over its seeds, the 95 % bootstrap interval of its `gain` (or of what `sooner` says), and
+    its p-value corrected for all cells.
+    """
+    compared = found[(found["front"] != "random init") & found[gain].notna()]
+    by_seed = compared.pivot(index="cell", columns="seed", values=gain).dropna(axis="columns")
+    p = pd.Series(adjusted(by_seed.to_numpy()), by_seed.index) if by_seed.size else pd.Series(dtype=float)
+    cells = found.groupby("cell", sort=False)
+    table = cells[["task", "front", "carried"]].first()
+    table[["accuracy", "gain", "steps", "learnt"]] = cells[["accuracy", gain, "steps", "learnt"]].median()
+    ends = {cell: interval(seeds.dropna().to_numpy()) for cell, seeds in compared.groupby("cell")[gain]}
+    ends = pd.DataFrame.from_dict(ends, orient="index", columns=["gain", "low", "high"])
+    table[["low", "high"]] = ends[["low", "high"]].reindex(table.index)
+    table["p"], table["solved"] = p.reindex(table.index), cells["accuracy"].agg(lambda each: (each >= SOLVED).mean())
+    table["seeds"] = cells["seed"].count()
+    return table
+
+
+def tally(found: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]) -> pd.DataFrame:
+    """How many cells do better than random init and how many worse, in the median and after the correction."""
+    lines = {}
+    for name, measure in MEASURES.items():
+        table = summary(found, measure.gain)
+        for across in carried:
+            here = table[table["front"].isin(fronts) & (table["carried"] == across)]
+            certain = here.loc[here["p"] <= CERTAIN, "gain"]
+            lines[name, across] = {
+                "cells": len(here),
+                "better, median": (here["gain"] > 0).sum(),
+                "worse, median": (here["gain"] < 0).sum(),
+                "better, corrected": (certain > 0).sum(),
+                "worse, corrected": (certain < 0).sum(),
+            }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis(["measured by", "across"])
+
+
+def standing(found: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]) -> pd.DataFrame:
+    """The cells that do better than random init, or do it sooner, and stand the correction."""
+    lines = {}
+    for name, measure in MEASURES.items():
+        table = summary(found, measure.gain)
+        table = table[table["front"].isin(fronts) & table["carried"].isin(carried)]
+        for cell, line in table[(table["p"] <= CERTAIN) & (table["gain"] > 0)].iterrows():
+            lines[cell, name] = {
+                "median": measure.says(line),
+                "gain": measure.compares(line["gain"]),
+                "seeds at 90 %": f"{line['solved']:.0%} of {line['seeds']}",
+                "p, corrected": f"{line['p']:.3f}",
+            }
+    columns = ["median", "gain", "seeds at 90 %", "p, corrected"]
+    index = pd.MultiIndex.from_tuples(lines, names=["cell", "measured by"])
+    return pd.DataFrame(list(lines.values()), index, columns)
+
+
+def bill(rows: pd.DataFrame, cells: Sequence[str], experiment: Experiment = skills.TUNED) -> pd.DataFrame:
+    """What reaching 90 % costs, a line a cell that has run, medians over all of its seeds: updates of either stage, and
+    the FLOPs of both together.
+    """
+    accuracy = rows[(rows["stage"] == 2) & (rows["metric"] == "accuracy")]
+    recipes, lines = experiment.recipes(rows["scale"].iloc[0]), {}
+    for cell in cells:
+        own = accuracy[accuracy["cell"] == cell]
+        if own.empty:
+            continue
+        reached = own[own["value"] >= SOLVED].groupby("seed")[["step", "flops"]].min()
+        both = reached.reindex(own["seed"].unique()).fillna(np.inf)
+        first = pd.DataFrame(0, both.index, both.columns)
+        if before := Replica(cell, recipes[cell], 0).before:
+            first = rows[rows["cell"] == before.cell].groupby("seed")[["step", "flops"]].max().loc[both.index]
+        steps, flops = both["step"].median(), (both["flops"] + first["flops"]).median()
+        lines[cell] = {
+            "seeds at 90 %": f"{len(reached)} of {len(both)}",
+            "updates of stage one": f"{first['step'].median():,.0f}",
+            "of stage two": f"{steps:,.0f}" if np.isfinite(steps) else "never",
+            "GFLOPs of both": f"{flops / 1e9:,.0f}" if np.isfinite(flops) else "",
+        }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("cell")
+
+
+def stage_ones(rows: pd.DataFrame, experiment: Experiment = skills.EXPERIMENT) -> pd.Series:
+    """How well every seed's stage one was learnt, of those that teach structure; index: cell (the source), seed."""
+    scale = rows["scale"].iloc[0]
+    fronts, sources = experiment.factors(scale)["front"], skills.sources(scale)
+    taught = {cell: recipe for cell, recipe in experiment.recipes(scale).items() if fronts[cell] in sources}
+    named = {Replica(cell, recipe, 0).before.cell: fronts[cell] for cell, recipe in taught.items()}
+    last = final(rows, stage=1)
+    return last[last.index.isin(named, level="cell")].rename(index=named, level="cell")
+
+
+def beside_the_paper(found: pd.DataFrame) -> pd.DataFrame:
+    """Each accuracy that the paper states, and ours in the same cell, at our sizes."""
+    table, lines = summary(found), {}
+    for cell, paper in PAPER.items():
+        ours = table.loc[cell] if cell in table.index else None
+        lines[cell] = {
+            "paper": f"{paper:.1%}",
+            "here, median": "not run" if ours is None else f"{ours['accuracy']:.1%}",
+            "seeds at 90 %": "" if ours is None else f"{round(ours['solved'] * ours['seeds'])} of {ours['seeds']}",
+            "stage one learnt": "" if ours is None or np.isnan(ours["learnt"]) else f"{ours['learnt']:.0%}",
+        }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("cell")
+
+
+def controls(found: pd.DataFrame) -> pd.DataFrame:
+    """The cells that ask whether it is the structure, each named as a source of its own, beside what they control."""
+    named = {(front, None): front for front in UNTAUGHT} | {("random tokens", "full"): "random tokens"}
+    for front in sorted(found.loc[found["carried"] == "permuted", "front"].unique()):
+        twins = {(f"shuffled {front}", "full"): f"shuffled {front}", (front, "permuted"): f"{front}, permuted"}
+        named |= {(front, "full"): front} | twins
+    carried = found["carried"].astype(object).where(found["carried"].notna(), None)
+    shown = [named.get(each) for each in zip(found["front"], carried, strict=True)]
+    found = found.assign(front=shown, carried="full").dropna(subset="front")
+    order = list(dict.fromkeys(named.values()))
+    return found.sort_values("front", key=lambda fronts: fronts.map(order.index), kind="stable")

@@ -1,0 +1,165 @@
+"""Chapters 05 and 06: what structure in front does to the loss on text."""
+
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+
+from structure_first.evidence.statistics import final, interval, needed
+from structure_first.experiments import additive
+from structure_first.runs.recipe import Experiment
+
+SWEPT = {  # in a tuning
+    "rate": "learning rate",
+    "weights": "first weights' deviation",
+    "warm-up": "warm-up, updates",
+    "decay": "weight decay",
+}
+PAPER = {"language": 0.55, "code": 0.67, "math": 0.86}  # of the text, for the loss of all of it (Jiang et al. 2026)
+
+
+def curves(rows: pd.DataFrame) -> pd.DataFrame:
+    """Held-out loss (nats a token) of every model at every evaluation, its gain over random init with the same seed at
+    the same step, its cell's factors, and how well its stage one was learnt.
+    """
+    found = rows[(rows["stage"] == 2) & (rows["metric"] == "loss")].sort_values(["cell", "seed", "step"])
+    found = found.rename(columns={"value": "loss"}).reset_index(drop=True)
+    found = found[["cell", "task", "front", "carried", "share", "seed", "step", "tokens", "loss"]]
+    learnt = final(rows, "mastery").rename("learnt")
+    return found.assign(gain=gains(found, ["task", "seed", "step"])).join(learnt, on=["cell", "seed"])
+
+
+def gains(found: pd.DataFrame, alike: list[str]) -> pd.Series:
+    """How much lower each loss is than that of random init where these columns are alike; NaN where there is none."""
+    base = found[found["front"] == "random init"].set_index(alike)["loss"]
+    return base.reindex(pd.MultiIndex.from_frame(found[alike])).to_numpy() - found["loss"]
+
+
+def ends(found: pd.DataFrame) -> pd.DataFrame:
+    """The last evaluation of every model; its gain is over the last of random init on its corpus, whenever that was."""
+    last = found.drop_duplicates(["cell", "seed"], keep="last")
+    return last.assign(gain=gains(last, ["task", "seed"]))
+
+
+def labels(found: pd.DataFrame, joint: str = " / ") -> pd.Series:
+    """What people call each front: with its share, and what goes across where that is not all of the body."""
+    shares = found["share"].map(lambda share: "" if pd.isna(share) else f" {additive.percent(share)}")
+    carried = found["carried"].map(lambda part: "" if pd.isna(part) or part == "full" else joint + part)
+    return found["front"] + shares + carried
+
+
+def tuning(rows: pd.DataFrame, size: additive.Size) -> pd.DataFrame:
+    """The final loss of every model of a tuning, by what was `swept`, the `amount` of it and what is in front; models
+    that have all settings as the runs do stand in every sweep.
+    """
+    factors = rows.drop_duplicates("cell").set_index("cell")[["task", "front", "carried", "share", "swept", "amount"]]
+    last = final(rows, "loss").rename("loss").reset_index().join(factors, on="cell")
+    last["amount"] = last["amount"].astype(float).round(9)  # three times 0.1 is 0.3
+    last["label"], own = labels(last), chosen(size)
+    base = last[(last["swept"] == "rate") & (last["amount"] == own["rate"])]
+    return pd.concat([last, *(base.assign(swept=what, amount=own[what]) for what in own if what != "rate")])
+
+
+def chosen(size: additive.Size) -> dict[str, float]:
+    """What the runs have of all that was swept."""
+    stage = size.stage_two
+    return {"rate": stage.lr, "weights": size.body.init, "warm-up": stage.warmup, "decay": stage.weight_decay}
+
+
+def baseline(found: pd.DataFrame, size: additive.Size) -> pd.DataFrame:
+    """Of a tuning the median of random init in each cell, over the seeds that all cells have; GPT-2's `narrow`
+    embeddings stand at the rate that they had.
+    """
+    alone = found[found["front"] == "random init"]
+    cells = alone.groupby("seed")["cell"].nunique()
+    alone = alone[alone["seed"].isin(cells[cells == alone["cell"].nunique()].index)]
+    median = alone.groupby(["cell", "task", "swept", "amount"], as_index=False)["loss"].median()
+    median["narrow"] = median["swept"] == "embeddings"
+    median.loc[median["narrow"], ["swept", "amount"]] = "rate", chosen(size)["rate"]
+    return median
+
+
+def choices(found: pd.DataFrame) -> pd.DataFrame:
+    """Of a tuning what was swept with a front, and beside it random init with the same settings and seeds; first
+    weights, of which those carried over are no draw, are left out.
+    """
+    alike = ["task", "swept", "amount", "seed"]
+    found = found[found["swept"].isin(SWEPT) & (found["swept"] != "weights")]
+    return found.merge(found.loc[found["front"] != "random init", alike].drop_duplicates())
+
+
+def learnt(last: pd.DataFrame, size: additive.Size) -> pd.DataFrame:
+    """How much of stage one each procedural front learnt, whatever of it goes across, and on about how many tokens."""
+    known = last[last["learnt"].notna() & (last["front"] != "text")]
+    by_cell = known.groupby(["cell", "front", "share"], sort=False)["learnt"].median()
+    shown = by_cell.groupby(["front", "share"]).median().unstack("share")
+    shown.columns = [f"{additive.percent(share)}: {share * size.tokens:,.0f} tokens" for share in shown]
+    return shown.map(lambda value: "" if np.isnan(value) else f"{value:.0%}")
+
+
+def by_share(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
+    """A line for each model: its factors, final loss, the `target` that all of the text buys with nothing in front, and
+    the FLOPs of both stages as a share of what that costs.
+    """
+    second = rows[rows["stage"] == 2]
+    factors = second.drop_duplicates("cell").set_index("cell")[["task", "front", "carried", "share", "text", "width"]]
+    last = final(rows, "loss").rename("loss").reset_index().join(factors, on="cell")
+    last = last.join(second.groupby(["cell", "seed"])["flops"].max().astype(float), on=["cell", "seed"])
+    recipes = experiment.recipes(rows["scale"].iloc[0])
+    first = {cell: additive.spent(recipes[cell])[1] for cell in last["cell"].unique()}
+    last["flops"] += last["cell"].map(first)
+    last["label"], alike = labels(last), ["task", "width", "seed"]
+    whole = last[(last["front"] == "random init") & (last["text"] == 1)].set_index(alike)[["loss", "flops"]]
+    last = last.join(whole.rename(columns={"loss": "target", "flops": "whole"}), on=alike)
+    return last.assign(**{"flops share": last["flops"] / last["whole"]})
+
+
+def savings(models: pd.DataFrame) -> pd.DataFrame:
+    """The share of the text, and of all FLOPs, that reaches the loss of all of it: median and interval over seeds."""
+    columns = ["corpus", "width", "in front", "seeds", "of the text", "of the FLOPs", "paper, of the text"]
+    lines, whole = [], models["width"].max()
+    models = models[models["front"] != "random init"]
+    for (corpus, width, front), part in models.groupby(["task", "width", "label"], sort=False):
+        budgets = {budget: needed(part, budget) for budget in ("text", "flops share")}
+        seeds = len(budgets["text"])
+        if seeds:
+            shares = [written(*interval(found), most=part[budget].max()) for budget, found in budgets.items()]
+            paper = f"{PAPER[corpus]:.0%}" if corpus in PAPER else ""
+            lines.append([corpus, "whole" if width == whole else f"{width:g}", front, seeds, *shares, paper])
+    return pd.DataFrame(lines, columns=columns).set_index("corpus")
+
+
+def written(middle: float, low: float, high: float, most: float) -> str:
+    """A share and its interval; what is infinite is above the `most` that was tried."""
+
+    def one(value: float) -> str:
+        return f"> {most:.0%}" if np.isinf(value) else f"{value:.0%}"
+
+    return one(middle) if middle == low == high else f"{one(middle)} ({one(low)} to {one(high)})"
+
+
+def at_each_budget(models: pd.DataFrame) -> pd.DataFrame:
+    """The gain of every front over random init on the same share of the text; a `label` tells a smaller width."""
+    narrow = models["width"].map(lambda width: "" if width == models["width"].max() else f", width {width:g}")
+    models = models.assign(gain=gains(models, ["task", "width", "text", "seed"]), label=models["label"] + narrow)
+    return models[(models["front"] != "random init") & models["gain"].notna()]
+
+
+def sizes(size: additive.Size, manifest: dict) -> pd.DataFrame:
+    """What the stored runs trained on, a line a corpus: the model, the tokens that were packed, and those read."""
+    runs = [run for run in manifest["runs"].values() if run["stage"] == 2]
+    packed = {run["recipe"]["stage_two"]["source"]: run["source"]["tokens"] for run in runs}
+    body = "{layers} layers, {heads} heads, width {width}".format(**asdict(size.body))
+    lines = {}
+    for corpus, text in size.corpora.items():
+        tokens = packed.get(size.text(corpus, size.stage_two).source)
+        lines[corpus] = {
+            "text": text.corpus,
+            "tokens are": text.tokeniser,
+            "model": body,
+            "context": size.context,
+            "packed to train on": "" if tokens is None else f"{tokens:,}",
+            "read in stage two": f"{size.tokens:,}",
+            "rate": f"{size.stage_two.lr:g}",
+        }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("corpus")

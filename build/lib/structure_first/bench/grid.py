@@ -1,0 +1,181 @@
+"""The replica program of a cell of the grid against one model at a time, and against transformers and its `Trainer`.
+
+All train the same stage two, of random initialisation on reversed addition: the same batches of 64 from the same
+stream, the same width of 16, float32, AdamW, clipping and rates, and neither evaluate, save nor log. The trainer is
+given ready batches on the device, its model keeps no cache, and its start-up is not counted: seconds run from the end
+of a step early in each `train()` to the end of its last. All else of it is as its defaults are.
+
+On a CPU the grid trains in as many processes as there are cores, each with one thread and its share of the replicas;
+that is the side called "a process a core". On CUDA it is one program.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from itertools import count
+from tempfile import gettempdir
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import torch
+
+from structure_first.bench.sides import Side, Sizes, Take, beside, by_steps, ending, judged, programs, table
+from structure_first.bench.speed import by_replicas, floor, held_back, operators, program
+from structure_first.data.batch import Batch
+from structure_first.errors import UserError
+from structure_first.model.transformer import Transformer
+from structure_first.model.weights import to_hf
+from structure_first.runs.planning import bytes_of
+from structure_first.training.devices import cores, device, keep_freed_memory, settle
+from structure_first.training.loop import Run
+from structure_first.training.stage import Stage
+from structure_first.training.stream import Stream
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel, Trainer
+
+TARGET_ONE, TARGET_TRAINER = 3.0, 50.0
+Stamp = Callable[[int], None]
+LEAD = 3  # steps of each `train()` before the clock starts
+
+
+def ours(scale: str, replicas: int) -> Take:
+    """Steps of the grid's program."""
+    keep_freed_memory()
+    job, where = program(replicas, scale), device()
+    made, stage = job.phase.make(), job.phase.stage
+    run = Run(Transformer(job.shape, job.seeds).to(where), made, stage, "stage 2")
+    stream = Stream(made, stage.batch, job.seeds, "stage 2", where)
+    return by_steps(lambda: run.update(stream(run.step), made))
+
+
+def peers(scale: str) -> Take:
+    """Steps of the `Trainer` for one model."""
+    job, where = program(1, scale), device()
+    made, stage = job.phase.make(), job.phase.stage
+    batches = map(Stream(made, stage.batch, job.seeds, "stage 2", where), count())
+    model = to_hf(Transformer(replace(job.shape, context=made.length), job.seeds))
+
+    def take(steps: int) -> float:
+        stamps = {}
+
+        def stamp(step: int) -> None:
+            if step in (LEAD, LEAD + steps):
+                settle()
+                stamps[step] = perf_counter()
+
+        trainer(model, stage, batches, LEAD + steps, stamp).train()
+        return stamps[LEAD + steps] - stamps[LEAD]
+
+    return take
+
+
+def trainer(
+    model: "GPT2LMHeadModel", stage: Stage, batches: Iterator[Batch], steps: int, stamp: Callable[[int], None]
+) -> "Trainer":
+    """A `Trainer` that makes `steps` steps, one for each of `batches`; it calls `stamp(step)` as each has ended."""
+    try:
+        import accelerate  # noqa: F401
+        from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, logging
+    except ImportError:
+        raise UserError(
+            "the bench needs transformers and accelerate, which are not installed; use make bench"
+        ) from None
+    logging.set_verbosity_error()
+
+    class Ready(torch.utils.data.IterableDataset):
+        def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+            for batch in batches:
+                tokens, loss_mask = (tensor[0] for tensor in batch)
+                yield {"input_ids": tokens, "labels": tokens.masked_fill(~loss_mask, -100)}
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            stamp(state.global_step)
+
+    model.config.use_cache = False
+    arguments = TrainingArguments(
+        output_dir=gettempdir(),  # nothing is written to it
+        max_steps=steps,
+        per_device_train_batch_size=1,  # each of which is a ready batch
+        learning_rate=stage.lr,
+        lr_scheduler_type="constant_with_warmup",
+        warmup_steps=stage.warmup,
+        weight_decay=stage.weight_decay,
+        max_grad_norm=stage.clip,
+        logging_strategy="no",
+        save_strategy="no",
+        eval_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,  # they are on the device
+        accelerator_config={"dispatch_batches": False},  # there is one process
+        use_cpu=device().type == "cpu",
+    )
+    if arguments.n_gpu > 1:
+        arguments._n_gpu = 1  # one device, as ours
+    made = Trainer(model, arguments, lambda ready: ready[0], train_dataset=Ready(), callbacks=[Clock()])
+    made.remove_callback(PrinterCallback)
+    return made
+
+
+def report(sizes: Sizes) -> None:
+    cuda, job = device().type == "cuda", program(1, sizes.scale)
+    models = sizes.models_on_cuda if cuda else sizes.models
+    print(f"\nThe grid: {job.phase.label}, batch {job.phase.stage.batch}, width {job.shape.width}, on {device().type}")
+    if not cuda:
+        print("targets are stated for two cores, and against the Trainer for an H100-class GPU only")
+    rates(sizes, models, cuda)
+    cost(sizes)
+    print(f"  memory of a replica, as a plan counts it: {bytes_of(job) / 1e6:.2f} MB")
+    before = torch.get_num_threads()
+    for threads, share in [(before, models)] if cuda else sorted({(1, -(-models // cores())), (cores(), models)}):
+        torch.set_num_threads(threads)
+        distance(sizes, share)
+    torch.set_num_threads(before)
+
+
+def rates(sizes: Sizes, models: int, cuda: bool) -> None:
+    """Models times steps a second: of the programs, of one model at a time, and of the `Trainer`."""
+    one, peer = Side(partial(ours, replicas=1)), Side(peers)
+    at_once = programs(ours, models, split=not cuda)
+    against_one, against_trainer = [], []
+    with ending(one, peer, *at_once.values()):
+        for threads in [cores()] if cuda else sorted({1, cores()}):
+            whole = threads == cores()
+            alone, theirs, together = beside(one, peer, at_once, sizes.scale, threads, sizes)
+            for name, mine in together.items():
+                case = (name, f"{threads}")
+                against_one.append(case + judged(mine, alone, TARGET_ONE if whole and not cuda else None))
+                against_trainer.append(case + judged(mine, theirs, TARGET_TRAINER if cuda else None))
+    for name, lines in (("one at a time", against_one), ("Trainer", against_trainer)):
+        head = ("", "threads", f"{models} models", name, "target", "met", "ratio, median (range)")
+        table(f"Models times steps a second, {models} models against {name}", head, lines)
+
+
+def cost(sizes: Sizes) -> None:
+    """A step's time and memory against the number of replicas."""
+    frame = by_replicas(sizes.largest, sizes.scale, spend=sizes.seconds)
+    lines = [(f"{replicas}", *(f"{value:,.4g}" for value in line)) for replicas, *line in frame.itertuples()]
+    title = f"One program, batches drawn beforehand, threads: {torch.get_num_threads()}"
+    table(title, ("replicas", *frame.columns), lines)
+
+
+def distance(sizes: Sizes, models: int) -> None:
+    """How far a program is from the device's floor."""
+    frame = floor(program(models, sizes.scale), spend=2 * sizes.seconds)
+    lines = [
+        (what, f"{counted:.3g} {unit}", f"{most:.4g} {unit}", f"{least:.3g}", f"{share:.1%}")
+        for what, counted, unit, most, least, share in frame.itertuples()
+    ]
+    title = f"The floor of one program of {models} models, threads: {torch.get_num_threads()}"
+    table(title, ("", "counted", "most a second", "least ms", "share of the step"), lines)
+    print(f"  {held_back(frame)}")
+    frame = operators(program(models, sizes.scale))
+    lines = [
+        (name, f"{calls:.0f}", f"{moved:.3g}", f"{ms:.3g}", f"{speed:.3g}", f"{share:.1%}")
+        for name, calls, moved, ms, speed, share in frame.itertuples()
+    ]
+    title = "Its operators, timed one by one: those that take most"
+    table(title, ("", "calls", "GB", "ms", "GB a second", "share of all operators"), lines)

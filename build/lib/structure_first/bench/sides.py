@@ -1,0 +1,192 @@
+"""The sides of a comparison, each in a process of its own and taking turns; and the tables that say who won."""
+
+import multiprocessing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, partial
+from itertools import islice
+from multiprocessing.connection import Connection
+from statistics import median
+from time import perf_counter, sleep
+from typing import Any
+
+import torch
+
+from structure_first.errors import UserError
+from structure_first.training.devices import cores, settle
+
+Take = Callable[[int], float]  # makes so many steps, and says how many seconds they took
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is timed; the defaults are what the targets are stated for."""
+
+    sequences: int = 4096  # in a generator's batch
+    plain: int = 50  # sequences of the plain-Python peers
+    batch: int = 256
+    pairs: tuple[int, ...] = (12, 30)
+    replicas: int = 10
+    scale: str = "laptop"  # of the grid's cell
+    models: int = 40  # of the grid's cell at once
+    models_on_cuda: int = 128
+    largest: int = 128  # number of replicas whose cost is measured
+    megabytes: float = 8  # of the smaller corpus that is packed
+    texts: tuple[tuple[int, ...], ...] = (  # layers, heads, width, context, vocabulary, batch
+        (2, 4, 64, 128, 256, 32),  # the experiments' at laptop
+        (4, 4, 256, 256, 256, 16),
+        (12, 12, 768, 1024, 50257, 1),
+    )
+    texts_on_cuda: tuple[tuple[int, ...], ...] = ((12, 12, 768, 1024, 50257, 16),)
+    turns: int = 7
+    seconds: float = 0.6  # a turn
+
+
+QUICK = Sizes(
+    sequences=16,
+    plain=2,
+    batch=8,
+    pairs=(3,),
+    replicas=2,
+    scale="smoke",
+    models=4,
+    models_on_cuda=4,
+    largest=4,
+    megabytes=0.05,
+    texts=((1, 2, 32, 16, 64, 2),),
+    texts_on_cuda=((1, 2, 32, 16, 64, 2),),
+    turns=2,
+    seconds=0.02,
+)
+
+
+def by_steps(step: Callable[[], None]) -> Take:
+    """Steps that can be made one at a time."""
+
+    def take(count: int) -> float:
+        settle()
+        began = perf_counter()
+        for _ in range(count):
+            step()
+        settle()
+        return perf_counter() - began
+
+    return take
+
+
+def serve(pipe: Connection, make: Callable[[Any], Take]) -> None:
+    """Answer each (case, threads, steps) with the seconds that so many steps took."""
+    take = cache(make)
+    try:
+        while True:
+            case, threads, count = pipe.recv()
+            torch.set_num_threads(threads)
+            pipe.send(take(case)(count))
+    except UserError as error:
+        pipe.send(error)
+    except EOFError:  # the bench has ended
+        return
+
+
+class Side:
+    """One side of a comparison: `make(case)` in a process of its own, or each of some in its own at the same time."""
+
+    def __init__(self, *makes: Callable[[Any], Take], replicas: int = 1, threads: int | None = None):
+        context = multiprocessing.get_context("spawn")
+        self.replicas, self.threads = replicas, threads  # `threads` of each process, whatever the comparison says
+        self.pipes, self.processes = [], []
+        for make in makes:
+            pipe, other = context.Pipe()
+            process = context.Process(target=serve, args=(other, make), daemon=True)
+            process.start()
+            other.close()
+            self.pipes.append(pipe)
+            self.processes.append(process)
+
+    def seconds(self, case: Any, threads: int, steps: int) -> float:
+        for pipe in self.pipes:
+            pipe.send((case, self.threads or threads, steps))
+        answers = [pipe.recv() for pipe in self.pipes]
+        for answer in answers:
+            if isinstance(answer, UserError):
+                raise answer
+        return max(answers)
+
+    def calibrate(self, case: Any, threads: int, seconds: float) -> None:
+        """Warm up, and find how many steps fill a turn."""
+        self.seconds(case, threads, 1)
+        self.steps = max(1, round(seconds / min(self.seconds(case, threads, 1) for _ in range(3))))
+
+    def rate(self, case: Any, threads: int) -> float:
+        """Models times steps a second, in one turn."""
+        return self.replicas * self.steps / self.seconds(case, threads, self.steps)
+
+    def end(self) -> None:
+        for pipe, process in zip(self.pipes, self.processes, strict=True):
+            pipe.close()
+            process.join(5)  # it ends by itself, unless it is in the middle of a turn
+            process.terminate()
+
+
+def programs(ours: Callable[..., Take], models: int, split: bool = True) -> dict[str, Side]:
+    """So many models at once: as one program and, if `split`, one for every core, as the runner trains on a CPU."""
+    found = {"one program": Side(partial(ours, replicas=models), replicas=models)}
+    if split:
+        processes = min(cores(), models)
+        shares = [models // processes + (place < models % processes) for place in range(processes)]
+        parts = [partial(ours, replicas=share) for share in shares]
+        found["a process a core"] = Side(*parts, replicas=models, threads=1)
+    return found
+
+
+@contextmanager
+def ending(*sides: Side) -> Iterator[tuple[Side, ...]]:
+    """The sides, whose processes end with the block."""
+    try:
+        yield sides
+    finally:
+        for side in sides:
+            side.end()
+
+
+def compare(sides: list[Side], case: Any, threads: int, sizes: Sizes) -> list[list[float]]:
+    """The rates of every side in every turn."""
+    for side in sides:
+        side.calibrate(case, threads, sizes.seconds)
+    rates: list[list[float]] = [[] for _ in sides]
+    for _ in range(sizes.turns):
+        for side, found in zip(sides, rates, strict=True):
+            sleep(min(0.2, sizes.seconds))  # the threads of the side before stop spinning
+            found.append(side.rate(case, threads))
+    return rates
+
+
+def beside(
+    one: Side, peer: Side, at_once: dict[str, Side], case: Any, threads: int, sizes: Sizes
+) -> tuple[list[float], list[float], dict[str, list[float]]]:
+    """The rates of one model, of the peer, and of the ways of `programs` that take no more than so many threads."""
+    ways = at_once if threads == cores() else dict(islice(at_once.items(), 1))
+    alone, theirs, *together = compare([one, peer, *ways.values()], case, threads, sizes)
+    return alone, theirs, dict(zip(ways, together, strict=True))
+
+
+def judged(ours: list[float], theirs: list[float], target: float | None) -> tuple[str, ...]:
+    """Both rates, the target, whether the median ratio meets it, and that ratio with its range over the turns."""
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    middle = median(ratios)
+    span = f"{middle:.2f} x ({min(ratios):.2f} to {max(ratios):.2f})"
+    verdict = ("-", "-") if target is None else (f"{target}", met(middle, target))
+    return f"{median(ours):.1f}", f"{median(theirs):.1f}", *verdict, span
+
+
+def met(value: float, target: float) -> str:
+    return "yes" if value >= target else "no"
+
+
+def table(title: str, head: tuple[str, ...], lines: list[tuple[str, ...]]) -> None:
+    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
+    print(f"\n{title}")
+    for line in [head, *lines]:
+        cells = [cell.rjust(width) for cell, width in zip(line, widths, strict=True)]
+        print("  " + "   ".join([line[0].ljust(widths[0]), *cells[1:]]).rstrip(), flush=True)

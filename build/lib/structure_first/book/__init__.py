@@ -1,0 +1,50 @@
+"""The book: its figures, its pages, its build; and, as a Sphinx extension, its formulas as MathML.
+
+Formulas are converted when the book is built, so that a page needs neither a script nor a network to show them.
+"""
+
+from functools import cache
+
+
+def setup(app):
+    """Sphinx's entry point, named in `_config.yml`."""
+    app.add_html_math_renderer("mathml", (_visit_inline, None), (_visit_block, None))
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+@cache
+def _converter():
+    from math_core import LatexToMathML
+
+    return LatexToMathML(annotation=True, fancy_error=False)
+
+
+def _mathml(node, display: bool) -> str:
+    from math_core import LatexError
+    from sphinx.util import logging
+
+    try:
+        return _converter().convert_with_local_state(node.astext(), displaystyle=display)
+    except LatexError as error:
+        logging.getLogger(__name__).warning("formula: %s in %s", error, node.astext(), location=node)
+        return ""
+
+
+def _visit_inline(translator, node):
+    from docutils.nodes import SkipNode
+
+    translator.body.append(translator.starttag(node, "span", "", CLASS="math") + _mathml(node, False) + "</span>")
+    raise SkipNode
+
+
+def _visit_block(translator, node):
+    from docutils.nodes import SkipNode
+    from sphinx.util.math import get_node_equation_number
+
+    translator.body.append(translator.starttag(node, "div", CLASS="math"))
+    if node["number"]:
+        translator.body.append(f'<span class="eqno">({get_node_equation_number(translator, node)})')
+        translator.add_permalink_ref(node, "Link to this equation")
+        translator.body.append("</span>")
+    translator.body.append(_mathml(node, True) + "</div>\n")
+    raise SkipNode

@@ -1,0 +1,255 @@
+"""What the sources hold: sequences as coloured cells, automata, and how brackets pair."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+import torch
+from einops import rearrange
+from plotly.subplots import make_subplots
+
+from structure_first.analysis.sequences import mutual_information, partners
+from structure_first.book.figures.style import CLEAR, GREY, INK, PALETTE, TEMPLATE, plain, show
+from structure_first.data.batch import Batch, Source
+from structure_first.data.registry import describe, source
+from structure_first.seeding import generator
+
+# Cells carry white text, so these are a little darker; they go once round the hues.
+WHEEL = ("#1170b8", "#7a5bc8", "#b0459c", "#c9453c", "#b35c00", "#7d7200", "#2f7d3f", "#0e7c86")
+GLYPHS = "([{<)]}>"
+
+
+def words(of: Source) -> list[str]:
+    """How each token of a source is written: brackets as brackets; separator, pad and pop as signs."""
+    base = of.name.rpartition(":")[2]
+    if base.startswith("dyck"):
+        k = of.settings["k"]
+        return (
+            [*GLYPHS[:k], *GLYPHS[4 : 4 + k]] if k <= 4 else [f"({i}" for i in range(k)] + [f"{i})" for i in range(k)]
+        )
+    written = [str(token) for token in range(of.vocab)]
+    if marked(of):
+        written[-2:] = ["|", "·"]
+    if base == "stack":
+        written[0] = "↑"
+    return written
+
+
+def marked(of: Source) -> bool:
+    """Whether the last two tokens are a separator and a pad."""
+    return of.vocab == of.settings.get("vocab", of.vocab) + 2
+
+
+def shades(of: Source) -> list[str]:
+    """A colour for each token: evenly round the hues, a closer like its opener, separator and pad grey."""
+    kinds = of.settings["k"] if "k" in of.settings else of.vocab - 2 * marked(of)
+    colours = [WHEEL[token % kinds * len(WHEEL) // kinds] for token in range(of.vocab)]
+    if kinds > len(WHEEL):
+        colours[:kinds] = [between(len(WHEEL) * token / kinds) for token in range(kinds)]
+    if marked(of):
+        colours[-2:] = [GREY, GREY]
+    return colours
+
+
+def between(place: float) -> str:
+    """The colour at a place on the wheel."""
+    here, there = (
+        [int(WHEEL[i % len(WHEEL)][at : at + 2], 16) for at in (1, 3, 5)] for i in (int(place), int(place) + 1)
+    )
+    mixed = (round(a + (b - a) * (place % 1)) for a, b in zip(here, there, strict=True))
+    return "#" + "".join(f"{part:02x}" for part in mixed)
+
+
+def gallery(of: Source, sequences: int = 4, seed: int = 0, statistics_of: int = 20_000) -> go.Figure:
+    """A source at a glance: some sequences as coloured cells, and which positions tell of which.
+
+    Hollow cells are given, filled ones bear loss. The triangle holds the mutual information of each two positions,
+    estimated from `statistics_of` sequences; the strongest tie has the full colour, unless all are weak.
+    """
+    batch = of.draw(sequences, generator("cpu", seed))
+    fig = make_subplots(1, 2, column_widths=[0.73, 0.27], horizontal_spacing=0.05)
+    fig.update_layout(template=TEMPLATE, height=230, barmode="overlay", margin={"l": 5, "t": 30, "b": 40, "r": 50})
+    fig.add_traces(cells(of, batch))
+    bits = mutual_information(of.draw(statistics_of, generator("cpu", seed, "statistics")).tokens)
+    earlier = np.where(np.tri(of.length, k=-1, dtype=bool), bits, np.nan)
+    full = max(np.nanmax(earlier), bits.diagonal().max() / 10)
+    triangle = go.Heatmap(
+        z=np.sqrt(earlier / full).round(3),  # the square root shows weak ties too
+        customdata=earlier.round(3),
+        hovertemplate="position %{x} tells %{customdata} bits of position %{y}<extra></extra>",
+        colorscale=INK,
+        zmin=0,
+        zmax=1,
+        showscale=False,
+    )
+    fig.add_trace(triangle, 1, 2)
+    fig.update_xaxes(showgrid=False, row=1, col=1)
+    fig.update_yaxes(visible=False, range=[sequences - 0.45, -0.55], row=1, col=1)
+    fig.update_xaxes(title="position that tells", showgrid=False, row=1, col=2)
+    fig.update_yaxes(title="of position", side="right", autorange="reversed", showgrid=False, row=1, col=2)
+    return fig
+
+
+def cells(of: Source, batch: Batch) -> list[go.Bar | go.Scatter]:
+    """A batch as rows of cells, one trace a role, and what is written in them."""
+    written, colours = words(of), shades(of)
+    tokens = batch.tokens.numpy()
+    roles = np.where(batch.loss_mask.numpy(), "predicted", "given")
+    if marked(of):
+        silent = ~batch.loss_mask.numpy()
+        roles[silent & (tokens == of.vocab - 2)] = "separator"
+        roles[silent & (tokens == of.vocab - 1)] = "pad"
+    traces = []
+    for role in ("given", "separator", "predicted", "pad"):
+        row, column = np.nonzero(roles == role)
+        if not len(row):
+            continue
+        inside = tokens[row, column]
+        edge, text = [colours[token] for token in inside], [written[token] for token in inside]
+        filled = role == "predicted"
+        said = f"bears {'loss' if filled else 'no loss'}"
+        traces += [
+            go.Bar(
+                x=column,
+                y=np.full(len(row), 0.8),
+                base=row - 0.4,
+                width=0.82,
+                name=role,
+                marker={
+                    "color": edge if filled else CLEAR,
+                    "line": {"color": edge, "width": 1.5 if role != "pad" else 0},
+                },
+                customdata=text,
+                hovertemplate=f"position %{{x}}: token %{{customdata}}<br>{role}, {said}<extra></extra>",
+            ),
+            go.Scatter(
+                x=column,
+                y=row,
+                text=text,
+                mode="text",
+                textfont={"size": 11, "color": "#ffffff"} if filled else {"size": 11},
+                hoverinfo="skip",
+                showlegend=False,
+            ),
+        ]
+    return traces
+
+
+def exhibit(name: str, statistics_of: int = 20_000, **settings) -> None:
+    """Show a source's `gallery`, its rule as the caption and with it what its sequences hold."""
+    of = source(name, **settings)
+    tokens, loss_mask = of.draw(statistics_of, generator("cpu", 0, "statistics"))
+    share = tokens[loss_mask].bincount().double() / loss_mask.sum()
+    bits = -(share[share > 0].log2() * share[share > 0]).sum()
+    first = of.draw(1, generator("cpu", 0)).tokens[0]
+    given = ", ".join(f"{setting} {value}" for setting, value in of.settings.items())
+    show(
+        gallery(of, statistics_of=statistics_of),
+        alt=f"Sequences of {name} as rows of cells, the first: {' '.join(words(of)[token] for token in first)}. "
+        "Beside them, a triangle shows how much each position tells of each later one.",
+        caption=f"{name}: {describe(name)} Teaches {of.teaches}. Here with {given}: {of.length} tokens, of which "
+        f"{loss_mask.sum() / statistics_of:.3g} bear loss; for a model that knows only how frequent each token is, "
+        f"each of these costs {bits:.2f} bits.",
+    )
+
+
+def answer_lengths(sources: Iterable[Source], count: int = 20_000) -> go.Figure:
+    """How many tokens bear loss, as a distribution over sequences: one line a source."""
+    fig = plain(320, xaxis_title="tokens in the answer", yaxis_title="share of sequences", yaxis_rangemode="tozero")
+    for size, of in zip((11, 6, 4) * 4, sources, strict=False):
+        share = of.draw(count, generator("cpu", 0)).loss_mask.sum(1).bincount() / count
+        lengths = np.flatnonzero(share)
+        fig.add_scatter(
+            x=lengths,
+            y=share[lengths].numpy(),
+            name=of.name,
+            mode="lines+markers",
+            marker={"size": size},
+            hovertemplate=f"{of.name}: %{{x}} tokens in %{{y:.1%}}<extra></extra>",
+        )
+    return fig
+
+
+def automaton(rules: Sequence[int] = (30, 90, 110, 184), width: int = 151, steps: int = 75, seed: int = 0) -> go.Figure:
+    """Elementary automata from one random state, time running downwards; a slider over the rules."""
+    fig = plain(480, margin={"l": 50, "r": 10, "t": 30, "b": 90})
+    for rule in rules:
+        bits = source("eca", rule=rule, width=width, length=width * steps).draw(1, generator("cpu", seed)).tokens
+        fig.add_heatmap(
+            z=rearrange(bits, "1 (step cell) -> step cell", cell=width).byte().numpy(),
+            colorscale=INK,
+            showscale=False,
+            visible=rule == rules[0],
+            hovertemplate=f"rule {rule}, step %{{y}}, cell %{{x}}: %{{z}}<extra></extra>",
+        )
+    choices = [
+        {"label": str(rule), "method": "restyle", "args": ["visible", [each == rule for each in rules]]}
+        for rule in rules
+    ]
+    fig.update_layout(sliders=[{"steps": choices, "currentvalue": {"prefix": "rule "}, "pad": {"t": 30}}])
+    fig.update_xaxes(title="cell", showgrid=False)
+    fig.update_yaxes(title="step", autorange="reversed", showgrid=False)
+    return fig
+
+
+def depth_path(of: Source, seed: int = 0, others: int = 40) -> go.Figure:
+    """A word as a mountain path, up for an opener and down for a closer, before the paths of other words."""
+    tokens, k = of.draw(1 + others, generator("cpu", seed)).tokens, of.settings["k"]
+    depth = np.pad(torch.where(tokens < k, 1, -1).cumsum(1).numpy(), ((0, 0), (1, 0)))
+    places = np.arange(of.length + 1)
+    fig = plain(380, xaxis_title="position", yaxis_title="open brackets")
+    fig.add_scatter(
+        x=np.tile(np.append(places, np.nan), others),  # a gap after each
+        y=np.pad(depth[1:].astype(float), ((0, 0), (0, 1)), constant_values=np.nan).ravel(),
+        mode="lines",
+        line={"color": GREY, "width": 0.7},
+        opacity=0.5,
+        name=f"{others} other words",
+        hoverinfo="skip",
+    )
+    word, partner, written, colours = tokens[0].tolist(), partners(tokens[0].tolist(), k), words(of), shades(of)
+    hover = [
+        f"position {t}: {written[token]}  {'closed' if token < k else 'opened'} at {partner[t]}"
+        if partner[t] is not None
+        else f"position {t}: {written[token]}  has no partner"
+        for t, token in enumerate(word)
+    ]
+    fig.add_scatter(
+        x=places,
+        y=depth[0],
+        mode="lines+markers",
+        name="one word",
+        line={"color": PALETTE[0], "width": 1.5},
+        marker={"size": 6, "color": [PALETTE[0], *(colours[token] for token in word)]},
+        text=["the beginning", *hover],
+        hovertemplate="%{text}<br>then %{y} open<extra></extra>",
+    )
+    return fig
+
+
+def match_distances(sources: Iterable[Source], count: int = 500) -> go.Figure:
+    """How far back a closer finds its opener: the share of closers by distance, one line a source.
+
+    A closer before which no opener of its type is open finds none at any distance, so its line ends below one.
+    """
+    ticks = [step * 10**power for power in range(5) for step in (1, 2, 5)]
+    fig = plain(360, yaxis_title="closers that found an opener")
+    fig.update_xaxes(title="tokens back, at most", type="log", tickvals=ticks)
+    for dash, of in zip(("solid", "dash", "dot", "dashdot") * 4, sources, strict=False):
+        k, distances, closers = of.settings["k"], Counter(), 0
+        for word in of.draw(count, generator("cpu", 0)).tokens.tolist():
+            partner = partners(word, k)
+            closers += sum(token >= k for token in word)
+            distances.update(t - partner[t] for t, token in enumerate(word) if token >= k and partner[t] is not None)
+        back = sorted(distances)
+        fig.add_scatter(
+            x=[*back, of.length],
+            y=np.append(np.cumsum([distances[d] for d in back]), distances.total()) / closers,
+            name=of.name,
+            mode="lines",
+            line={"shape": "hv", "dash": dash},
+            hovertemplate=f"{of.name}: %{{y:.0%}} within %{{x}} tokens<extra></extra>",
+        )
+    fig.update_yaxes(range=[0, 1.03], tickformat=".0%")
+    return fig

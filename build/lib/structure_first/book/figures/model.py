@@ -1,0 +1,117 @@
+"""The model and the trainer: where attention looks and FLOPs go, schedules, and what replicas cost."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+from einops import rearrange
+from jaxtyping import Float
+from plotly.subplots import make_subplots
+
+from structure_first.book.figures.style import GREY, INK, PALETTE, TEMPLATE, coloured, plain
+from structure_first.training.stage import Stage
+
+
+def attention_map(
+    pattern: Float[np.ndarray, "head query key"], keys: Sequence[str], queries: Sequence[str] | None = None
+) -> go.Figure:
+    """Where each head looks; `keys` and `queries` say which tokens stand there (None: the same).
+
+    A panel a head, or, with one query, one panel with a row a head.
+    """
+    pattern, queries = np.asarray(pattern), list(keys if queries is None else queries)
+    heads = [f"head {head}" for head in range(len(pattern))]
+    said = [[[f"{head}: {query} looks at {key}" for key in keys] for query in queries] for head in heads]
+    if len(queries) == 1:
+        across, down, titles, names = 1, 1, None, heads
+        panels = [(rearrange(pattern, "head 1 key -> head key"), [each for (each,) in said])]
+    else:
+        across, down, titles, names = min(len(heads), 2), -(-len(heads) // 2), heads, queries
+        panels = list(zip(pattern, said, strict=True))
+    side, gap = 40 + 15 * min(len(names), 20), 65  # pixels
+    between_rows = gap / (down * side + (down - 1) * gap) if down > 1 else 0
+    fig = make_subplots(down, across, subplot_titles=titles, horizontal_spacing=0.14, vertical_spacing=between_rows)
+    fig.update_layout(template=TEMPLATE, height=80 + down * (side + gap) - gap, margin={"t": 35, "b": 45})
+    for number, (weights, text) in enumerate(panels):
+        panel = {"row": number // across + 1, "col": number % across + 1}
+        fig.add_heatmap(
+            z=weights.round(4),
+            text=text,
+            hovertemplate="%{text} (position %{x})<br>weight %{z:.3f}<extra></extra>",
+            colorscale=INK,
+            zmin=0,
+            zmax=1,
+            showscale=False,
+            **panel,
+        )
+        fig.update_xaxes(tickvals=list(range(len(keys))), ticktext=list(keys), showgrid=False, **panel)
+        fig.update_yaxes(
+            tickvals=list(range(len(names))), ticktext=list(names), autorange="reversed", showgrid=False, **panel
+        )
+    return fig
+
+
+def flops_bars(parts: Mapping[str, int]) -> go.Figure:
+    """Where the FLOPs go: a bar a part, the largest first, each with its share of the whole."""
+    ordered = sorted(parts.items(), key=lambda part: part[1])
+    whole = sum(parts.values())
+    fig = plain(100 + 36 * len(parts), xaxis={"title": "FLOPs", "exponentformat": "SI"}, margin={"r": 70})
+    return fig.add_bar(
+        x=[flops for _, flops in ordered],
+        y=[f"{part} " for part, _ in ordered],
+        orientation="h",
+        text=[f"{flops / whole:.0%}" for _, flops in ordered],
+        textposition="outside",
+        cliponaxis=False,
+        hovertemplate="%{y}: %{x:,} FLOPs, %{text}<extra></extra>",
+    )
+
+
+def schedules(stages: Mapping[str, Stage]) -> go.Figure:
+    """The learning rate at every step, a line for each stage."""
+    fig = plain(340, xaxis_title="step", yaxis={"title": "learning rate", "rangemode": "tozero"})
+    for (colour, name), dash in zip(coloured(stages), ("solid", "dash", "dot", "dashdot") * 4, strict=False):
+        stage = stages[name]
+        steps = np.unique(np.linspace(0, stage.steps - 1, 201, dtype=int))
+        fig.add_scatter(
+            x=steps,
+            y=[stage.lr_at(int(step)) for step in steps],
+            mode="lines",
+            name=name,
+            line={"color": colour, "dash": dash},
+            hovertemplate=f"{name}<br>step %{{x}}: %{{y:.2e}}<extra></extra>",
+        )
+    return fig
+
+
+def cost_of_replicas(found: pd.DataFrame) -> go.Figure:
+    """What `bench.speed.by_replicas` measured: a step's time against the number of replicas.
+
+    Beside it, what a cost in proportion to the replicas would be, by the largest program's; and what it takes to train
+    them one after another.
+    """
+    fig = plain(
+        380,
+        xaxis={"title": "replicas in the program", "type": "log", "tickvals": list(found.index)},
+        yaxis={"title": "milliseconds a step", "type": "log"},
+    )
+    replicas, ms = found.index.to_numpy(), 1e3 * found["seconds a step"].to_numpy()
+    lines = {
+        "one after another": (replicas * ms[0], "dot", PALETTE[1]),
+        "in proportion to the largest": (replicas * ms[-1] / replicas[-1], "dash", GREY),
+    }
+    for name, (values, dash, colour) in lines.items():
+        fig.add_scatter(x=replicas, y=values, mode="lines", name=name, line={"dash": dash, "color": colour})
+    hover = "%{x} replicas: %{y:.3g} ms a step<br>%{customdata:,.0f} models x steps a second<extra></extra>"
+    fig.add_scatter(
+        x=replicas,
+        y=ms,
+        customdata=found["models x steps a second"],
+        mode="lines+markers",
+        name="measured",
+        line={"color": PALETTE[0]},
+        hovertemplate=hover,
+    )
+    fig.update_traces(hovertemplate="%{x} replicas: %{y:.3g} ms", selector={"mode": "lines"})
+    return fig

@@ -1,0 +1,95 @@
+"""What was measured while training: curves, the share of seeds that have jumped, and where each seed ends."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from structure_first.book.figures.style import coloured, plain
+
+
+def jump_curves(
+    rows: pd.DataFrame, cells: Sequence[str] | None = None, metric: str = "accuracy", stage: int = 2
+) -> go.Figure:
+    """A metric against the step, a thin line for every seed; `cells` says which and in what order (None: all)."""
+    rows = rows[(rows["metric"] == metric) & (rows["stage"] == stage)].sort_values("step")
+    low = "tozero" if metric == "accuracy" else "normal"
+    fig = plain(460, xaxis_title="step", yaxis={"title": metric, "rangemode": low})
+    for colour, cell in coloured(sorted(rows["cell"].unique()) if cells is None else cells):
+        for first, (seed, curve) in enumerate(rows[rows["cell"] == cell].groupby("seed")):
+            fig.add_scatter(
+                x=curve["step"],
+                y=curve["value"].round(4),
+                mode="lines",
+                line={"width": 1.2, "color": colour},
+                opacity=0.85,
+                name=cell,
+                legendgroup=cell,
+                showlegend=first == 0,
+                hovertemplate=f"{cell}, seed {seed}<br>step %{{x}}: %{{y:.3f}}<extra></extra>",
+            )
+    return fig
+
+
+def share_jumped(
+    times: pd.Series, horizon: int | pd.Series, threshold: float, cells: Sequence[str] | None = None
+) -> go.Figure:
+    """The share of each cell's seeds that reached `threshold` by each step, up to `horizon` (for all, or by cell).
+
+    `times` has the index (cell, seed) and is infinite where a seed never did; it counts as one that has not jumped. Of
+    the `cells` (None: all) those are drawn that have run.
+    """
+    if cells is not None:
+        times = times[times.index.isin(cells, level="cell")]
+    fig = plain(400, xaxis_title="step", yaxis_title=f"share of seeds at {threshold:.0%} accuracy")
+    ends = pd.Series(horizon, index=times.index.unique("cell"))
+    jumped = times <= ends.reindex(times.index.get_level_values("cell")).to_numpy()
+    shares = jumped.groupby("cell").mean().sort_values(ascending=False, kind="stable")
+    for colour, cell in coloured(shares.index):
+        steps, end = np.sort(times[cell].to_numpy(dtype=float)), ends[cell]
+        seeds, steps = len(steps), steps[steps <= end]
+        done = np.arange(len(steps) + 1)
+        fig.add_scatter(
+            x=[0, *steps, end],
+            y=np.append(done, done[-1]) / seeds,
+            mode="lines",
+            line={"shape": "hv", "color": colour},
+            name=f"{cell} ({seeds} seed{'s' * (seeds != 1)})",
+            text=[f"{n} of {seeds} seeds" for n in (*done, done[-1])],
+            hovertemplate=f"{cell}<br>%{{text}} by step %{{x}}<extra></extra>",
+        )
+    fig.update_yaxes(range=[-0.03, 1.03], tickformat=".0%")
+    fig.update_xaxes(range=[0, ends.max()])
+    return fig
+
+
+def seed_dots(final: pd.Series, metric: str = "accuracy") -> go.Figure:
+    """The final value of every seed as a dot and the median as a bar, cells from best to worst; index (cell, seed)."""
+    medians = final.groupby("cell").median().sort_values(ascending=False, kind="stable")
+    fig = plain(110 + 30 * len(medians), xaxis_title=metric, showlegend=False)
+    for (colour, cell), row in zip(coloured(medians.index), range(len(medians)), strict=True):
+        values = final[cell]
+        spread = np.linspace(-0.18, 0.18, len(values)) if len(values) > 1 else np.zeros(1)
+        fig.add_scatter(
+            x=values,
+            y=row + spread,
+            mode="markers",
+            marker={"color": colour, "size": 7, "opacity": 0.75},
+            name=cell,
+            text=[f"{cell}, seed {seed}" for seed in values.index],
+            hovertemplate="%{text}: %{x:.3f}<extra></extra>",
+        )
+        fig.add_scatter(
+            x=[medians[cell]] * 2,
+            y=[row - 0.34, row + 0.34],
+            mode="lines",
+            line={"color": colour, "width": 3},
+            name=cell,
+            hovertemplate=f"{cell}: median of {len(values)} seeds %{{x:.3f}}<extra></extra>",
+        )
+    labels = [f"{cell} " for cell in medians.index]
+    fig.update_yaxes(
+        tickvals=list(range(len(labels))), ticktext=labels, range=[len(labels) - 0.5, -0.5], showgrid=False
+    )
+    return fig

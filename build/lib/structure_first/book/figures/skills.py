@@ -1,0 +1,168 @@
+"""Chapter 04: the grid of sources, diagnostics and what is carried over, beside its controls."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from structure_first.analysis import skills
+from structure_first.analysis.skills import BETTER, CERTAIN, LEARNT, TASKS, Measure
+from structure_first.book.figures.runs import seed_dots
+from structure_first.book.figures.style import CLEAR, GREY, PALETTE, plain
+
+HARM_TO_GAIN = ((0, "rgba(213,94,0,0.8)"), (0.5, "rgba(140,140,140,0)"), (1, "rgba(15,127,196,0.8)"))
+
+
+def heat_map(
+    found: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str], measure: Measure = BETTER
+) -> go.Figure:
+    """Median gain over random init: what came first down, diagnostics across, a button for each thing carried over."""
+    table = skills.summary(found, measure.gain)
+    tasks = [task for task in TASKS if (found["task"] == task).any()]
+    seeds = found.groupby("cell").apply(_seeds, include_groups=False)
+    lines = table.reset_index().set_index(["carried", "front", "task"])
+    fig = plain(140 + 27 * len(fronts), margin={"l": 150, "r": 20, "t": 110, "b": 30})
+    ticks = {"tickvals": list(measure.ticks), "ticktext": list(measure.ticks.values())}
+    for across in carried:
+        gain, text, hover = [], [], []
+        for front in fronts:
+            keys = [(across, front, task) for task in tasks]
+            known = [lines.loc[key] if key in lines.index else None for key in keys]
+            gain.append([np.nan if line is None else round(line["gain"], 4) for line in known])
+            text.append(["" if line is None else _written(line, measure) for line in known])
+            hover.append(["not run" if line is None else _told(line, seeds[line["cell"]], measure) for line in known])
+        columns, shown = [task.replace("_", "<br>") for task in tasks], across == carried[0]
+        fig.add_heatmap(
+            z=gain,
+            x=columns,
+            y=list(fronts),
+            customdata=hover,
+            hovertemplate="%{customdata}<extra></extra>",
+            colorscale=HARM_TO_GAIN,
+            zmin=-measure.most,
+            zmax=measure.most,
+            xgap=2,
+            ygap=2,
+            visible=shown,
+            colorbar={"title": measure.title, "thickness": 12, **ticks},
+        )
+        # Text of its own, since a heat map's is black or white whatever the theme behind a clear cell.
+        places = {"x": columns * len(fronts), "y": np.repeat(fronts, len(columns))}
+        fig.add_scatter(**places, text=np.ravel(text), mode="text", hoverinfo="skip", showlegend=False, visible=shown)
+    if len(carried) > 1:
+        buttons = [
+            {"label": each, "method": "restyle", "args": ["visible", [each == it for it in carried for _ in "zt"]]}
+            for each in carried
+        ]
+        fig.update_layout(updatemenus=[_menu(buttons)])
+    fig.update_xaxes(side="top", showgrid=False, tickangle=0)
+    fig.update_yaxes(autorange="reversed", showgrid=False)
+    return fig
+
+
+def _menu(buttons: list[dict]) -> dict:
+    return {"type": "buttons", "direction": "right", "x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom"} | {
+        "buttons": buttons,
+        "pad": {"b": 52},  # pixels above the plot: the legend or the names of the columns lie between
+        "bgcolor": CLEAR,
+    }
+
+
+def _written(line: pd.Series, measure: Measure) -> str:
+    """A cell's median: bold where the gain stands the correction, a ring where stage one was not learnt."""
+    number = measure.says(line) + ("°" if line["learnt"] < LEARNT else "")
+    return f"<b>{number}</b>" if line["p"] <= CERTAIN else number
+
+
+def _told(line: pd.Series, seeds: str, measure: Measure) -> str:
+    learnt = "" if np.isnan(line["learnt"]) else f"<br>stage one learnt to {line['learnt']:.0%}"
+    p = "" if np.isnan(line["p"]) else f", corrected p {line['p']:.3f}"
+    gain, low, high = (measure.compares(line[name]) for name in ("gain", "low", "high"))
+    return f"{line['cell']}<br>median {measure.says(line)}, {gain} ({low} to {high}){p}{learnt}<br>{seeds}"
+
+
+def _seeds(cell: pd.DataFrame) -> str:
+    """Every seed's accuracy and when it passed 90 %."""
+    steps = cell["steps"].map(lambda step: f"90 % at step {step:,.0f}" if np.isfinite(step) else "never at 90 %")
+    lines = zip(cell["seed"], cell["accuracy"], steps, strict=True)
+    return "<br>".join(f"seed {seed}: {value:.1%}, {when}" for seed, value, when in lines)
+
+
+def ranking(found: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]) -> go.Figure:
+    """Per diagnostic (buttons) what came first, from best to worst: by what is carried over every seed, the median and
+    its interval.
+    """
+    table = skills.summary(found)
+    tasks = [task for task in TASKS if (table["task"] == task).any()]
+    fig = plain(140 + 30 * len(fronts), margin={"l": 150, "t": 120}, xaxis={"tickformat": ".0%"})
+    fig.update_layout(legend={"y": 1.01})
+    buttons, per_task = [], 2 * len(carried) + 1
+    for number, task in enumerate(tasks):
+        here = table[(table["task"] == task) & table["front"].isin(fronts) & table["carried"].isin(carried)]
+        order = here.groupby("front")["accuracy"].max().sort_values().index.to_list()
+        base = table.loc[(table["task"] == task) & (table["front"] == "random init"), "accuracy"].item()
+        for place, across in enumerate(carried):
+            lines = here[here["carried"] == across].set_index("front").reindex(order)
+            heights = pd.Series(np.arange(len(order)) + 0.18 * (place - (len(carried) - 1) / 2), order)
+            seeds = found[found["cell"].isin(here.index[here["carried"] == across])]
+            fig.add_scatter(
+                x=seeds["accuracy"].round(4),
+                y=heights[seeds["front"]],
+                mode="markers",
+                marker={"size": 4, "color": PALETTE[place], "opacity": 0.45},
+                text=seeds["front"] + f", {across}, seed " + seeds["seed"].astype(str),
+                hovertemplate="%{text}: %{x:.1%}<extra></extra>",
+                legendgroup=across,
+                showlegend=False,
+                visible=number == 0,
+            )
+            fig.add_scatter(
+                x=lines["accuracy"].round(4),
+                y=heights,
+                legendgroup=across,
+                error_x={
+                    "type": "data",
+                    "symmetric": False,
+                    "array": (lines["high"] - lines["gain"]).round(4),
+                    "arrayminus": (lines["gain"] - lines["low"]).round(4),
+                    "thickness": 1.2,
+                    "width": 0,
+                },
+                mode="markers",
+                name=across,
+                marker={
+                    "size": 9,
+                    "color": PALETTE[place],
+                    "symbol": ["circle-open" if learnt < LEARNT else "circle" for learnt in lines["learnt"]],
+                },
+                text=[f"{front}, {across}" for front in order],
+                hovertemplate="%{text}: median %{x:.1%}<extra></extra>",
+                visible=number == 0,
+            )
+        fig.add_scatter(
+            x=[base, base],
+            y=[-0.5, len(order) - 0.5],
+            mode="lines",
+            line={"dash": "dot", "color": GREY},
+            name="random init",
+            visible=number == 0,
+            hovertemplate="random init: %{x:.1%}<extra></extra>",
+        )
+        shown = [number * per_task <= trace < (number + 1) * per_task for trace in range(per_task * len(tasks))]
+        ticks = {"tickvals": list(range(len(order))), "ticktext": [f"{front} " for front in order]}
+        title = task.replace("_", " ")
+        axes = {f"yaxis.{name}": value for name, value in ticks.items()} | {"xaxis.title.text": f"accuracy, {title}"}
+        buttons.append({"label": title, "method": "update", "args": [{"visible": shown}, axes]})
+        if number == 0:
+            fig.update_yaxes(**ticks)
+            fig.update_xaxes(title=f"accuracy, {title}")
+    fig.update_yaxes(showgrid=False, range=[-0.6, len(fronts) - 0.4])
+    fig.update_layout(updatemenus=[_menu(buttons)])
+    return fig
+
+
+def stage_ones(learnt: pd.Series) -> go.Figure:
+    """How well every seed's stage one was learnt, a line a source."""
+    fig = seed_dots(learnt, "held-out accuracy of stage one")
+    return fig.add_vline(LEARNT, line={"dash": "dot", "color": GREY})

@@ -1,0 +1,95 @@
+"""The book's style, and what puts something on a page: a figure, a table, the source of a function.
+
+A figure sets no text or background colour, since the page draws it in the colours of its theme; trace colours are of
+middle lightness, so that they stand out from white and from black.
+"""
+
+import inspect
+import json
+import os
+import textwrap
+from collections.abc import Callable, Iterable
+from html import escape
+
+import pandas as pd
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+PALETTE = ("#0f7fc4", "#d55e00", "#009e73", "#b968a8", "#a98600", "#7d6fd0", "#d0564f", "#5b9a1e", "#8a8d91")
+GREY = PALETTE[-1]
+CLEAR = "rgba(0,0,0,0)"
+INK = ((0, "rgba(15,127,196,0)"), (1, "rgba(15,127,196,1)"))  # a colour scale that begins with the page itself
+
+TEMPLATE = go.layout.Template(
+    layout={
+        "colorway": PALETTE,
+        "margin": {"l": 60, "r": 20, "t": 40, "b": 50},
+        "hovermode": "closest",
+        "legend": {"orientation": "h", "x": 0, "y": 1.05, "yanchor": "bottom", "tracegroupgap": 0},
+        "modebar": {"remove": ["zoom", "pan", "select", "lasso", "zoomIn", "zoomOut", "autoScale"]},
+        "xaxis": {"zeroline": False},
+        "yaxis": {"zeroline": False},
+    }
+)
+
+
+def show(fig: go.Figure, alt: str, caption: str) -> None:
+    """Put a figure on the page with a text alternative and a caption; outside a build, the usual plotly display."""
+    if not os.environ.get("STRUCTURE_FIRST_BOOK"):
+        fig.show()
+        return
+    from IPython.display import HTML, display
+
+    drawing = json.loads(fig.to_json()) | {"config": {}}
+    # Not even a "<": "<!--<script>" would make a script of the rest of the page.
+    data = json.dumps(drawing, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    display(
+        HTML(
+            f'<figure class="sf-figure" role="img" aria-label="{escape(alt)}"><div class="sf-plot"></div>\n'
+            f'<script type="application/json">{data}</script>'
+            f"<figcaption>{escape(caption, quote=False)}</figcaption></figure>"
+        )
+    )
+
+
+def table(frame: pd.DataFrame) -> None:
+    """Put a table on the page, its index as columns like the others and no text cut short."""
+    from IPython.display import HTML, display
+
+    with pd.option_context("display.max_colwidth", None):
+        display(HTML(frame.reset_index().to_html(index=False, justify="left", border=0)))
+
+
+def read(*functions: Callable) -> None:
+    """Put the source of functions on the page, as it runs."""
+    from IPython.display import Markdown, display
+
+    code = "\n".join(textwrap.dedent(inspect.getsource(function)) for function in functions)
+    display(Markdown(f"```python\n{code}```"))
+
+
+def plain(height: int, **layout) -> go.Figure:
+    """An empty figure in the book's style."""
+    return go.Figure(layout={"template": TEMPLATE, "height": height, **layout})
+
+
+def facets(
+    found: pd.DataFrame, height: int, across: str | None = None, down: str | None = None, **grid
+) -> tuple[go.Figure, list[tuple[dict[str, int], pd.DataFrame]]]:
+    """A panel for each value of the columns `across` and `down`, and the place and the rows of each; `grid` is what
+    else plotly's `make_subplots` is told.
+    """
+    columns, rows = (list(dict.fromkeys(found[by])) if by else [None] for by in (across, down))
+    fig = make_subplots(len(rows), len(columns), **{"subplot_titles": columns if across else rows} | grid)
+    parts = []
+    for row, here in enumerate(rows, 1):
+        of_row = found[found[down] == here] if down else found
+        for column, there in enumerate(columns, 1):
+            part = of_row[of_row[across] == there] if across else of_row
+            parts.append(({"row": row, "col": column}, part))
+    return fig.update_layout(template=TEMPLATE, height=height), parts
+
+
+def coloured(names: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """Each name with its colour."""
+    return ((PALETTE[i % len(PALETTE)], name) for i, name in enumerate(names))

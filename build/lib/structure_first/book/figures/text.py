@@ -1,0 +1,242 @@
+"""Chapters 05 and 06: what structure in front does to the loss on text."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from structure_first.analysis.text import SWEPT, at_each_budget, baseline, choices, labels
+from structure_first.book.figures.style import GREY, PALETTE, coloured, facets
+from structure_first.evidence.statistics import interval
+from structure_first.experiments import additive
+
+DOTTED = {"dash": "dot", "color": GREY}
+
+
+def line(fig: go.Figure, part: pd.DataFrame, x: str, y: str, name: str, hover: str, **look) -> None:
+    """In one panel every seed a dot, and a line through their medians with 95 % intervals; the legend names it once."""
+    if part.empty:
+        return
+    colour, common = look["colour"], {"name": name, "legendgroup": name, "offsetgroup": name}
+    common |= {"row": look["row"], "col": look["col"]}
+    fig.add_scatter(
+        x=part[x],
+        y=part[y].round(4),
+        mode="markers",
+        marker={"size": 4, "color": colour, "opacity": 0.5},
+        text=part["seed"],
+        hovertemplate=f"{name}, {hover}, seed %{{text}}<extra></extra>",
+        showlegend=False,
+        **common,
+    )
+    ends = {at: interval(seeds.to_numpy()) for at, seeds in part.groupby(x)[y]}
+    middle, low, high = np.array(list(ends.values())).T
+    error = {"type": "data", "symmetric": False, "thickness": 1.2, "width": 0}
+    fig.add_scatter(
+        x=list(ends),
+        y=middle.round(4),
+        error_y=error | {"array": (high - middle).round(4), "arrayminus": (middle - low).round(4)},
+        mode=look.get("mode", "lines+markers"),
+        line={"color": colour, "dash": look.get("dash", "solid")},
+        marker={"color": colour, "symbol": look.get("symbol", "circle"), "size": 7},
+        hovertemplate=f"{name}, {hover}, median<extra></extra>",
+        showlegend=all(trace.name != name or not trace.showlegend for trace in fig.data),
+        **common,
+    )
+
+
+def lines(
+    found: pd.DataFrame, height: int, x: str, y: str, by: str, looks: Mapping[str, dict], hover: str, **grid
+) -> go.Figure:
+    """A panel a corpus, side by side unless the `grid` says how: in each a `line` for each of the `looks`."""
+    side_by_side = {"across": "task", "shared_yaxes": True, "horizontal_spacing": 0.05}
+    fig, parts = facets(found, height, **grid or side_by_side)
+    for at, part in parts:
+        for colour, name in coloured(looks):
+            line(fig, part[part[by] == name], x, y, name, hover, colour=colour, **looks[name], **at)
+    return fig.update_layout(legend={"y": 1.1})
+
+
+def stepped(fig: go.Figure, amounts: pd.Series, title: str, **at: int) -> None:
+    """An axis on which what was swept stands in equal steps, zero too."""
+    fig.update_xaxes(type="category", categoryarray=sorted(amounts.unique()), title=title, **at)
+
+
+def tuned(found: pd.DataFrame, size: additive.Size) -> go.Figure:
+    """The baseline's final loss against its learning rate, the deviation of its first weights, the updates in which the
+    rate rises, and its weight decay, a line a corpus; a cross has GPT-2's small embeddings.
+    """
+    last = baseline(found, size).sort_values("swept", key=lambda swept: swept.map(list(SWEPT).index), kind="stable")
+    fig, parts = facets(last, 400, "swept", subplot_titles=None, shared_yaxes=True, horizontal_spacing=0.05)
+    for at, here in parts:
+        for colour, corpus in coloured(sorted(set(last["task"]))):
+            for narrow in (False, True):
+                part = here[(here["task"] == corpus) & (here["narrow"] == narrow)].sort_values("amount")
+                if part.empty:
+                    continue
+                fig.add_scatter(
+                    x=part["amount"],
+                    y=part["loss"].round(4),
+                    name=corpus,
+                    legendgroup=corpus,
+                    mode="markers" if narrow else "lines+markers",
+                    marker={"color": colour, "symbol": "x" if narrow else "circle", "size": 8},
+                    line={"color": colour},
+                    text=part["cell"],
+                    hovertemplate="%{text}: %{y:.3f} nats<extra></extra>",
+                    showlegend=at["col"] == 1 and not narrow,
+                    **at,
+                )
+        stepped(fig, here.loc[~here["narrow"], "amount"], SWEPT[here["swept"].iloc[0]], col=at["col"])
+    fig.update_layout(legend={"y": 1.1})
+    return fig.update_yaxes(title="final loss, nats a token", col=1)
+
+
+def chosen(found: pd.DataFrame) -> go.Figure:
+    """The final loss against the learning rate, its warm-up and the weight decay, without a front and with one, where
+    both ran, a column of panels a corpus.
+    """
+    last = choices(found).sort_values("swept", key=lambda swept: swept.map(list(SWEPT).index), kind="stable")
+    fronts = sorted(set(last["label"]), key=lambda front: (front != "random init", front))
+    gaps = {"horizontal_spacing": 0.08, "vertical_spacing": 0.13}
+    fig, parts = facets(last, 900, "task", "swept", shared_yaxes="columns", **gaps)
+    for at, here in parts:
+        for colour, front in coloured(fronts):
+            for what, part in here[here["label"] == front].groupby("swept"):
+                line(fig, part, "amount", "loss", front, f"{what} %{{x}}: %{{y:.3f}} nats", colour=colour, **at)
+    fig.update_layout(margin={"t": 90}, legend={"y": 1.07})
+    for row, what in enumerate(dict.fromkeys(last["swept"]), 1):
+        stepped(fig, last.loc[last["swept"] == what, "amount"], SWEPT[what], row=row)
+    return fig.update_yaxes(title="final loss, nats a token", col=1)
+
+
+def dose(last: pd.DataFrame, main: str = additive.MAIN) -> go.Figure:
+    """The gain over random init against the tokens in front, as a share of the text: `main` and its controls, a panel a
+    corpus.
+    """
+    swept = last[last["share"].notna() & last["gain"].notna()]
+    parts = swept["carried"].map({"full": "", "mlp": ", mlp alone"})  # others: no name
+    swept = swept.assign(name=swept["front"] + parts)
+    looks = {name: {"symbol": symbol} for name, symbol in ((main, "circle"), (f"{main}, mlp alone", "triangle-up"))}
+    controls = {"text": "diamond", f"shuffled {main}": "x", "random tokens": "cross", "set": "square"}
+    looks |= {name: {"symbol": symbol, "dash": "dot"} for name, symbol in controls.items()}
+    fig = lines(swept, 440, "share", "gain", "name", looks, "%{x:.1%} in front: %{y:+.3f} nats").add_hline(
+        0, line=DOTTED
+    )
+    fig.update_layout(margin={"t": 90})
+    ticks, ends = additive.SHARES[::2], np.log10(additive.SHARES)  # all of them would not fit
+    reach = [ends[0] - 0.15, ends[-1] + 0.15]
+    fig.update_xaxes(type="log", tickvals=ticks, tickformat=".1~%", range=reach, title="tokens in front")
+    # The medians fill the panels: a single seed gone astray would leave no room for them.
+    shown = [0.0, *(value for trace in fig.data if "lines" in trace.mode for value in trace.y)]
+    low, high = min(shown), max(shown)
+    margin = 0.25 * (high - low) or 1.0
+    fig.update_yaxes(range=[low - margin, high + margin])
+    return fig.update_yaxes(title="gain, nats a token", col=1)
+
+
+def where(last: pd.DataFrame, share: float = additive.CONTROLLED[0], main: str = additive.MAIN) -> go.Figure:
+    """The gain of one front by what of it is carried over, every seed a dot, a panel a corpus; and that of an
+    initialisation which is only wider.
+    """
+    wider = last["front"] == "wider init"
+    last = last.assign(carried=last["carried"].mask(wider, "wider init"))
+    here = last[(wider | (last["front"] == main) & (last["share"] == share)) & last["gain"].notna()]
+    here = here[here["task"].isin(here.loc[here["front"] == main, "task"])]
+    kinds = sorted(set(here["carried"]), key=[*additive.CARRIED, "wider init"].index)
+    looks = {kind: {} for kind in kinds}
+    fig = lines(here, 400, "carried", "gain", "carried", looks, "%{y:+.3f} nats").add_hline(0, line=DOTTED)
+    order = {"categoryorder": "array", "categoryarray": kinds, "range": [-0.5, len(kinds) - 0.5]}
+    fig.update_xaxes(**order, showgrid=False, tickangle=-45, automargin=True)  # else the last name leaves the page
+    return fig.update_layout(showlegend=False).update_yaxes(title="gain, nats a token", col=1)
+
+
+def fronts(last: pd.DataFrame, share: float = additive.CONTROLLED[0]) -> go.Figure:
+    """The gain of every source, by what of it is carried over, every seed a dot, a panel below another for a corpus."""
+    here = last[last["front"].isin(additive.SOURCES) & (last["share"] == share) & last["gain"].notna()]
+    looks = {kind: {"mode": "markers"} for kind in ("full", "attention", "mlp") if (here["carried"] == kind).any()}
+    grid = {"down": "task", "shared_xaxes": True, "vertical_spacing": 0.07}
+    height = 120 + 190 * here["task"].nunique()
+    fig = lines(here, height, "front", "gain", "carried", looks, "%{x}: %{y:+.3f} nats", **grid)
+    fig.add_hline(0, line=DOTTED)
+    fig.update_xaxes(categoryorder="array", categoryarray=list(additive.SOURCES), showgrid=False)
+    fig.update_yaxes(title="gain, nats", matches="y")
+    return fig.update_layout(legend={"y": 1.05}, scattermode="group", scattergap=0.5)
+
+
+def race(found: pd.DataFrame) -> go.Figure:
+    """What each front is worth when so much text has been read: a row a cell, a panel a corpus, a slider over tokens.
+
+    A dot is a seed's gain over random init at the same step, a bar their median. What lies beyond 90 % of all gains is
+    drawn at the edge, lest a few cells that went badly leave no room for the others.
+    """
+    found = found[found["front"] != "random init"]
+    found = found.assign(label=labels(found, ", "))
+    common = found[found["gain"].notna()].groupby("step")["cell"].nunique()
+    steps = [step for step in common.index if step and common[step] == common.max()]
+    order = found[found["step"] == steps[-1]].groupby("label")["gain"].median().dropna()
+    order = list(order.sort_values().index)
+    places = {label: place for place, label in enumerate(order)}
+    low, high = found.loc[found["step"].isin(steps), "gain"].quantile([0.05, 0.95])
+    low, high = min(low, 0), max(high, 0)
+    height = 210 + 21 * len(order)
+    fig, parts = facets(found, height, "task", shared_yaxes=True, horizontal_spacing=0.05)
+    fig.update_layout(margin={"l": 170, "b": 130}, showlegend=False)
+
+    def marks(label: pd.Series, gain: pd.Series, who: pd.Series | str) -> dict:
+        text = label + ", " + who + ": " + gain.map("{:+.3f} nats".format)
+        return {"x": gain.clip(low, high).round(4), "y": label.map(places), "text": text}
+
+    def data(step: int, part: pd.DataFrame) -> list[dict]:
+        here = part[(part["step"] == step) & part["gain"].notna()]
+        median = here.groupby("label")["gain"].median().reset_index()
+        return [
+            marks(here["label"], here["gain"], "seed " + here["seed"].astype(str)),
+            marks(median["label"], median["gain"], "median"),
+        ]
+
+    dots = {"size": 5, "color": PALETTE[0], "opacity": 0.6}
+    bars = {"symbol": "line-ns-open", "size": 13, "color": PALETTE[1], "line": {"width": 3}}
+    for at, part in parts:
+        for marker, drawn in zip((dots, bars), data(steps[-1], part), strict=True):
+            fig.add_scatter(**drawn, mode="markers", marker=marker, hovertemplate="%{text}<extra></extra>", **at)
+    slides = []
+    for step in steps:
+        drawn = [each for _, part in parts for each in data(step, part)]
+        change = {key: [list(each[key]) for each in drawn] for key in ("x", "y", "text")}
+        tokens = found.loc[found["step"] == step, "tokens"].iloc[0]
+        slides.append({"label": f"{tokens / 1e6:.3g} M", "method": "restyle", "args": [change]})
+    slider = {"active": len(steps) - 1, "currentvalue": {"prefix": "tokens of text read: "}, "pad": {"t": 65}}
+    fig.update_layout(sliders=[slider | {"steps": slides}])
+    fig.add_vline(0, line=DOTTED)
+    fig.update_xaxes(title="gain, nats", range=[low - 0.05 * (high - low), high + 0.05 * (high - low)])
+    ticks = {"tickvals": list(range(len(order))), "ticktext": [f"{label} " for label in order]}
+    return fig.update_yaxes(range=[-0.6, len(order) - 0.4], showgrid=False, **ticks)
+
+
+# Less text
+
+
+def iso_loss(models: pd.DataFrame) -> go.Figure:
+    """Final loss against the share of the text, a line for what was in front, every seed a dot; the dotted line is the
+    loss that all of the text buys without.
+    """
+    models = models[models["width"] == models["width"].max()]
+    looks = {label: {} for label in dict.fromkeys(models["label"])}
+    grid = {"across": "task", "horizontal_spacing": 0.08}
+    fig = lines(models, 430, "text", "loss", "label", looks, "%{x:.0%} of the text: %{y:.3f}", **grid)
+    for column, target in enumerate(models.groupby("task", sort=False)["target"].median(), 1):
+        fig.add_hline(target, line=DOTTED, row=1, col=column)
+    fig.update_layout(margin={"t": 90}).update_xaxes(title="share of the text", tickformat=".0%")
+    return fig.update_yaxes(title="final loss, nats a token", col=1)
+
+
+def budgets(models: pd.DataFrame) -> go.Figure:
+    """What the front is worth at each budget: the gain over random init on the same share of the text."""
+    found = at_each_budget(models)
+    looks = {label: {} for label in dict.fromkeys(found["label"])}
+    fig = lines(found, 420, "text", "gain", "label", looks, "%{x:.0%} of the text: %{y:+.3f} nats")
+    fig.add_hline(0, line=DOTTED)
+    fig.update_layout(margin={"t": 90}).update_xaxes(title="share of the text", tickformat=".0%")
+    return fig.update_yaxes(title="gain, nats a token", col=1)

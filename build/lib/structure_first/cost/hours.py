@@ -1,0 +1,35 @@
+"""Hours: an update of a model, timed on this machine."""
+
+from collections.abc import Callable
+from statistics import median
+from time import perf_counter
+
+from structure_first.data.batch import Source
+from structure_first.model.transformer import Transformer
+from structure_first.training.compute import Compute
+from structure_first.training.devices import keep_freed_memory, settle
+from structure_first.training.loop import Run
+from structure_first.training.stage import Stage
+from structure_first.training.stream import Stream
+
+
+def timed_update(model: Transformer, source: Source, stage: Stage, compute: Compute = Compute()) -> Callable[[], None]:
+    """An update of the model on one batch, drawn beforehand."""
+    keep_freed_memory()
+    run = Run(model, source, stage, "timed", compute)
+    stream = Stream(source, stage.batch, model.seeds, "timed", model.position.device)
+    stream.block = 1
+    batch = stream(0)
+    return lambda: run.update(batch, source)
+
+
+def seconds_of(update: Callable[[], None], spend: float, least: int = 3) -> float:
+    """The median of the updates that fit into `spend` seconds, `least` of them at least, after two to warm up."""
+    found: list[float] = []
+    while sum(found[2:]) < spend or len(found) < 2 + least:
+        settle()
+        began = perf_counter()
+        update()
+        settle()
+        found.append(perf_counter() - began)
+    return median(found[2:])

@@ -1,0 +1,103 @@
+"""Memory: what a training takes of it, counted from the model on tensors that have a size and no memory."""
+
+import os
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from structure_first.data.batch import Batch, Source
+from structure_first.model.kernels import narrow
+from structure_first.model.transformer import Shape, Transformer
+from structure_first.training.compute import Compute
+from structure_first.training.predictions import predict
+from structure_first.training.stage import Stage
+
+THERE_AND_BACK = 2  # the loss's gradient and the logits', each as large as the largest piece that is kept
+TOKEN = 9  # bytes of a token and its place in the loss's mask
+
+
+def free_memory(where: torch.device) -> int:
+    """Bytes that are free on the device."""
+    if where.type == "cuda":
+        return torch.cuda.mem_get_info(where)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def needed(
+    shape: Shape, source: Source, stage: Stage, micro_batch: int, compute: Compute = Compute(), processes: int = 1
+) -> tuple[dict[str, float], float]:
+    """The bytes that one replica takes of each process, by what takes them; and those of each sequence computed at
+    once, of which there are `micro_batch`.
+    """
+    one, two = (kept(shape, source, compute, count) for count in (1, 2))
+    share = 4 * weights_of(shape) / (processes if compute.sharded else 1)
+    activations = one + (micro_batch - 1) * (two - one)
+    found = {"weights": share, "gradients": share, "AdamW": 2 * share, "activations": activations}
+    found["batches"] = TOKEN * source.length * (stage.batch + stage.held_out)
+    if compute.sharded:
+        # The rest of the model is gathered for a whole step, and two blocks at a time, each with its gradients.
+        block = weights_of(replace(shape, layers=2)) - weights_of(replace(shape, layers=1))
+        gathered = weights_of(shape) - (shape.layers - 2) * block
+        found["gathered"] = 2 * gathered * (2 if compute.precision == "bfloat16" else 4)
+    return found, two - one
+
+
+def weights_of(shape: Shape) -> int:
+    """How many weights a transformer of that shape has."""
+
+    def counted(shape: Shape) -> int:
+        with torch.device("meta"):
+            return sum(parameter.numel() for parameter in Transformer(shape, fresh=False).parameters())
+
+    return by_layers(shape, counted)
+
+
+def kept(shape: Shape, made: Source, compute: Compute, count: int) -> float:
+    """Bytes at the peak of a backward pass over `count` sequences, weights and gradients left out.
+
+    Where blocks are computed again in the backward pass, one of them at a time is there, and of each its input.
+    """
+
+    def counted(shape: Shape) -> int:
+        # The narrow kernel looks at numbers; a model that it serves is small.
+        small = narrow(shape.width // shape.heads, shape.context)
+        with nullcontext() if small else FakeTensorMode(), compute.cast(torch.device("cpu")):
+            tokens = torch.zeros(1, count, made.length, dtype=torch.long)
+            batch = Batch(tokens, torch.ones_like(tokens, dtype=torch.bool))
+            sizes = saved_bytes(Transformer(shape, fresh=False), batch, made)
+        return sum(sizes) + THERE_AND_BACK * max(sizes)
+
+    if not compute.recompute:
+        return by_layers(shape, counted)
+    inputs = 4 * count * (made.length - 1) * shape.width * shape.layers
+    return counted(replace(shape, layers=1)) + inputs
+
+
+def by_layers(shape: Shape, measure: Callable[[Shape], int]) -> int:
+    """What `measure` says of a shape, of a deep one by what the third layer adds: so does each that follows."""
+    if shape.layers <= 3:
+        return measure(shape)
+    two, three = (measure(replace(shape, layers=layers)) for layers in (2, 3))
+    return two + (shape.layers - 2) * (three - two)
+
+
+def saved_bytes(model: Transformer, batch: Batch, source: Source) -> list[int]:
+    """The size of each piece of memory that a forward pass keeps for its backward pass, the weights left out."""
+    found = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        found[tensor.untyped_storage()._cdata] = tensor  # tells pieces apart that are counted but not there, too
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        predict(model, batch, source).nats()
+    own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    return [tensor.untyped_storage().nbytes() for place, tensor in found.items() if place not in own]

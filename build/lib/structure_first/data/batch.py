@@ -1,0 +1,46 @@
+"""What every source yields, and what it says about itself."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from structure_first.errors import UserError
+
+
+class Batch(NamedTuple):
+    """Tokens, and where they bear loss: `loss_mask` is true where the token *at* that position is predicted."""
+
+    tokens: Int[Tensor, "*batch time"]
+    loss_mask: Bool[Tensor, "*batch time"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A seeded stream of batches with fixed settings; `data.registry.source` makes one by name.
+
+    `draw(count, generator)` returns `[count time]` on the generator's device. Where a sequence bears loss,
+    it does so within `window` tokens: a model need not compute what no loss reads.
+    """
+
+    name: str
+    settings: Mapping[str, int | float]
+    vocab: int  # token ids are 0 .. vocab - 1, separator and pad included
+    length: int  # tokens in a sequence, pads included
+    window: int
+    teaches: str  # one line
+    draw: Callable[[int, torch.Generator], Batch]
+    determined: Callable[[Tensor], Tensor] | None = None  # which tokens follow from those before them; None: all
+    remade: Callable[..., "Source"] | None = None  # the same source with some settings changed
+    held_out: "Source | None" = None  # what evaluation draws from; None: from this one, which never repeats itself
+
+    def at(self, length: int | None) -> "Source":
+        """The same source with another `length` setting, for a curriculum; None leaves it as it is."""
+        if length is None or length == self.settings.get("length"):
+            return self
+        if self.remade is None:
+            raise UserError(f"{self.name} comes in one length only; leave out the curriculum")
+        return self.remade(length=length)

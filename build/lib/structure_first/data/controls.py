@@ -1,0 +1,41 @@
+"""Controls: sources with the structure taken out."""
+
+from dataclasses import replace
+
+import torch
+
+from structure_first.data.batch import Batch, Source
+from structure_first.data.parts import ascending, predicted_from
+
+
+def random(count: int, generator: torch.Generator, *, length: int = 128, vocab: int = 100) -> Batch:
+    """Tokens 0 .. vocab - 1, each equally likely at each position."""
+    return predicted_from(1, torch.randint(vocab, (count, length), generator=generator, device=generator.device))
+
+
+def shuffled(source: Source) -> Source:
+    """The same tokens in each sequence, in random order.
+
+    All tokens up to the last that bears loss change places, separators too (Jiang et al. 2026 shuffle the tokens inside
+    each procedural sequence). Pads stay behind them and the loss mask stays as it was, so that training meets the same
+    tokens, the same number of predictions and no pad to predict.
+    """
+
+    def draw(count: int, generator: torch.Generator) -> Batch:
+        tokens, loss_mask = source.draw(count, generator)
+        place = torch.arange(source.length, device=tokens.device)
+        last = (place * loss_mask).amax(1, keepdim=True)
+        rank = torch.randint(1 << 46, tokens.shape, generator=generator, device=tokens.device)
+        rank = rank.maximum((place > last).long() << 46)  # behind the last, above all ranks and so in order
+        order = ascending(rank << 16 | place) & 0xFFFF
+        return Batch(tokens.gather(1, order), loss_mask)
+
+    return replace(
+        source,
+        name=f"shuffled:{source.name}",
+        teaches=f"which tokens occur in {source.name}, and nothing of their order",
+        draw=draw,
+        determined=None,
+        remade=lambda **settings: shuffled(source.remade(**settings)),
+        held_out=source.held_out and shuffled(source.held_out),
+    )

@@ -1,0 +1,84 @@
+"""Corpora of the Hugging Face hub, streamed through `datasets`."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from structure_first.errors import UserError
+
+TIMEOUT = 20  # seconds in which the hub must answer
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A data set of the hub, or a local folder laid out like one."""
+
+    name: str
+    config: str | None = None
+    column: str = "text"
+    offline: str = "language"  # the corpus that needs no network
+
+
+HUB = {
+    "c4": Hub("allenai/c4", "en"),
+    "codeparrot": Hub("codeparrot/codeparrot-clean-train", column="content", offline="code"),
+}
+
+
+class Stream:
+    """The texts of a data set's training split, one at a time, of every `processes` shards this process's.
+
+    `state()` is where it is, in what JSON can hold; a stream given that `state` goes on there without reading what came
+    before.
+    """
+
+    def __init__(self, hub: Hub, column: str, state: dict | None = None, process: int = 0, processes: int = 1):
+        self.hub, self.column = hub, column
+        from huggingface_hub import HfApi
+
+        with connected(hub):
+            if not Path(hub.name).exists():
+                HfApi().dataset_info(hub.name, timeout=TIMEOUT)  # `datasets` would try for half a minute
+            from datasets import load_dataset
+            from datasets.distributed import split_dataset_by_node
+
+            self.rows = load_dataset(hub.name, hub.config, split="train", streaming=True)
+            if processes > 1:
+                self.rows = split_dataset_by_node(self.rows, process, processes)
+        self._state = state
+
+    def state(self) -> dict:
+        return self.rows.state_dict()
+
+    def __iter__(self) -> Iterator[str]:
+        with connected(self.hub):
+            if self._state is not None:
+                self.rows.load_state_dict(self._state)
+            for row in self.rows:
+                if not isinstance(row.get(self.column), str):
+                    known = ", ".join(row)
+                    problem = f"{self.hub.name} has no text under {self.column!r}; it has {known}"
+                    raise UserError(f"{problem}; name one with --text-column")
+                yield row[self.column]
+
+
+class connected:
+    """A block in which whatever `datasets` raises becomes one line that says what to do."""
+
+    def __init__(self, hub: Hub):
+        self.hub = hub
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, error: BaseException | None, _) -> None:
+        if not isinstance(error, Exception) or isinstance(error, UserError):
+            return
+        from datasets.exceptions import DatasetNotFoundError
+        from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+
+        instead = f"the corpus {self.hub.offline!r} needs no network, and a path of your own text serves as well"
+        if isinstance(error, DatasetNotFoundError | RepositoryNotFoundError | HFValidationError):
+            raise UserError(f"the hub has no data set {self.hub.name!r} that is open to you; {instead}") from None
+        reason = " ".join(str(error).split())[:150]
+        raise UserError(f"cannot read {self.hub.name} from the hub ({reason}); {instead}") from None

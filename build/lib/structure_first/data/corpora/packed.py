@@ -1,0 +1,151 @@
+"""Packed corpora as sources: windows of memory-mapped shards. This file needs only numpy and torch."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from hashlib import blake2b, file_digest
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Integer
+from numpy.lib.stride_tricks import sliding_window_view
+
+from structure_first.data.batch import Batch, Source
+from structure_first.data.parts import predicted_from
+from structure_first.errors import UserError, unknown
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+SPLITS = ("train", "held_out")
+KEYS = ("source", "held_out", "dtype", "finished", "ended", "state", "tokens", "documents", "shards")  # of a manifest
+TOKENISER = ("name", "vocab", "separator", "digest")
+HASHES = "hashes"  # beside the splits of a shard: the hash of each of its documents
+
+
+def read_manifest(folder: Path) -> dict:
+    """What `packing.pack` wrote last."""
+    path = Path(folder) / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+        found = manifest["format"]
+        if found == FORMAT:
+            [manifest[name] for name in KEYS], [manifest["tokeniser"][name] for name in TOKENISER]
+    except FileNotFoundError:
+        raise UserError(f"there is no packed corpus in {folder}; make one with structure-first pack") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"cannot read {path} ({error}); restore it, or pack into another folder") from None
+    if found != FORMAT:
+        raise UserError(f"{folder} is packed in format {found}, this version reads {FORMAT}; pack again") from None
+    return manifest
+
+
+def shard_path(folder: Path, kind: str, number: int) -> Path:
+    return Path(folder) / f"{kind}-{number:05}.npy"
+
+
+def digest(path: Path) -> str:
+    """The digest of a file; raises `UserError` where there is none."""
+    try:
+        with open(path, "rb") as file:
+            return file_digest(file, partial(blake2b, digest_size=16)).hexdigest()
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror}); restore it or pack again") from None
+
+
+def check(folder: Path, manifest: dict, *kinds: str) -> None:
+    """Raise `UserError` unless the shards are those that were packed."""
+    for number, shard in enumerate(manifest["shards"]):
+        for kind in kinds:
+            path = shard_path(folder, kind, number)
+            if kind in shard and digest(path) != shard[kind]["digest"]:
+                raise UserError(f"shard {path} has changed since it was packed; restore it or pack again")
+
+
+def threshold(held_out: float) -> np.uint64:
+    """Documents whose hash lies below it are held out."""
+    return np.uint64(int(held_out * 2.0**64))
+
+
+class Packed:
+    """One split of a packed corpus; `checked=False` spares the reading that its digests take, a second a GB."""
+
+    def __init__(self, folder: Path, split: str = "train", checked: bool = True):
+        if split not in SPLITS:
+            raise unknown("split", split, SPLITS)
+        self.folder, self.split, self.manifest = Path(folder), split, read_manifest(folder)
+        if not self.manifest["finished"]:
+            raise UserError(f"{folder} is not packed to its end; give the same structure-first pack command again")
+        if checked:
+            check(self.folder, self.manifest, split)
+        numbers = [number for number, shard in enumerate(self.manifest["shards"]) if split in shard]
+        try:
+            self.shards = [np.load(shard_path(folder, split, number), mmap_mode="r") for number in numbers]
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read the shards in {folder} ({error}); restore them or pack again") from None
+        self.vocab, self.separator = (self.manifest["tokeniser"][name] for name in ("vocab", "separator"))
+
+    def tokens(self) -> int:
+        return sum(map(len, self.shards))
+
+    def documents(self) -> Iterator[Integer[np.ndarray, " token"]]:
+        """The tokens of each document in order, without its separator."""
+        for shard in self.shards:
+            starts = np.flatnonzero(shard == self.separator)
+            yield from (part[1:] for part in np.split(shard, starts)[1:])
+
+    def match(self, tokeniser_digest: str) -> None:
+        """Raise `UserError` unless the shards were made by the tokeniser of that digest."""
+        made = self.manifest["tokeniser"]
+        if tokeniser_digest != made["digest"]:
+            problem = f"the shards in {self.folder} were made by another tokeniser ({made['name']}, {made['digest']})"
+            raise UserError(f"{problem}; use the one saved beside them, or pack again")
+
+    def source(self, context: int) -> Source:
+        """Windows of `context` + 1 tokens from anywhere in the split, every one as likely; all but the first bear loss.
+
+        A window lies within one shard and may span documents.
+        """
+        length = context + 1
+        windows = [sliding_window_view(shard, length) for shard in self.shards if len(shard) >= length]
+        if context < 1 or not windows:
+            longest = max(map(len, self.shards), default=0)
+            problem = f"{self.split} of {self.folder} has no {length:,} tokens in a row, at most {longest:,}"
+            raise UserError(f"{problem}; pack more of the corpus, raise --held-out, or take a shorter context")
+        ends = np.cumsum([len(each) for each in windows])
+
+        def draw(count: int, generator: torch.Generator) -> Batch:
+            place = torch.randint(int(ends[-1]), (count,), generator=generator, device=generator.device).cpu().numpy()
+            shard = np.searchsorted(ends, place, side="right")
+            tokens = np.empty((count, length), np.int64)
+            for number in np.unique(shard):
+                rows = shard == number
+                tokens[rows] = windows[number][place[rows] - ends[number] + len(windows[number])]
+            return predicted_from(1, torch.from_numpy(tokens).to(generator.device))
+
+        made = [shard[self.split]["digest"] for shard in self.manifest["shards"] if self.split in shard]
+        stamp = int(blake2b("".join(made).encode(), digest_size=6).hexdigest(), 16)
+        corpus = self.manifest["source"]["corpus"]
+        return Source(
+            name=f"packed:{corpus}",
+            settings={"length": length, "tokens": self.tokens(), "digest": stamp},
+            vocab=self.vocab,
+            length=length,
+            window=context,
+            teaches=f"to go on a text of {corpus}",
+            draw=draw,
+            remade=lambda length: self.source(length - 1),
+        )
+
+
+def source(folder: Path, context: int, checked: bool = True) -> Source:
+    """The training split as a source that is evaluated on the held-out one."""
+    return evaluated_on(*(Packed(folder, split, checked).source(context) for split in SPLITS))
+
+
+def evaluated_on(train: Source, held_out: Source) -> Source:
+    def remade(length: int) -> Source:
+        return evaluated_on(train.at(length), held_out.at(length))
+
+    return replace(train, held_out=held_out, remade=remade)

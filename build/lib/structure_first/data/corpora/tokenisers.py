@@ -1,0 +1,248 @@
+"""Texts as tokens: bytes, characters, a byte-level BPE of our own, or any tokeniser of the hub.
+
+Every document begins with the tokeniser's `separator`. A tokeniser saves itself as a folder that `AutoTokenizer` of
+`transformers` reads; its digest is that of what it saves.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from hashlib import blake2b
+from itertools import chain
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Integer
+
+from structure_first.errors import UserError, unknown
+from structure_first.files import replacing
+
+FILE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
+SEPARATORS = ("<|endoftext|>", "</s>", "<s>", "[SEP]", "<eos>", "<bos>")  # what hub tokenisers call theirs
+VOCABS = (257, 1 << 20)  # of a BPE: 256 bytes, the separator and what it learns
+BYTE_LEVEL = {"add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+TIMEOUT = 20  # seconds in which the hub must answer
+LEARNT_FROM = 1 << 26  # characters of the corpus
+
+
+class Tokeniser(Protocol):
+    """What packing asks of a tokeniser, and a reader of what was packed."""
+
+    name: str
+    vocab: int  # ids are 0 .. vocab - 1, the separator included
+    separator: int
+
+    def encode(self, texts: Sequence[str]) -> "tuple[Integer[np.ndarray, ' token'], Integer[np.ndarray, ' text']]":
+        """The tokens of all texts, one after another, and how many each has; no separators."""
+        ...
+
+    def decode(self, tokens: "Integer[np.ndarray, ' token']") -> str: ...
+
+    def to_json(self) -> str:
+        """What `tokenizers` reads."""
+        ...
+
+
+class Bytes:
+    """UTF-8: a token is a byte. 255, which UTF-8 never uses, begins a document, and 254 pads."""
+
+    name, vocab, separator, pad = "bytes", 256, 255, 254
+
+    def encode(self, texts):
+        parts = [text.encode() for text in texts]
+        return np.frombuffer(b"".join(parts), np.uint8), np.fromiter(map(len, parts), np.int64, len(parts))
+
+    def decode(self, tokens):
+        return tokens[tokens < self.pad].astype(np.uint8).tobytes().decode(errors="replace")
+
+    def to_json(self) -> str:
+        letters = byte_letters()
+        letters[self.pad], letters[self.separator] = "<pad>", "<begin>"
+        split = {"type": "ByteLevel", **BYTE_LEVEL}
+        return one_each(letters, ["<pad>", "<begin>"], split, split, {"type": "BPE", "merges": []})
+
+
+class Characters:
+    """The 95 printable characters of ASCII, then pad, unknown, begin and separator, as in DeepMind-Math.
+
+    The separator stands for a line's end: between a question and its answer.
+    """
+
+    name, vocab, pad, unknown, separator = "characters", 99, 95, 96, 97
+
+    def __init__(self):
+        self._token = np.full(128, self.unknown, np.uint8)
+        self._token[32:127] = np.arange(95)
+        self._token[10] = 98
+        self._letter = np.array([*map(chr, range(32, 127)), "", "?", "", "\n"])
+
+    def encode(self, texts):
+        points = np.frombuffer("".join(texts).encode("utf-32-le", "surrogatepass"), np.uint32)
+        return self._token[np.minimum(points, 127)], np.fromiter(map(len, texts), np.int64, len(texts))
+
+    def decode(self, tokens):
+        return "".join(self._letter[tokens])
+
+    def to_json(self) -> str:
+        letters = [*map(chr, range(32, 127)), "<pad>", "<unknown>", "<begin>", "\n"]
+        each = {"type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated", "invert": False}
+        model = {"type": "WordLevel", "unk_token": "<unknown>"}
+        return one_each(letters, letters[95:98], each, {"type": "Fuse"}, model)
+
+
+class Trained:
+    """A tokeniser of the package `tokenizers`, from its JSON; `name` is how it was asked for."""
+
+    def __init__(self, name: str, json_text: str):
+        from tokenizers import Tokenizer
+
+        self.name, self._json = name, json_text
+        self._tokenizer = Tokenizer.from_str(json_text)
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._tokenizer.encode_special_tokens = True  # a document that holds "<|endoftext|>" ends none
+        self.vocab = self._tokenizer.get_vocab_size()
+        known = (self._tokenizer.token_to_id(token) for token in SEPARATORS)
+        self.separator = next((token for token in known if token is not None), None)
+        if self.separator is None:
+            raise UserError(f"tokeniser {name} has none of the separators {', '.join(SEPARATORS)}; name another")
+
+    def encode(self, texts):
+        encoded = [each.ids for each in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        return np.fromiter(chain.from_iterable(encoded), np.uint32, lengths.sum()), lengths
+
+    def decode(self, tokens):
+        return self._tokenizer.decode(tokens[tokens != self.separator].tolist(), skip_special_tokens=False)
+
+    def to_json(self) -> str:
+        return self._json
+
+
+def tokeniser(name: str, texts: Callable[[], Iterable[str]]) -> Tokeniser:
+    """The tokeniser `bytes`, `characters`, `bpe:VOCAB` learnt from `texts`, of a folder or file, or of the hub."""
+    kind, _, size = name.partition(":")
+    if name in OURS:
+        return OURS[name]()
+    if kind == "bpe":
+        if not size.isdecimal() or len(size) > 9 or not VOCABS[0] <= int(size) <= VOCABS[1]:
+            raise UserError(f"tokeniser {name!r}: write bpe:VOCAB with a vocabulary of {VOCABS[0]:,} to {VOCABS[1]:,}")
+        return Trained(name, learnt(int(size), texts()))
+    if os.path.exists(name):
+        path = Path(name)
+        return saved(path if path.is_file() else path / FILE, name)
+    return Trained(name, fetched(name))
+
+
+OURS = {each.name: each for each in (Bytes, Characters)}
+
+
+def learnt(vocab: int, texts: Iterable[str]) -> str:
+    """A byte-level BPE of the first texts, as JSON; the same texts give the same."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab,
+        special_tokens=[SEPARATORS[0]],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    made.train_from_iterator(first(texts, LEARNT_FROM), trainer)
+    return made.to_str()
+
+
+def first(texts: Iterable[str], characters: int) -> Iterator[str]:
+    """Whole texts until they have that many characters."""
+    for text in texts:
+        yield text
+        characters -= len(text)
+        if characters <= 0:
+            return
+
+
+def fetched(name: str) -> str:
+    """The JSON of a tokeniser of the hub."""
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    instead = "bytes, characters, bpe:8192 and a folder with a tokenizer.json need no network"
+    try:
+        try:
+            path = hf_hub_download(name, FILE, local_files_only=True)
+        except LocalEntryNotFoundError:
+            HfApi().model_info(name, timeout=TIMEOUT)  # a download alone would try for half a minute
+            path = hf_hub_download(name, FILE)
+        return Path(path).read_text(encoding="utf-8")
+    except (EntryNotFoundError, RepositoryNotFoundError, HFValidationError):
+        problem = unknown("tokeniser", name, (*OURS, "bpe:8192"))
+        raise UserError(f"{problem} (the hub has no {FILE} of that name)") from None
+    except Exception as error:  # the network's errors have many classes
+        reason = " ".join(str(error).split())[:150]
+        raise UserError(f"cannot fetch the tokeniser {name!r} from the hub ({reason}); {instead}") from None
+
+
+def save(made: Tokeniser, folder: Path) -> None:
+    """Write what `saved` and `AutoTokenizer` read."""
+    separator = next(token for token, number in vocabulary(made.to_json()).items() if number == made.separator)
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": separator, "eos_token": separator}
+    for name, text in ((FILE, made.to_json()), (SETTINGS, json.dumps(settings, indent=1))):
+        with replacing(Path(folder) / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def saved(path: Path, name: str) -> Tokeniser:
+    """The tokeniser in a file, which was once made under `name`."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        return OURS[name]() if name in OURS and OURS[name]().to_json() == text else Trained(name, text)
+    except UserError:
+        raise
+    except Exception as error:  # what `tokenizers` raises has no class of its own
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:150]
+        raise UserError(f"cannot read the tokeniser {path} ({reason}); name a tokenizer.json of `tokenizers`") from None
+
+
+def vocabulary(json_text: str) -> dict[str, int]:
+    """Every token's id, the added ones included."""
+    read = json.loads(json_text)
+    known = read["model"]["vocab"]
+    known = known if isinstance(known, dict) else {token: number for number, (token, _) in enumerate(known)}
+    return known | {token["content"]: token["id"] for token in read.get("added_tokens") or ()}
+
+
+def digest(made: Tokeniser) -> str:
+    return blake2b(made.to_json().encode(), digest_size=16).hexdigest()
+
+
+def byte_letters() -> list[str]:
+    """The printable letter by which byte-level tokenisers write each byte (GPT-2's table)."""
+    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [byte for byte in range(256) if byte not in plain]
+    return [chr(byte if byte in plain else 256 + rest.index(byte)) for byte in range(256)]
+
+
+def one_each(letters: list[str], special: list[str], split: dict, decoder: dict, model: dict) -> str:
+    """The JSON of a tokeniser with a token for each letter, in their order."""
+    ids = {letter: number for number, letter in enumerate(letters)}
+    flags = dict(single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
+    parts = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [{"id": ids[token], "content": token, **flags} for token in special],
+        "normalizer": None,
+        "pre_tokenizer": split,
+        "post_processor": None,
+        "decoder": decoder,
+        "model": model | {"vocab": ids},
+    }
+    return json.dumps(parts, ensure_ascii=False, indent=1)

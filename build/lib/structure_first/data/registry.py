@@ -1,0 +1,225 @@
+"""Every source by name. A new one is a function that draws it and a line here."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from numbers import Integral, Real
+
+import torch
+from torch import Tensor
+
+from structure_first.data import controls, diagnostics
+from structure_first.data.batch import Batch, Source
+from structure_first.data.corpora import shelf
+from structure_first.data.mixtures import mixture
+from structure_first.data.procedural import automata, languages, memory, transforms
+from structure_first.errors import UserError, unknown
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A line of the registry. The functions take the settings by name, the ones they do not use included."""
+
+    draw: Callable[..., Batch]  # (count, generator, *, settings); its signature holds the settings and their defaults
+    teaches: str
+    vocab: Callable[..., int]
+    forbids: Callable[..., str | None] = lambda **_: None  # what is wrong with settings that LIMITS allows one by one
+    window: int | None = None  # how many tokens may bear loss, where they do not reach from the same place to the end
+    determined: Callable[..., Tensor] | None = None  # (tokens, *, settings): which follow from those before them
+
+    @property
+    def defaults(self) -> dict[str, int | float | None]:
+        """Every setting and its default."""
+        parameters = inspect.signature(self.draw).parameters.values()
+        return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+
+
+LIMITS = {
+    "length": (1, 1 << 16),
+    "vocab": (2, 1 << 20),
+    "k": (1, 1 << 16),
+    "p": (0, 1),
+    "depth": (1, (1 << 15) - 1),  # heights are kept in 16 bits
+    "rule": (0, 255),
+    "width": (3, 1 << 15),
+    "pairs": (1, diagnostics.KEYS),
+    "digits": (1, 1000),
+}
+
+
+def marked(vocab: int, **_) -> int:
+    return vocab + 2  # the separator and the pad
+
+
+def unmarked(vocab: int, **_) -> int:
+    return vocab
+
+
+def fixed(size: int) -> Callable[..., int]:
+    return lambda **_: size
+
+
+def brackets(k: int, **_) -> int:
+    return 2 * k
+
+
+def odd(length: int, **_) -> str | None:
+    return f"length must be even, not {length}" if length % 2 else None
+
+
+def single(length: int, **_) -> str | None:
+    return f"length must be 2 or more, not {length}" if length < 2 else None
+
+
+def deeper_than_alphabet(length: int, vocab: int, **_) -> str | None:
+    highest = length if length < 3 else length - 1  # the last of three operations or more is a pop
+    if highest < vocab:
+        return None
+    problem = f"{length} operations can stack {highest} different tokens but vocab {vocab} has {vocab - 1}"
+    return f"{problem}; vocab must be {highest + 1} or more, or length {vocab if vocab > 2 else 1} or less"
+
+
+def broken_states(length: int, width: int, **_) -> str | None:
+    if length >= 2 * width and length % width == 0:
+        return None
+    return f"length must be a multiple of width {width}, {2 * width} or more, not {length}"
+
+
+PROCEDURAL = {
+    "identity": Rule(transforms.identity, "to copy a sequence", marked),
+    "reverse": Rule(transforms.reverse, "to copy a sequence backwards", marked),
+    "sort": Rule(transforms.sort, "to order a sequence by its tokens", marked),
+    "set": Rule(transforms.set, "to tell what was there before from what is new", marked),
+    "union": Rule(transforms.union, "to merge two sequences without repeats", marked, odd),
+    "delete": Rule(transforms.delete, "to copy a sequence and leave one token out", marked, single),
+    "stack": Rule(memory.stack, "to keep track of a last-in, first-out memory", marked, deeper_than_alphabet),
+    "dyck": Rule(
+        languages.dyck,
+        "to nest: find the innermost bracket still open",
+        brackets,
+        odd,
+        determined=lambda tokens, k, **_: tokens >= k,
+    ),
+    "dyck_shuffle": Rule(
+        languages.dyck_shuffle,
+        "to keep many dependencies open that cross",
+        brackets,
+        odd,
+        determined=languages.without_choice,
+    ),
+    "eca": Rule(automata.eca, "to apply a local rule to a whole state", fixed(2), broken_states),
+}
+
+DIAGNOSTICS = {
+    "haystack": Rule(diagnostics.haystack, "context recall: the value of the queried key", fixed(256), window=1),
+    "addition": Rule(diagnostics.addition, "addition, carries from the far end", fixed(31)),
+    "reversed_addition": Rule(diagnostics.reversed_addition, "addition, carries as they come", fixed(31)),
+    "multiplication": Rule(diagnostics.multiplication, "long multiplication", fixed(31)),
+    "sorting": Rule(diagnostics.sorting, "to order a sequence by its tokens", marked),
+}
+
+CONTROLS = {
+    "random": Rule(controls.random, "nothing: no token tells of another", unmarked, single),
+}
+
+RULES = PROCEDURAL | DIAGNOSTICS | CONTROLS
+CHANGES = {"shuffled": controls.shuffled}  # `shuffled:dyck` is the source dyck, changed
+
+
+def source(name: str, **settings: int | float | None) -> Source:
+    """The source of that name; a setting left out or None has its default.
+
+    `shuffled:dyck` is the source dyck, changed; `set+dyck` is a mixture, each member with the settings that it takes;
+    `code/bytes` is the corpus code in tokens of the tokeniser bytes, with the settings of `shelf.corpus`.
+    """
+    corpus, slash, tokeniser = name.partition("/")
+    if slash:
+        return shelf.corpus(corpus, tokeniser, **settings)
+    change, changed, base = name.partition(":")
+    if changed:
+        if change not in CHANGES:
+            raise unknown("control", change, CHANGES)
+        return CHANGES[change](source(base, **settings))
+    if "+" in name:
+        return mixed(name.split("+"), settings)
+    rule = rule_of(name)
+    settings = checked(name, rule, settings)
+
+    def draw(count: int, generator: torch.Generator) -> Batch:
+        if count < 1:
+            raise UserError(f"{name}: the number of sequences must be 1 or more, not {count}")
+        return rule.draw(count, generator, **settings)
+
+    example = draw(1, torch.Generator().manual_seed(0))
+    return Source(
+        name=name,
+        settings=settings,
+        vocab=rule.vocab(**settings),
+        length=example.tokens.shape[1],
+        window=rule.window or example.tokens.shape[1] - int(example.loss_mask[0].byte().argmax()),
+        teaches=rule.teaches,
+        draw=draw,
+        determined=rule.determined and partial(rule.determined, **settings),
+        remade=lambda **changes: source(name, **(settings | changes)),
+    )
+
+
+def mixed(names: Sequence[str], settings: Mapping[str, int | float | None]) -> Source:
+    """The mixture of the sources of those names."""
+    for setting in settings:
+        if setting not in (known := defaults("+".join(names))):
+            raise unknown(f"setting of {'+'.join(names)}", setting, known)
+    own = [{key: settings[key] for key in settings.keys() & defaults(name)} for name in names]
+    return mixture([source(name, **given) for name, given in zip(names, own, strict=True)])
+
+
+def defaults(name: str) -> dict[str, int | float | None]:
+    """Every setting and its default, of a source by any of its names; a mixture has those of its members."""
+    return {key: value for member in name.split("+") for key, value in rule_of(member).defaults.items()}
+
+
+def describe(name: str) -> str:
+    """A source's rule in one sentence."""
+    if "+" in name:
+        return "Each sequence is of one of these. " + " ".join(describe(each) for each in name.split("+"))
+    change, changed, base = name.partition(":")
+    if changed:
+        return f"{describe(base)} Then {change}: {first_paragraph(CHANGES[change])}"
+    return first_paragraph(rule_of(name).draw)
+
+
+def first_paragraph(function: Callable) -> str:
+    return " ".join(inspect.getdoc(function).split("\n\n")[0].split())
+
+
+def rule_of(name: str) -> Rule:
+    """The registry's line for a source's name, without what changes it."""
+    base = name.rpartition(":")[2]
+    if base not in RULES:
+        raise unknown("source", base, [*RULES, *(f"{change}:NAME" for change in CHANGES)])
+    return RULES[base]
+
+
+def checked(name: str, rule: Rule, given: Mapping[str, object]) -> dict[str, int | float]:
+    """All settings of a source, the defaults filled in and those that stay None left out; illegal ones say why."""
+    defaults = rule.defaults
+    for setting in given:
+        if setting not in defaults:
+            raise unknown(f"setting of {name}", setting, defaults)
+    settings = defaults | {setting: value for setting, value in given.items() if value is not None}
+    settings = {setting: value for setting, value in settings.items() if value is not None}
+    for setting, value in settings.items():
+        low, high = LIMITS[setting]
+        kind, wanted = (Real, "a number") if isinstance(defaults[setting], float) else (Integral, "a whole number")
+        if isinstance(value, bool) or not isinstance(value, kind):
+            raise UserError(f"{name}: {setting} must be {wanted} from {low:,} to {high:,}, not {value!r}")
+        if not low <= value <= high:
+            raise UserError(f"{name}: {setting} must be from {low:,} to {high:,}, not {value:,}")
+    settings = {
+        setting: float(value) if isinstance(defaults[setting], float) else int(value)
+        for setting, value in settings.items()
+    }
+    if complaint := rule.forbids(**settings):
+        raise UserError(f"{name}: {complaint}")
+    return settings

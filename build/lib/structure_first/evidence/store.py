@@ -1,0 +1,184 @@
+"""The store of evidence: rows in Parquet, and beside them the manifest of every run that wrote any.
+
+A folder holds one experiment. `rows.parquet` has one line a measurement; its `run` column is a key of
+`manifest.json`, where the run's configuration, versions, device and wall time stand. Both are replaced whole, the
+manifest first, so that no row is ever without its manifest.
+"""
+
+import json
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import torch
+
+from structure_first import __version__
+from structure_first.errors import UserError
+from structure_first.files import locked, replacing
+
+FORMAT = 2
+COLUMNS = {
+    "experiment": "str",
+    "scale": "str",
+    "cell": "str",
+    "stage": "int64",  # 1 or 2
+    "seed": "int64",
+    "step": "int64",
+    "tokens": "int64",  # trained on by this replica in this stage
+    "flops": "int64",  # spent by this replica in this stage
+    "metric": "str",
+    "value": "float64",
+    "run": "str",
+}
+KEY = ["scale", "cell", "configuration", "stage", "seed"]  # of a model: a cell of that name may have been another
+PACKAGES = ("torch", "numpy", "einops", "pandas", "pyarrow", "tokenizers", "datasets", "mathematics-dataset", "sympy")
+
+
+def environment() -> dict:
+    """What a manifest says of the code and the machine."""
+    packages = {}
+    for name in PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "not installed"
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads" if gpu is None else gpu
+    return {
+        "code": __version__,
+        **checkout(),
+        "python": platform.python_version(),
+        "packages": packages,
+        "device": machine,
+        "processor": processor(),
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+@cache
+def checkout() -> dict:
+    """The git commit that the code was imported from, and whether its tree was clean; nothing where there is no git."""
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        git(
+            "ls-files", "--error-unmatch", Path(__file__).name
+        )  # a package installed inside another checkout is not its
+        return {"commit": git("rev-parse", "HEAD"), "clean": not git("status", "--porcelain", "--", ":/src")}
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+
+
+@cache
+def processor() -> str:
+    """The processor's name, as the system knows it."""
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return platform.processor() or platform.machine()
+
+
+def _configured(rows: pd.DataFrame, runs: Mapping[str, dict]) -> pd.DataFrame:
+    """The rows, each with the key of what was trained."""
+    return rows.assign(
+        configuration=rows["run"].map({key: str(run.get("configuration", "")) for key, run in runs.items()})
+    )
+
+
+class Store:
+    """The rows and manifests of one experiment, under `folder`."""
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        self._rows, self._manifest = self.folder / "rows.parquet", self.folder / "manifest.json"
+
+    def rows(self) -> pd.DataFrame:
+        """Every row, or an empty frame; raises `UserError` on files that are broken or of another version."""
+        manifest = self.manifest()
+        if not self._rows.exists():
+            return pd.DataFrame(columns=[*COLUMNS, "configuration"]).astype(COLUMNS)
+        try:
+            rows = pd.read_parquet(self._rows)[list(COLUMNS)].astype(COLUMNS)
+        except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"cannot read results {self._rows}: {reason}; restore or remove the folder") from None
+        if not set(rows["run"]) <= set(manifest["runs"]):
+            raise UserError(f"{self._rows} has rows of runs that {self._manifest} does not know; restore both together")
+        return _configured(rows, manifest["runs"])
+
+    def manifest(self) -> dict:
+        """The manifest: `format`, and `runs` by their key."""
+        if not self._manifest.exists():
+            return {"format": FORMAT, "runs": {}}
+        try:
+            manifest = json.loads(self._manifest.read_text())
+            if manifest["format"] != FORMAT:
+                advice = "name another results folder"
+                if manifest["format"] == 1:
+                    advice = f"bring it up to date with: python -m structure_first.runs.migrate {self.folder}"
+                found = f"{self.folder} was written in format {manifest['format']}, this version reads {FORMAT}"
+                raise UserError(f"{found}; {advice}")
+            dict(manifest["runs"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(f"cannot read manifest {self._manifest}: {error}; restore or remove the folder") from None
+        return manifest
+
+    def append(self, rows: pd.DataFrame, runs: Mapping[str, dict]) -> None:
+        """Add the rows of `runs`, each run with its manifest, in place of older rows of the same models."""
+        merged = self.manifest()
+        merged["runs"] |= runs
+        rows = _configured(rows[list(COLUMNS)].astype(COLUMNS), runs)
+        old = self.rows()
+        replaced = pd.MultiIndex.from_frame(old[KEY]).isin(pd.MultiIndex.from_frame(rows[KEY]))
+        rows = pd.concat([old[~replaced], rows], ignore_index=True)
+        rows = rows.sort_values([*KEY, "step", "metric"], kind="stable", ignore_index=True)
+        with replacing(self._manifest) as temporary:
+            temporary.write_text(json.dumps(merged, indent=1) + "\n")
+        with replacing(self._rows) as temporary:
+            rows[list(COLUMNS)].to_parquet(temporary, index=False, compression="zstd")
+        merged["runs"] = {key: value for key, value in merged["runs"].items() if key in set(rows["run"])}
+        with replacing(self._manifest) as temporary:
+            temporary.write_text(json.dumps(merged, indent=1) + "\n")
+
+    def merge(self, other: "Store") -> int:
+        """Add what another store has and this one has not; returns how many models that is.
+
+        Raises `UserError`, and adds nothing, where the two differ in the measurements of a model.
+        """
+        theirs, mine = (store.rows().set_index(KEY) for store in (other, self))
+        known, shared = theirs.index.isin(mine.index), mine.index.isin(theirs.index)
+        sides = theirs[known], mine[shared]
+        measured = [*KEY, "step", "tokens", "flops", "metric", "value"]
+        lines = pd.concat([side.reset_index()[measured] for side in sides])
+        single = lines[~lines.duplicated(keep=False)]  # a measurement that only one of the two has
+        if not single.empty:
+            models = single[KEY].drop_duplicates().sort_values(KEY)
+            scale, cell, _, stage, seed = models.iloc[0]
+            one = f"{scale}, {cell}, stage {stage}, seed {seed}"
+            problem = f"{other.folder} and {self.folder} differ in {len(models)} models, the first: {one}"
+            raise UserError(f"{problem}; nothing was merged: remove the rows of one of the two")
+        fresh = theirs[~known].reset_index()
+        if not fresh.empty:
+            runs = other.manifest()["runs"]
+            self.append(fresh, {run: runs[run] for run in fresh["run"].unique()})
+        for weights in sorted(other.folder.glob("weights/*/*.safetensors")):
+            kept = self.folder / weights.relative_to(other.folder)
+            if not kept.exists():
+                with replacing(kept) as temporary:
+                    shutil.copyfile(weights, temporary)
+        return len(fresh[KEY].drop_duplicates())
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the folder for this process; raises `UserError` where another process holds it."""
+        return locked(self.folder)

@@ -1,0 +1,208 @@
+"""The haystack jump: does a warm-up on meaning-free sequences teach a tiny transformer to recall from its context?
+
+At scales `gpu` and `paper` stage two is the paper's (Jiang et al. 2026, algorithmic tasks); at `laptop` it is what two
+cores carry, and stage one what the search in this file found to work.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from structure_first.experiments.beginnings import FULL, MEAN, PERMUTED, WIDE, Beginning, beginnings
+from structure_first.model.transfer import Transfer
+from structure_first.model.transformer import Body
+from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe
+from structure_first.training.stage import Stage
+
+GROUPS = ("attention", "mlp", "norms", "positions")
+
+DYCK = {"k": 64, "length": 32}
+COPY = {"length": 20, "vocab": 100}
+
+
+TUNED = Beginning(WIDE, 4 * WIDE, tied=True, faster=4)  # the best of `tuning`
+FASTER = f" at {TUNED.faster * Stage.lr:g}"  # how the cells that have its rate end
+
+
+def stage_one(name: str, settings: dict, steps: int, mastery: float | None = 0.98, tied: bool = True) -> Phase:
+    """Stage one. Its head shares its embeddings: what is then learnt of copying holds for any table of embeddings."""
+    stage = Stage(
+        steps=steps,
+        batch=128,
+        lr=3e-3,
+        warmup=min(200, steps // 4),
+        mastery=mastery,
+        held_out=200,
+        evaluate_every=max(1, min(250, steps // 4)),
+    )
+    return Phase(name, stage, settings, tied)
+
+
+def stage_two(scale: str, more: int = 0) -> Phase:
+    """The diagnostic, for `more` steps than the scale's own.
+
+    At `laptop` the rate is constant, so that the time to the jump does not depend on where a schedule ends, and a seed
+    that has solved the task stops.
+    """
+    if scale in ("gpu", "paper"):
+        stage = Stage(steps=10_000 + more, held_out=4_000, mastery=0.995)  # a seed that has solved it may stop
+        return Phase("haystack", stage, {"pairs": 30})
+    pairs, steps = (12, 4_000) if scale == "laptop" else (3, 40)
+    stage = Stage(
+        steps=steps + more,
+        batch=256 if scale == "laptop" else 32,
+        warmup=min(200, steps // 4),
+        schedule="constant",
+        mastery=0.98,
+        held_out=1_000 if scale == "laptop" else 100,
+        evaluate_every=min(250, steps // 4),
+    )
+    return Phase("haystack", stage, {"pairs": pairs})
+
+
+def cells(scale: str) -> dict[str, Recipe]:
+    """What goes before the diagnostic, and how much of it is carried over."""
+    task, learnt = stage_two(scale), {"smoke": 40, "laptop": 4_000}.get(scale, 20_000)
+    fits = {"smoke": 8, "laptop": 32}.get(scale, 64)  # positions for the longest haystack at this scale
+    dyck, quick = {**DYCK, "length": fits}, min(learnt, 3_000)
+    warm = {
+        "dyck": stage_one("dyck", dyck, learnt),
+        "identity": stage_one("identity", {**COPY, "length": fits * 5 // 8}, quick),
+        "set": stage_one("set", {**COPY, "length": fits * 5 // 8}, quick),
+        "shuffled dyck": stage_one("shuffled:dyck", dyck, learnt, mastery=None),
+        "random tokens": stage_one("random", {"length": fits, "vocab": 2 * DYCK["k"]}, learnt, mastery=None),
+    }
+    found = {"random init": Recipe(None, None, task), "longer training": Recipe(None, None, stage_two(scale, learnt))}
+    found["wide init"] = Recipe(None, None, task, Body(init=WIDE))
+    found["tied init"] = Recipe(None, None, replace(task, tied=True))
+    found["wide tied init"] = Recipe(None, None, replace(task, tied=True), Body(init=WIDE))
+    found["tuned init"] = TUNED._replace(faster=1).recipe(task)
+    found["dyck"] = Recipe(warm["dyck"], FULL, task)
+    faster = task.at(lr=TUNED.faster * task.stage.lr)
+    found["random init" + FASTER] = Recipe(None, None, faster)
+    found["tuned init" + FASTER] = TUNED.recipe(task)
+    found["dyck" + FASTER] = Recipe(warm["dyck"], FULL, faster)
+    found["dyck mean"] = Recipe(warm["dyck"], MEAN, task)
+    for name in ("dyck", "identity", "set"):
+        if name != "dyck":
+            found[f"{name} full"] = Recipe(warm[name], FULL, task)
+        for group in ("attention", "mlp"):
+            found[f"{name} {group}"] = Recipe(warm[name], Transfer.only(group), task)
+    found["identity attention permuted"] = Recipe(warm["identity"], Transfer.only(attention="permute"), task)
+    found["dyck embeddings"] = Recipe(warm["dyck"], Transfer.only(embeddings="resample"), task)
+    found["dyck permuted"] = Recipe(warm["dyck"], PERMUTED, task)
+    for name in ("shuffled dyck", "random tokens"):
+        found[name] = Recipe(warm[name], FULL, task)
+    return found
+
+
+def search(scale: str) -> Mapping[str, Cell | Recipe]:
+    """When does Dyck transfer? One change at a time from a base setting, and its groups alone and left out.
+
+    Random init at the other rate and batch tells whether these help Dyck or any model.
+    """
+    if scale == "paper":
+        return published_search()
+    if scale != "laptop":
+        return {}
+    task = stage_two(scale)
+    base = stage_one("dyck", DYCK, 4_000)
+    found = {"base": Recipe(base, FULL, task)}
+    found["untied"] = Recipe(replace(base, tied=False), FULL, task)
+    for k in (8, 16, 128):
+        found[f"k {k}"] = Recipe(stage_one("dyck", {**DYCK, "k": k}, 4_000), FULL, task)
+    found["length 64"] = Recipe(stage_one("dyck", {**DYCK, "length": 64}, 4_000), FULL, task)
+    found["p 0.3"] = Recipe(stage_one("dyck", {**DYCK, "p": 0.3}, 4_000), FULL, task)
+    for rule in ("mean", "fresh"):
+        found[f"embeddings {rule}"] = Recipe(base, Transfer(embeddings=rule), task)
+    found["less mastery"] = Recipe(stage_one("dyck", DYCK, 1_500), FULL, task)
+    for name, settings in {"rate 3e-3": task.at(lr=3e-3), "batch 64": task.at(batch=64)}.items():
+        found[f"stage two: {name}"] = Recipe(base, FULL, settings)
+        found[f"random init: {name}"] = Recipe(None, None, settings)
+    for group in GROUPS:
+        found[f"only {group}"] = Recipe(base, Transfer.only(group, embeddings="resample"), task)
+        found[f"without {group}"] = Recipe(base, replace(FULL, **{group: "fresh"}), task)
+    return found
+
+
+# Stage one as the authors' code has it by default (Jiang et al. 2026, repository), but for the rate and the updates: it
+# trains at 5e-5 for up to a million of them.
+AUTHORS = Phase(
+    "dyck",
+    Stage(
+        steps=20_000,
+        batch=64,
+        lr=1e-3,
+        warmup=0,
+        schedule="constant",
+        weight_decay=0.01,
+        held_out=1_000,
+        evaluate_every=1_000,
+    ),
+    {"k": 16, "length": 128, "p": 0.5},
+    tied=True,
+    dropout=0.1,
+)
+
+
+def published_search() -> dict[str, Cell]:
+    """From which stage one on Dyck words does recall jump when every new row is the mean of the old ones?
+
+    One change at a time, and a third of the diagnostic's updates. From the first, other rows too: does it tell?
+    """
+    task = stage_two("paper").at(steps=3_500, evaluate_every=250)
+    found = {}
+
+    def put(name: str, first: Phase | None, rules: Transfer | None = MEAN, carried: str | None = "mean rows") -> None:
+        factors = Factors("haystack", "random init" if first is None else "dyck", carried, swept=name)
+        found[name] = Cell(Recipe(first, rules, task), factors)
+
+    put("random init", None, None, None)
+    put("base", AUTHORS)
+    put("base / resampled rows", AUTHORS, FULL, "resampled rows")
+    put("base / fresh rows", AUTHORS, Transfer(), "fresh rows")
+    for steps in (2_000, 80_000):
+        put(f"{steps:,} updates", AUTHORS.at(steps=steps))
+    for lr in (3e-4, 3e-3):
+        put(f"lr {lr:g}", AUTHORS.at(lr=lr))
+    put("lr 5e-05, 200,000 updates", AUTHORS.at(lr=5e-5, steps=200_000, evaluate_every=5_000))
+    put("no dropout", replace(AUTHORS, dropout=0.0))
+    put("untied", replace(AUTHORS, tied=False))
+    for setting in ({"k": 8}, {"k": 64}, {"length": 64}):
+        (name, value), *_ = setting.items()
+        put(f"{name} {value}", replace(AUTHORS, settings={**AUTHORS.settings, **setting}))
+    put("curriculum", AUTHORS.at(curriculum=(8, 16, 32, 64)))
+    return found
+
+
+def tuning(scale: str) -> dict[str, Recipe]:
+    """The best beginning without a stage one: the widths first, then the rate."""
+    task = stage_two(scale)
+    found = beginnings(task, (Body.init, WIDE, 2 * WIDE), (Body.init, WIDE, 4 * WIDE, 8 * WIDE))
+    for rate in (5e-4, 2e-3, 4e-3, 8e-3):
+        best = TUNED._replace(faster=rate / task.stage.lr)
+        found[f"the best of these / rate {rate:g}"] = best.recipe(task)
+    return found
+
+
+EXPERIMENT = Experiment(
+    name="haystack",
+    asks="Does a warm-up on Dyck words make context recall jump?",
+    cells=cells,
+    seeds={"smoke": 2, "laptop": 10, "gpu": 10, "paper": 10},
+    first_seed=100,
+    live=("random init", "dyck", "identity attention"),
+    live_seeds=range(200, 202),
+)
+SEARCH = Experiment(
+    name="haystack_search",
+    asks="Under which settings does Dyck make context recall jump?",
+    cells=search,
+    seeds={"smoke": 1, "laptop": 4, "gpu": 4, "paper": 4},
+)
+TUNING = Experiment(
+    name="haystack_tuning",
+    asks="From which initialisation does the diagnostic alone learn most?",
+    cells=tuning,
+    seeds={"smoke": 1, "laptop": 2, "gpu": 2, "paper": 2},
+    first_seed=50,  # of no seed above
+)

@@ -1,0 +1,217 @@
+"""What each structure teaches: every procedural source x every diagnostic x what is carried over, with controls.
+
+A cell is named `diagnostic / source / transfer`. At scales `gpu` and `paper` the sizes are the paper's (Jiang et al.
+2026, algorithmic tasks); at `laptop` they are such that random initialisation solves no diagnostic in the steps it
+has, and two cores need a night for all of it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from structure_first.experiments.beginnings import FULL, MEAN, PERMUTED, WIDE, Beginning, beginnings
+from structure_first.model.transfer import Transfer
+from structure_first.model.transformer import Body
+from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe
+from structure_first.training.stage import Stage
+
+TRANSFERS = {
+    "full": FULL,
+    "mean rows": MEAN,
+    "attention": Transfer.only("attention"),
+    "mlp": Transfer.only("mlp"),
+}
+BRACKETS = (8, 16, 64)  # types, of each language
+# Of the beginnings in `LAPTOP.tuned`, the one from which set, stack and dyck 64 were learnt best (seeds 390 and 391).
+FIRST = Body(init=WIDE, init_embedding=Body.init)
+SAME = "same start"  # how cells end in which all goes across from a stage one that began as its diagnostic does
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large everything is at a scale."""
+
+    read: int  # tokens that a transform reads, or operations of a stack
+    word: int  # brackets of a word
+    automaton: Mapping[str, int]
+    stage_one: Stage
+    stage_two: Stage
+    tasks: Mapping[str, Mapping[str, int]]
+    controlled: tuple[str, ...]  # the sources that are shuffled, and whose weights are permuted
+    tuned: Mapping[str, Beginning] = field(default_factory=dict)  # the best of `tuning` for each diagnostic
+
+
+LAPTOP = Size(
+    read=12,
+    word=32,
+    automaton={"length": 40, "width": 8},
+    stage_one=Stage(steps=4_000, batch=64, lr=3e-3, warmup=200, mastery=0.98, held_out=200, evaluate_every=250),
+    stage_two=Stage(
+        steps=2_000, batch=64, warmup=200, schedule="constant", mastery=0.98, held_out=500, evaluate_every=200
+    ),
+    tasks={
+        "haystack": {"pairs": 8},
+        "addition": {"digits": 3},
+        "reversed_addition": {"digits": 5},
+        "multiplication": {"digits": 2},
+        "sorting": {"length": 10, "vocab": 50},
+    },
+    controlled=("dyck 64", "dyck_shuffle 64", "set"),
+    tuned={
+        "haystack": Beginning(WIDE, 4 * WIDE, tied=True, faster=4),
+        "addition": Beginning(WIDE, Body.init, tied=False, faster=4),
+        "reversed_addition": Beginning(WIDE, Body.init, tied=False, faster=4),
+        "multiplication": Beginning(WIDE, WIDE, tied=True, faster=4),
+        "sorting": Beginning(Body.init, WIDE, tied=True, faster=4),
+    },
+)
+SMOKE = replace(
+    LAPTOP,
+    read=4,
+    word=8,
+    automaton={"length": 8, "width": 4},
+    stage_one=replace(LAPTOP.stage_one, steps=20, batch=16, warmup=5, held_out=50, evaluate_every=10),
+    stage_two=replace(LAPTOP.stage_two, steps=20, batch=16, warmup=5, held_out=50, evaluate_every=5),
+    tasks={
+        "haystack": {"pairs": 2},
+        "addition": {"digits": 1},
+        "reversed_addition": {"digits": 1},
+        "multiplication": {"digits": 1},
+        "sorting": {"length": 3, "vocab": 10},
+    },
+)
+PAPER = Size(
+    read=64,
+    word=128,
+    automaton={"length": 128, "width": 16},
+    stage_one=replace(LAPTOP.stage_one, steps=20_000, held_out=1_000, evaluate_every=1_000),
+    stage_two=Stage(held_out=4_000, evaluate_every=500),
+    tasks={name: {} for name in LAPTOP.tasks},
+    controlled=("identity", "reverse", "sort", "set", "union", "delete", "stack", "dyck 64", "dyck_shuffle 64", "eca"),
+)
+SIZES = {"smoke": SMOKE, "laptop": LAPTOP, "gpu": PAPER, "paper": PAPER}
+
+
+def sources(scale: str) -> dict[str, Phase]:
+    """Stage one of every source, by the name that the cells have for it."""
+    size = SIZES[scale]
+    found = {}
+    for name in ("identity", "reverse", "sort", "set", "union", "delete", "stack"):
+        found[name] = Phase(name, size.stage_one, {"length": size.read, "vocab": 100}, tied=True)
+    for name in ("dyck", "dyck_shuffle"):
+        for k in BRACKETS:
+            found[f"{name} {k}"] = Phase(name, size.stage_one, {"k": k, "length": size.word}, tied=True)
+    found["eca"] = Phase("eca", size.stage_one, size.automaton, tied=True)
+    return found
+
+
+def diagnostics(scale: str) -> dict[str, Phase]:
+    """Stage two of every diagnostic."""
+    size = SIZES[scale]
+    found = {name: Phase(name, size.stage_two, settings) for name, settings in size.tasks.items()}
+    if scale in ("gpu", "paper"):
+        found["multiplication"] = replace(found["multiplication"], stage=replace(size.stage_two, batch=64))
+    return found
+
+
+def body(scale: str, task: str) -> Body:
+    """A diagnostic's model: the smallest, but that the paper multiplies with a larger one."""
+    large = scale in ("gpu", "paper") and task == "multiplication"
+    return Body(layers=4, heads=8, width=512) if large else Body()
+
+
+def cells(scale: str, tuned: bool = False) -> dict[str, Cell]:
+    """The grid and its controls; `tuned`: every diagnostic from where it alone learns most, every stage one from where
+    stage ones are learnt best, or, for a `same start`, from where its diagnostic starts.
+    """
+    size, firsts, found = SIZES[scale], sources(scale), {}
+    unlearnt = replace(size.stage_one, mastery=None)  # there is nothing to master
+    noise = Phase("random", unlearnt, {"length": size.word, "vocab": 128}, tied=True)
+    shuffled = {
+        f"shuffled {name}": replace(firsts[name], source=f"shuffled:{firsts[name].source}", stage=unlearnt)
+        for name in size.controlled
+    }
+    for task, second in diagnostics(scale).items():
+        sized, begun = body(scale, task), None
+        if tuned:
+            if task not in size.tuned:
+                continue
+            (second, sized), begun = size.tuned[task].of(second, sized), FIRST
+            second = second.at(evaluate_every=second.stage.evaluate_every // 4)
+
+        def put(front: str, first: Phase | None, rules: Transfer | None, carried: str | None) -> None:
+            named = " / ".join(filter(None, (task, front, carried)))  # noqa: B023
+            recipe = Recipe(first, rules, second, sized, begun)  # noqa: B023
+            found[named] = Cell(recipe, Factors(task, front, carried))  # noqa: B023
+
+        def start(front: str, recipe: Recipe) -> None:
+            found[f"{task} / {front}"] = Cell(recipe, Factors(task, front))  # noqa: B023
+
+        start("random init", Recipe(None, None, second, sized, begun))
+        if not tuned:
+            wide = sized.width**-0.5
+            start("wide init", Recipe(None, None, second, replace(sized, init=wide)))
+            if task in size.tuned:
+                start("tuned init", size.tuned[task].recipe(second, sized))
+        longer = second.at(steps=second.stage.steps + size.stage_one.steps)
+        start("longer training", Recipe(None, None, longer, sized, begun))
+        put("random tokens", noise, FULL, "full")
+        for name, first in firsts.items():
+            for carried, rules in TRANSFERS.items():
+                put(name, first, rules, carried)
+        for name, first in shuffled.items():
+            put(name, first, FULL, "full")
+        for name in size.controlled:
+            put(name, firsts[name], PERMUTED, "permuted")
+        if tuned and sized != FIRST:
+            begun = None
+            for name, first in {**firsts, **shuffled, "random tokens": noise}.items():
+                put(name, first, FULL, SAME)
+            for name in size.controlled:
+                put(f"permuted {name}", firsts[name], PERMUTED, SAME)
+    return found
+
+
+def tuning(scale: str) -> dict[str, Cell]:
+    """The diagnostics alone, from several beginnings and at two rates: the best is a control of the grid."""
+    found: dict[str, Cell] = {}
+    for task, second in diagnostics(scale).items():
+        sized = body(scale, task)
+        wide = sized.width**-0.5
+        for lr in (second.stage.lr, 4 * second.stage.lr):
+            each = beginnings(second.at(lr=lr), (Body.init, wide), (Body.init, wide, 4 * wide), sized)
+            found |= {
+                f"{task} / {name} / rate {lr:g}": Cell(recipe, Factors(task, name, swept="lr", amount=lr))
+                for name, recipe in each.items()
+            }
+    return found
+
+
+EXPERIMENT = Experiment(
+    name="skills",
+    asks="What does each kind of structure teach?",
+    cells=cells,
+    seeds={"smoke": 1, "laptop": 10, "gpu": 10, "paper": 10},
+    first_seed=300,
+    live=(
+        "reversed_addition / random init",
+        "reversed_addition / stack / full",
+        "reversed_addition / stack / attention",
+        "reversed_addition / eca / full",
+    ),
+    live_seeds=range(400, 404),
+)
+TUNED = Experiment(
+    name="skills_tuned",
+    asks="What does each kind of structure add to a good beginning?",
+    cells=partial(cells, tuned=True),
+    seeds={"smoke": 1, "laptop": 6, "gpu": 10, "paper": 10},
+    first_seed=300,  # the data of `skills`, seed by seed
+)
+TUNING = Experiment(
+    name="skills_tuning",
+    asks="From which initialisation, and at which rate, does each diagnostic alone learn most?",
+    cells=tuning,
+    seeds={"smoke": 1, "laptop": 2, "gpu": 2, "paper": 2},
+    first_seed=390,  # of no seed above
+)

@@ -1,0 +1,188 @@
+"""Transfer as a value: what each group of weights becomes between stage one and stage two.
+
+Everything done to weights between the stages is one `Transfer`: keeping a group, starting it afresh, destroying its
+structure while keeping its values, or taking it from another run.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from einops import rearrange, reduce
+from jaxtyping import Float
+from torch import Tensor
+
+from structure_first.errors import UserError, unknown
+from structure_first.model.transformer import Shape, Transformer
+from structure_first.seeding import generator
+
+RULES = {
+    "keep": "as stage one left it; fresh where a token or position was not in stage one",
+    "fresh": "as if there had been no stage one",
+    "rescale": "stage one's, each matrix and table brought to the root-mean-square size of a fresh one; vectors kept",
+    "mean": "every row the mean of stage one's rows (embeddings, positions)",
+    "match": "stage one's rows; the mean of them where a token was not in stage one (embeddings)",
+    "fits": "as stage one left it, but fresh if stage one's context was shorter than stage two's (positions)",
+    "resample": "rows drawn from a normal with the mean and covariance of stage one's rows (embeddings, positions)",
+    "draw": "as resample, by the covariance's symmetric root: rounding may not flip it (embeddings, positions)",
+    "permute": "stage one's values in random order within each tensor",
+    "rotate": "stage one's singular values in random directions (a vector's values in random order)",
+    "noise(sigma)": "stage one's, plus normal noise of sigma times each tensor's standard deviation",
+    "from(name)": "as another run left it",
+}
+TABLES = ("embeddings", "positions")
+ONLY = {"mean": TABLES, "resample": TABLES, "draw": TABLES, "match": ("embeddings",), "fits": ("positions",)}
+LOUDEST = 1000  # noise, in deviations: far beyond what leaves anything of the weights, and far from overflow
+
+
+def group(name: str) -> str:
+    """The transfer group of a parameter, from its name."""
+    if name in ("embedding", "unembedding"):
+        return "embeddings"
+    if name == "position":
+        return "positions"
+    if name.endswith((".scale", ".shift")):
+        return "norms"
+    return "attention" if ".attention." in name else "mlp"
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """One rule of `RULES` per group of weights; the default carries everything but the embeddings (paper: full)."""
+
+    attention: str = "keep"
+    mlp: str = "keep"
+    norms: str = "keep"
+    positions: str = "keep"
+    embeddings: str = "fresh"
+
+    def __post_init__(self):
+        for part, rule in asdict(self).items():
+            named = rule.isalpha() and rule in RULES  # the others have an argument
+            if not named and not re.fullmatch(r"noise\(\d+(\.\d+)?\)|from\(.+\)", rule):
+                raise unknown(f"transfer rule for {part}", rule, RULES)
+            if rule.startswith("noise(") and float(rule[6:-1]) > LOUDEST:
+                raise UserError(f"noise for {part} must be at most {LOUDEST} deviations, not {rule}; lower its sigma")
+            if part not in (allowed := ONLY.get(rule, (part,))):
+                raise UserError(f"transfer rule {rule!r} is for {' and '.join(allowed)}, not for {part}; use keep")
+
+    @classmethod
+    def only(cls, *parts: str, **rules: str) -> "Transfer":
+        """Keep `parts` and start everything else afresh, unless `rules` says otherwise."""
+        for part in parts:
+            if part not in cls.__dataclass_fields__:
+                raise unknown("group of weights", part, cls.__dataclass_fields__)
+        return cls(**{part: "keep" if part in parts else "fresh" for part in cls.__dataclass_fields__} | rules)
+
+
+@torch.no_grad()
+def transfer(
+    trained: Transformer,
+    shape: Shape,
+    rules: Transfer,
+    seeds: Sequence[int],
+    others: Mapping[str, Transformer] | None = None,
+) -> Transformer:
+    """A transformer of `shape` for stage two; replica r starts from replica r of `trained` and from `seeds[r]`.
+
+    Vocabulary and context may differ from stage one's: rows that fit are taken, the rest stay fresh. Raises
+    `UserError` where the layers' shapes differ or `from(name)` names none of `others`, or one of another body.
+    """
+    model = Transformer(shape, seeds).to(trained.position.device)
+    fields = ("layers", "heads", "width")
+    different = [f for f in fields if getattr(shape, f) != getattr(trained.shape, f)]
+    if different or trained.replicas != model.replicas:
+        raise UserError(
+            f"cannot transfer: stage one has {trained.replicas} replicas of {trained.shape}, stage two "
+            f"{model.replicas} of {shape}; replicas, {', '.join(fields)} must agree"
+        )
+    for name, target in model.named_parameters():
+        rule = getattr(rules, group(name))
+        if rule == "fresh":
+            continue
+        source = trained
+        if rule.startswith("from("):
+            other = rule[5:-1]
+            if other not in (others or {}):
+                raise unknown("run to transfer from", other, others or {})
+            source, rule = others[other], "keep"
+            _same_body(other, source, model, group(name))
+        # A tied stage one has one table: a head of its own starts from the rows that the embeddings start from.
+        origin = "embedding" if name == "unembedding" and source.unembedding is None else name
+        values = source.get_parameter(origin)
+        for replica, seed in enumerate(seeds):
+            random = generator("cpu", seed, "transfer", origin)
+            new = _apply(rule, values[replica].cpu(), target[replica].cpu(), random)
+            fits = tuple(slice(min(a, b)) for a, b in zip(new.shape, target.shape[1:], strict=True))
+            target[replica][fits] = new[fits].to(target)
+    return model
+
+
+def _same_body(name: str, other: Transformer, model: Transformer, part: str) -> None:
+    """Raise `UserError` unless another run's layers are like the model's, naming a tensor of the group, if it can."""
+    if other.replicas != model.replicas:
+        raise UserError(f"cannot take {part} from {name!r}: it has {other.replicas} replicas, not {model.replicas}")
+    there, here = _sizes(other), _sizes(model)
+    tensors = sorted({**there, **here}, key=lambda tensor: group(tensor) != part)
+    for tensor in tensors:
+        if there.get(tensor) != here.get(tensor):
+            sizes = f"{there.get(tensor, 'not there')}, here {here.get(tensor, 'not there')}"
+            raise UserError(
+                f"cannot take {part} from {name!r}: its {tensor} is {sizes}; layers, heads, width must agree"
+            )
+
+
+def _sizes(model: Transformer) -> dict[str, str]:
+    """The size of each tensor; of a table only its rows', since their number may differ between the stages."""
+    found = {name: " x ".join(map(str, tensor.shape[1:])) for name, tensor in model.named_parameters()}
+    found |= {name: found[name] + f" ({model.shape.heads} heads)" for name in found if group(name) == "attention"}
+    found |= {name: f"rows of {model.shape.width}" for name in ("embedding", "position")}
+    return {name: size for name, size in found.items() if name != "unembedding"}
+
+
+def _apply(
+    rule: str, values: Float[Tensor, "..."], fresh: Float[Tensor, "..."], random: torch.Generator
+) -> Float[Tensor, "..."]:
+    """What stage one's `values` become, whose place a `fresh` tensor holds; what they do not cover stays fresh."""
+    if rule == "rescale" and values.ndim == 2:
+        wanted, size = (tensor.square().mean().sqrt() for tensor in (fresh, values))
+        return values * (wanted / size) if size else values
+    if rule == "mean":
+        return reduce(values, "row width -> 1 width", "mean").expand(len(fresh), -1)
+    if rule == "match":
+        unknown_rows = max(0, len(fresh) - len(values))
+        return torch.cat([values, reduce(values, "row width -> 1 width", "mean").expand(unknown_rows, -1)])
+    if rule == "fits":
+        return values if len(values) >= len(fresh) else fresh
+    if rule == "resample":
+        covariance = torch.cov(rearrange(values, "row width -> width row"), correction=0)
+        scale, basis = torch.linalg.eigh(covariance)
+        normal = torch.randn(len(fresh), values.shape[1], generator=random)
+        return values.mean(0) + (normal * scale.clamp(min=0).sqrt()) @ basis.T
+    if rule == "draw":
+        wide = values.double()
+        root = _root(torch.cov(rearrange(wide, "row width -> width row"), correction=0))
+        normal = torch.randn(len(fresh), values.shape[1], generator=random)
+        return (wide.mean(0) + normal.double() @ root).to(values)
+    if rule == "rotate" and values.ndim == 2:
+        left, right = (_orthogonal(size, random) for size in values.shape)
+        return left @ values @ right
+    if rule in ("permute", "rotate"):
+        return values.flatten()[torch.randperm(values.numel(), generator=random)].reshape(values.shape)
+    if rule.startswith("noise("):
+        sigma = float(rule[6:-1]) * values.std(correction=0)
+        return values + sigma * torch.randn(values.shape, generator=random)
+    return values
+
+
+def _root(covariance: Float[Tensor, "width width"]) -> Float[Tensor, "width width"]:
+    """The symmetric square root: whichever signs or, of equal eigenvalues, eigenvectors rounding brings, it is one."""
+    scale, basis = torch.linalg.eigh(covariance)
+    return (basis * scale.clamp(min=0).sqrt()) @ basis.T
+
+
+def _orthogonal(size: int, random: torch.Generator) -> Float[Tensor, "size size"]:
+    """A rotation or reflection, each as likely as any other (Mezzadri 2007)."""
+    basis, triangle = torch.linalg.qr(torch.randn(size, size, generator=random))
+    return basis * triangle.diagonal().sign()

@@ -1,0 +1,158 @@
+"""What a run of two stages will take, before anything of it is spent: tokens, FLOPs, memory, hours and money."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from structure_first.cost import flops, memory
+from structure_first.cost.hours import seconds_of, timed_update
+from structure_first.errors import UserError, unknown
+from structure_first.model.transformer import Transformer
+from structure_first.pretraining.config import Config
+from structure_first.pretraining.stages import StageRun, stages, stand_in
+from structure_first.runs.jobs import out_of_memory
+from structure_first.training.compute import Compute
+from structure_first.training.devices import device as pick_device
+
+
+class GPU(NamedTuple):
+    """A data sheet: peak TFLOP/s without sparsity, in bfloat16 (float32 sums) and in float32, and memory in GB."""
+
+    bfloat16: float
+    float32: float
+    memory: float
+
+
+GPUS = {  # NVIDIA's data sheets; of those that come in several forms the SXM
+    "rtx3090": GPU(71, 35.6, 24),
+    "rtx4090": GPU(165, 82.6, 24),
+    "l4": GPU(121, 30.3, 24),
+    "l40s": GPU(362, 91.6, 48),
+    "a10": GPU(125, 31.2, 24),
+    "a100-40gb": GPU(312, 19.5, 40),
+    "a100-80gb": GPU(312, 19.5, 80),
+    "h100": GPU(989, 67, 80),
+    "h200": GPU(989, 67, 141),
+    "b200": GPU(2250, 75, 180),
+}
+THIS = "this"  # machine, which is timed
+MOST_GPUS = 1 << 16
+UTILISATION = 0.3  # of the peak, where nothing is said; well-run training reaches 0.3 to 0.5 (Chowdhery et al. 2022)
+USABLE = 0.92  # of the memory; the rest is for kernels, and for what fragments
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one stage takes; the memory is that of each process, in bytes."""
+
+    stage: StageRun
+    updates: int
+    flops: int
+    evaluation_flops: int
+    memory: dict[str, float]  # by what takes it
+    each: float  # what one more sequence in the micro batch takes
+    micro_batch: int
+    available: float
+    hours: float | None  # None where this machine is to be timed and cannot hold it
+
+    @property
+    def tokens(self) -> int:
+        return self.stage.tokens
+
+    @property
+    def bytes(self) -> float:
+        return sum(self.memory.values())
+
+    @property
+    def fits(self) -> bool:
+        return self.bytes <= self.available
+
+    @property
+    def most(self) -> int:
+        """The largest micro batch that fits, or 0."""
+        return max(0, self.micro_batch + int((self.available - self.bytes) // self.each))
+
+
+def costs(config: Config, gpu: str = THIS, gpus: int = 1, utilisation: float = UTILISATION) -> list[Cost]:
+    """A cost for each stage, on GPUs of a kind in `GPUS` or on machines such as this one, which is then timed.
+
+    Nothing is packed or trained. Raises `UserError` for a GPU, a path or a tokeniser that is not there.
+    """
+    if gpu not in (*GPUS, THIS):
+        raise unknown("GPU", gpu, (*GPUS, THIS))
+    if not 1 <= gpus <= MOST_GPUS:
+        raise UserError(f"--gpus must be from 1 to {MOST_GPUS:,}, not {gpus:,}")
+    if not 0 < utilisation <= 1:
+        raise UserError(f"--utilisation must be a share above 0 and at most 1, not {utilisation}")
+    found = stages(config, stand_in(config.corpus))
+    return [cost(stage, config.compute, gpu, gpus, utilisation) for stage in found]
+
+
+def cost(stage: StageRun, compute: Compute, gpu: str, gpus: int, utilisation: float) -> Cost:
+    training, own = stage.training, -(-stage.training.batch // gpus)
+    micro_batch = min(own, compute.micro_batch or own)
+    parts, each = memory.needed(stage.shape, stage.source, training, micro_batch, compute, gpus)
+    forward = flops.training(stage.shape, stage.source) // 3  # of a sequence
+    evaluations = 1 + -(-training.steps // training.evaluate_every)
+    found = Cost(
+        stage=stage,
+        updates=training.steps,
+        flops=stage.flops(),
+        evaluation_flops=evaluations * training.held_out * forward,
+        memory=parts,
+        each=each,
+        micro_batch=micro_batch,
+        available=USABLE * (memory.free_memory(pick_device()) if gpu == THIS else GPUS[gpu].memory * 1e9),
+        hours=None,
+    )
+    if gpu == THIS:
+        if not found.most:
+            return found
+        batch = min(micro_batch, found.most)
+        rate = 3 * forward * batch / timed(stage, batch, compute)
+        spent = found.flops + found.evaluation_flops
+    else:
+        rate = getattr(GPUS[gpu], compute.precision) * 1e12 * utilisation
+        spent = found.flops * (4 / 3 if compute.recompute else 1) + found.evaluation_flops
+    return replace(found, hours=spent / (rate * gpus) / 3600)
+
+
+def lines(costs: list[Cost], gpu: str, gpus: int, price: float | None) -> Iterator[str]:
+    """Of each stage what it does, what it takes and its memory; and what it all comes to."""
+    machine = f"{gpus} x {gpu}"
+    for cost in costs:
+        hours = "unknown" if cost.hours is None else f"{cost.hours:.3g}"
+        spent, evaluated = cost.flops / 1e15, cost.evaluation_flops / 1e15
+        yield f"stage {cost.stage.number}  {cost.stage.label}: {cost.updates:,} updates, {cost.tokens:,} tokens"
+        yield f"         {spent:.4g} PFLOPs, {evaluated:.3g} more to evaluate; hours on {machine}: {hours}"
+        parts = ", ".join(f"{name} {size / 1e9:.3g}" for name, size in cost.memory.items())
+        total = f"{cost.bytes / 1e9:.3g} of {cost.available / 1e9:.3g}"
+        yield f"         GB on each: {parts} ({cost.micro_batch:,} sequences at once), in all {total}"
+        if not cost.fits:
+            yield f"         it does NOT fit; {remedy(cost)}"
+    tokens, spent = ([getattr(cost, name) for cost in costs] for name in ("tokens", "flops"))
+    if len(costs) == 2:
+        shares = f"{tokens[0] / tokens[1]:.2%} of stage two's tokens, {spent[0] / spent[1]:.2%} of its FLOPs"
+        yield f"stage one is {shares}"
+    if None not in (hours := [cost.hours for cost in costs]):
+        bill = "" if price is None else f", {price * gpus * sum(hours):,.2f} at {price:g} a GPU-hour"
+        whole = f"{sum(tokens):,} tokens, {sum(spent) / 1e15:.4g} PFLOPs, {sum(hours):.3g} hours on {machine}"
+        yield f"in all {whole}{bill}"
+
+
+def remedy(cost: Cost) -> str:
+    if cost.most:
+        return f"compute.micro_batch: {cost.most} would"
+    return "not one sequence at once would; try compute.recompute, compute.sharded on several GPUs, or a smaller shape"
+
+
+def timed(stage: StageRun, batch: int, compute: Compute) -> float:
+    """Seconds of an update of so many sequences on this machine."""
+    training = replace(stage.training.stage, batch=batch)
+    try:
+        model = Transformer(stage.shape).to(pick_device())
+        return seconds_of(timed_update(model, stage.source, training, compute), spend=1.0, least=1)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise UserError(f"{batch} sequences need more memory than there is; lower compute.micro_batch") from None

@@ -1,0 +1,138 @@
+"""All that can be known to be wrong with a run before any work is done for it."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from structure_first.cost import memory
+from structure_first.data.corpora import tokenisers
+from structure_first.data.corpora.packed import Packed, read_manifest
+from structure_first.data.corpora.packed import source as packed_source
+from structure_first.errors import UserError
+from structure_first.evidence.store import Store
+from structure_first.model.transfer import group
+from structure_first.model.transformer import Shape, Transformer
+from structure_first.pretraining.config import Config, Corpus
+from structure_first.pretraining.reading import read_yaml
+from structure_first.pretraining.stages import StageRun, stages, stand_in, vocab
+from structure_first.training import processes
+
+SETTINGS = "config.yaml"
+WHOLE = ("attention", "mlp", "norms")  # groups of weights that fit another model as they are or not at all
+
+
+def check(config: Config, folder: Path, device: torch.device) -> None:
+    """Raise `UserError` for the first thing that would stop the run later; nothing is written."""
+    check_folder(config, folder)
+    check_corpus(config.corpus)
+    found = stages(config, stand_in(config.corpus))
+    for part, path in others(config).items():
+        check_weights(part, Path(path), found[-1].shape)
+    for stage in found:
+        check_memory(stage, config, device)
+
+
+def others(config: Config) -> dict[str, str]:
+    """The weights of other runs that the transfer takes, by the group that they are taken for."""
+    rules = asdict(config.transfer) if config.stage_one else {}
+    return {part: rule[5:-1] for part, rule in rules.items() if rule.startswith("from(")}
+
+
+def trained(folder: Path) -> bool:
+    """Whether a run in that folder has trained, so that its configuration stands."""
+    return (folder / "rows.parquet").exists() or any(folder.glob("checkpoints/*"))
+
+
+def check_folder(config: Config, folder: Path) -> None:
+    """Refuse a folder whose run began otherwise, or that holds something else."""
+    path = folder / SETTINGS
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"cannot write to {folder}: it is a file; name another --out folder")
+    if not trained(folder):
+        return
+    if not path.exists():
+        raise UserError(f"{folder} holds results, but of no training; name another --out")
+    Store(folder).rows()  # are they whole?
+    before = read_yaml(path, "restore it or remove the run")
+    then, now = dict(leaves(before if isinstance(before, dict) else {})), dict(leaves(config.plain()))
+    for key in sorted(then.keys() | now.keys()):
+        if then.get(key) != now.get(key) and not key.startswith("compute."):
+            problem = f"{folder} holds a run with {key} {then.get(key)}, not {now.get(key)}"
+            raise UserError(f"{problem}; name another --out, or remove this run")
+
+
+def check_corpus(corpus: Corpus) -> None:
+    """Refuse a corpus or a tokeniser that is not there, and those that do not go together."""
+    made = vocab(replace(corpus, vocab=None))
+    if corpus.packed is not None:
+        packed_source(Path(corpus.packed), corpus.context, checked=False)
+        if corpus.tokeniser not in (None, read_manifest(corpus.packed)["tokeniser"]["name"]):
+            wanted = tokenisers.tokeniser(corpus.tokeniser, lambda: ())
+            Packed(corpus.packed, checked=False).match(tokenisers.digest(wanted))
+    learnt = corpus.packed is None and corpus.tokeniser.startswith("bpe:")  # from a small corpus it has fewer
+    check_vocab(corpus, min(made, corpus.vocab or made) if learnt else made)
+
+
+def check_vocab(corpus: Corpus, made: int) -> None:
+    if corpus.vocab not in (None, made):
+        raise UserError(
+            f"corpus.vocab is {corpus.vocab:,} but the tokeniser has {made:,} tokens; write that or leave it out"
+        )
+
+
+def check_weights(part: str, path: Path, shape: Shape) -> None:
+    """Refuse weights of another run that do not fit a transformer of that shape; reads no more than their sizes."""
+    place = f"transfer.{part}: {path}"
+    try:
+        with safe_open(path, "pt") as file:
+            theirs = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            heads = json.loads(file.metadata()["meta"])["shape"]["heads"]
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:150]
+        raise UserError(
+            f"cannot read weights from {path}: {reason}; name weights/stage_1.safetensors of a run"
+        ) from None
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"{place} was written by something else; name weights/stage_1.safetensors of a run") from None
+    with torch.device("meta"):
+        ours = {name: tuple(each.shape[1:]) for name, each in Transformer(shape, fresh=False).named_parameters()}
+    first = 0 if part in WHOLE else -1  # of embeddings and positions as many rows are taken as there are
+    for name in sorted(ours.keys() | theirs.keys() - {"unembedding"}):
+        here, there = (sizes.get(name, ()) for sizes in (ours, theirs))
+        if name != "unembedding" and group(name) == part and here[first:] != there[first:]:
+            problem = f"has {name} {said(there)}, this run {said(here)}"
+            raise UserError(f"{place} {problem}; name weights of a model with the same layers and width")
+    if part == "attention" and heads != shape.heads:
+        raise UserError(f"{place} has {heads} heads, this run {shape.heads}; name weights of a model with as many")
+
+
+def said(sizes: tuple[int, ...]) -> str:
+    return " x ".join(map(str, sizes)) or "not at all"
+
+
+def check_memory(stage: StageRun, config: Config, device: torch.device) -> None:
+    """Refuse a stage of which not even one sequence at once fits into the memory that is free."""
+    parts, _ = memory.needed(stage.shape, stage.source, stage.training, 1, config.compute, processes.world())
+    wanted, free = sum(parts.values()), memory.free_memory(device)
+    if wanted > free:
+        raise too_large(stage, f" ({wanted / 1e9:,.1f} GB for one sequence at once, {free / 1e9:,.1f} GB are free)")
+
+
+def too_large(stage: StageRun, why: str = "") -> UserError:
+    """The advice holds for a run that has begun as well: `compute` may change then, the rest may not."""
+    advice = "write compute: {recompute: true}, lower compute.micro_batch, or"
+    advice += " name another --out for a smaller shape, batch or held_out"
+    return UserError(f"stage {stage.number} needs more memory than there is{why}; {advice}")
+
+
+def leaves(value: dict, path: str = "") -> Iterator[tuple[str, object]]:
+    """Each setting with its path: `stage_two.steps`."""
+    for name, inner in value.items():
+        if isinstance(inner, dict):
+            yield from leaves(inner, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", inner

@@ -1,0 +1,279 @@
+"""A two-stage run on a corpus of one's own, as a YAML file: read safely, checked whole, every mistake one line."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Strict, ValidationError, field_validator
+
+from structure_first.data.batch import Source
+from structure_first.data.registry import source
+from structure_first.errors import UserError
+from structure_first.model.shapes import body
+from structure_first.model.transfer import Transfer
+from structure_first.model.transformer import Shape
+from structure_first.pretraining.mistakes import mistake, renamed
+from structure_first.pretraining.reading import EXAMPLE, read_yaml
+from structure_first.runs.recipe import Phase
+from structure_first.training.compute import Compute
+from structure_first.training.stage import Stage
+
+HELD_OUT_WINDOWS = 32  # that should be there to be evaluated on
+RANGES = {  # what no machine has memory or hours for is a slip of the hand
+    "layers": (1, 1_000),
+    "heads": (1, 1_000),
+    "width": (1, 1 << 16),
+    "init": (0, 10),
+    "init_embedding": (0, 10),
+    "steps": (1, 10**9),
+    "batch": (1, 10**9),
+    "lr": (0, 1_000),
+    "weight_decay": (0, 1_000),
+    "held_out": (1, 10**9),
+    "evaluate_every": (1, 10**9),
+    "context": (1, (1 << 16) - 1),
+    "vocab": (1, 1 << 24),
+    "limit_tokens": (1, 10**13),
+    "seed": (0, 2**31 - 1),
+}
+RUNGS = 100  # of a curriculum
+
+
+def check_ranges(section: Any, *names: str) -> None:
+    """Raise `UserError` unless those fields of a section lie within their `RANGES`."""
+    for name in names:
+        low, high = RANGES[name]
+        value = getattr(section, name)
+        if value is not None and not low <= value <= high:
+            raise UserError(f"{name} must be from {low:,} to {high:,}, not {value:,}")
+
+
+def narrowed(kind: type, value: Any, **changes: Any) -> Any:
+    """The dataclass `kind` that `value`, of a subclass, is; with some fields changed."""
+    return kind(**{each.name: getattr(value, each.name) for each in fields(kind)} | changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Body(Shape):
+    """The transformer in both stages; vocabulary and context are the data's. `name` stands for layers, heads, width."""
+
+    vocab: int = field(init=False, default=1)
+    context: int = field(init=False, default=1)
+    name: str | None = None
+    layers: int = field()
+    heads: int = field()
+    width: int = field()
+    tied: bool = True
+
+    def __post_init__(self):
+        check_ranges(self, "layers", "heads", "width", "init", "init_embedding")
+        super().__post_init__()
+
+    def at(self, vocab: int, context: int, **changes: Any) -> Shape:
+        return narrowed(Shape, self, vocab=vocab, context=context, **changes)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training(Stage):
+    """A stage whose size has to be said; what is left out is as in `Stage`, but for the few that suit a corpus."""
+
+    steps: int = field()
+    batch: int = field()
+    lr: float = field()
+    warmup: int = 0
+    held_out: int = 128
+    curriculum: Annotated[tuple[int, ...], Strict(False)] = ()  # a list, in YAML
+
+    def __post_init__(self):
+        check_ranges(self, "steps", "batch", "lr", "weight_decay", "held_out", "evaluate_every")
+        if len(self.curriculum) > RUNGS:
+            raise UserError(f"the curriculum has {len(self.curriculum):,} lengths; name {RUNGS} at most")
+        super().__post_init__()
+
+    @property
+    def stage(self) -> Stage:
+        return narrowed(Stage, self)
+
+    def updates(self, length: int | None, steps: int | None = None) -> Counter[int | None]:
+        """How many of the first `steps` updates, or of all, have each length setting; `length` is the source's own."""
+        rungs, last, counts = 2 * len(self.curriculum), self.steps if steps is None else steps, Counter()
+        ends = [min(last, -(-rung * self.steps // rungs)) for rung in range(1, len(self.curriculum) + 1)]
+        for each, start, end in zip((*self.curriculum, length), (0, *ends), (*ends, last), strict=True):
+            counts[each] += end - start
+        return +counts
+
+    def stopped_at(self, steps: int) -> "Training":
+        """The same for so many steps at most."""
+        fewer = {each: min(getattr(self, each), steps) for each in ("steps", "warmup", "evaluate_every")}
+        return replace(self, **fewer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageOne(Training):
+    """Stage one: a source by its name in the registry, and how it is trained on."""
+
+    source: str
+    settings: Mapping[str, int | float | None] = field(default_factory=dict)
+    tied: bool = True
+    dropout: float = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        made = self.made
+        for length in self.curriculum:
+            if made.at(length).length > made.length:
+                raise UserError(f"the curriculum's {length} is longer than the source itself; leave it out")
+
+    @cached_property
+    def made(self) -> Source:
+        return source(self.source, **self.settings)
+
+    @property
+    def tokens(self) -> int:
+        """How many are trained on, unless the source is mastered before."""
+        counts = self.updates(None)
+        return self.batch * sum(count * self.made.at(length).length for length, count in counts.items())
+
+    @property
+    def label(self) -> str:
+        return Phase(self.source, self.stage, self.settings, self.tied).label
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """A corpus by name or path and how it is packed, or a folder that `structure-first pack` made.
+
+    A path is relative to where the command is given.
+    """
+
+    name: str | None = None
+    packed: str | None = None
+    context: int
+    tokeniser: str | None = None
+    vocab: int | None = None  # of the tokeniser, where it is of the hub and a plan shall not ask there
+    limit_tokens: int | None = None  # about as many as stage two reads, if left out
+    held_out: float = 0.01
+    text_column: str | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        if (self.name is None) == (self.packed is None):
+            raise UserError("name either a corpus (name: c4, or a path) or a packed folder (packed: FOLDER)")
+        if self.name is not None and self.tokeniser is None:
+            raise UserError("tokeniser is missing; write bytes, characters, bpe:VOCAB, a folder, or a hub name")
+        of_packing = ("limit_tokens", "held_out", "text_column", "seed")
+        defaults = {each.name: each.default for each in fields(self)}
+        if self.packed is not None and (given := [k for k in of_packing if getattr(self, k) != defaults[k]]):
+            raise UserError(f"{given[0]} was settled when {self.packed} was packed; leave it out")
+        if self.name and self.name.startswith("~") and os.path.expanduser(self.name) == self.name:
+            raise UserError(f"{self.name}: there is no user of that name; write ./{self.name} for a file called so")
+        check_ranges(self, "context", "limit_tokens", "vocab", "seed")
+        if not 0 < self.held_out < 1:
+            raise UserError(f"held_out must be a share above 0 and below 1, not {self.held_out}")
+
+
+class Config(BaseModel):
+    """Everything that a run of two stages is. `compute` is how, and changes no result but by rounding."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+    seed: int = 0
+    shape: Body
+    stage_one: StageOne | None = None
+    transfer: Transfer = Transfer()
+    corpus: Corpus
+    stage_two: Training
+    compute: Compute = Compute()
+    allow_larger_stage_one: bool = False  # stage one may have more tokens than stage two
+
+    @field_validator("shape", mode="before")
+    @classmethod
+    def named(cls, value: Any) -> Any:
+        value = {"name": value} if isinstance(value, str) else value
+        if isinstance(value, dict) and isinstance(name := value.get("name"), str):
+            return body(name) | value
+        return value
+
+    @field_validator("*", mode="wrap")  # the last before and wrap validator is the outermost
+    @classmethod
+    def located(cls, value: Any, handler: Any) -> Any:
+        """Let pydantic know where a mistake is that the registry or a dataclass found."""
+        try:
+            return handler(value)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+
+    @field_validator("seed")
+    @classmethod
+    def seed_in_range(cls, value: int) -> int:
+        low, high = RANGES["seed"]
+        if not low <= value <= high:
+            raise ValueError(f"must be from {low:,} to {high:,}, not {value:,}")
+        return value
+
+    def stopped_at(self, steps: int | None) -> "Config":
+        """The same with so many steps a stage at most, and no more corpus than they need: for a try."""
+        if steps is None:
+            return self
+        if steps < 1:
+            raise UserError(f"--steps must be 1 or more, not {steps}")
+        stages = dict(
+            stage_one=self.stage_one and self.stage_one.stopped_at(steps), stage_two=self.stage_two.stopped_at(steps)
+        )
+        short = self.model_copy(update=stages | {"allow_larger_stage_one": True})
+        if self.corpus.limit_tokens is None:
+            return short
+        limit = min(self.corpus.limit_tokens, short.enough)
+        return short.model_copy(update={"corpus": replace(self.corpus, limit_tokens=limit)})
+
+    @property
+    def enough(self) -> int:
+        """How much of a corpus stage two needs: what it reads, and what holds some documents to hold out."""
+        return max(self.tokens, int(HELD_OUT_WINDOWS * (self.corpus.context + 1) / self.corpus.held_out))
+
+    @property
+    def tokens(self) -> int:
+        """How many stage two trains on."""
+        counts = self.stage_two.updates(self.corpus.context + 1)
+        return self.stage_two.batch * sum(count * length for length, count in counts.items())
+
+    def plain(self) -> dict:
+        """As JSON would hold it; `read` reads it."""
+        return self.model_dump(mode="json", exclude={"shape": {"vocab", "context"}})
+
+
+def read(path: Path) -> Config:
+    """The configuration in a file; raises `UserError` in one line that names the file and the key."""
+    given = read_yaml(path)
+    if given is None:
+        raise UserError(f"{path} is empty; write one like {EXAMPLE}")
+    try:
+        config = Config.model_validate_json(json.dumps(renamed(given)))
+        check(config)
+    except ValidationError as error:
+        raise UserError(f"{path}: {mistake(error, Config)}") from None
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return config
+
+
+def check(config: Config) -> None:
+    """Raise `UserError` where one section forbids what another says."""
+    longest = config.corpus.context + 1
+    if too_long := [length for length in config.stage_two.curriculum if not 1 < length <= longest]:
+        raise UserError(
+            f"stage_two.curriculum: lengths must be from 2 to context + 1 = {longest:,}, not {too_long[0]:,}"
+        )
+    if config.corpus.limit_tokens is not None and config.corpus.limit_tokens < longest:
+        raise UserError(f"corpus.limit_tokens must be context + 1 = {longest:,} or more, or left out")
+    if config.stage_one:
+        config.shape.at(1, 1, dropout=config.stage_one.dropout)
+    first, second = config.stage_one.tokens if config.stage_one else 0, config.tokens
+    if first > second and not config.allow_larger_stage_one:
+        problem = f"stage one would read {first:,} tokens, more than stage two's {second:,}"
+        raise UserError(f"{problem}; lower stage_one.steps or stage_one.batch, or write allow_larger_stage_one: true")

@@ -1,0 +1,85 @@
+"""A mistake in a configuration as one line: where it is, what may stand there, and what was probably meant."""
+
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, get_args, get_type_hints
+
+from pydantic import BaseModel, ValidationError
+
+from structure_first.errors import UserError, unknown
+
+FORMER = {
+    "first": "stage_one",
+    "second": "stage_two",
+    "rate": "lr",
+    "allow_larger_first": "allow_larger_stage_one",
+}
+STAGES = ("first", "second", "stage_one", "stage_two")  # the sections that have keys of former names
+ELSEWHERE = {  # other libraries' names of our keys
+    "learning_rate": "lr",
+    "batch_size": "batch",
+    "max_steps": "steps",
+    "warmup_steps": "warmup",
+    "max_grad_norm": "clip",
+    "n_layer": "layers",
+    "n_head": "heads",
+    "n_embd": "width",
+    "block_size": "context",
+    "tokenizer": "tokeniser",
+}
+EXTRA = ("extra_forbidden", "unexpected_keyword_argument")
+MISSING = ("missing", "missing_keyword_only_argument", "missing_argument")
+SECTION = ("dataclass_type", "model_type")
+TAGS = ("int", "float", "constrained-int")
+WANTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "dict_type": "a section",
+    "dataclass_type": "a section",
+    "model_type": "a section",
+}
+
+
+def renamed(given: Any) -> Any:
+    """The same with the present names of the keys that once had others; raises `UserError` where one has both."""
+    if not isinstance(given, dict):
+        return given
+    for former, present in FORMER.items():
+        if former in given and present in given:
+            raise UserError(f"{former} is the former name of {present}, which stands beside it; leave it out")
+    return {FORMER.get(key, key): renamed(value) if key in STAGES else value for key, value in given.items()}
+
+
+def mistake(error: ValidationError, config: type[BaseModel]) -> str:
+    """The first of the mistakes that pydantic found: an unknown key rather than the one that is missing for it."""
+    worst_first = sorted(
+        error.errors(include_url=False), key=lambda each: (each["type"] not in EXTRA, each["type"] in MISSING)
+    )
+    found = worst_first[0]
+    kind, where = found["type"], [part for part in found["loc"] if part not in TAGS]
+    path = ".".join(map(str, where)) or "the file"
+    if kind in EXTRA:
+        section = [*map(str, where[:-1])]
+        meant = ".".join([*section, ELSEWHERE.get(str(where[-1]), "")])
+        return str(unknown("key", path, (".".join([*section, name]) for name in names(config, where[:-1])), meant))
+    if kind in MISSING:
+        return f"{path} is missing; it has no default"
+    if kind == "value_error":
+        return f"{path}: {found['ctx']['error']}"
+    wanted = WANTED.get(kind) or found["msg"].removeprefix("Input should be ")
+    if kind in SECTION:
+        wanted += " with keys " + ", ".join(names(config, where))
+    return f"{path} must be {wanted}, not {found['input']!r:.60}"
+
+
+def names(config: type[BaseModel], where: Sequence[str] = ()) -> list[str]:
+    """The keys that may stand at that path of the configuration."""
+    kind: Any = config
+    for part in where:
+        hint = get_type_hints(kind)[part]
+        kind = next((each for each in (hint, *get_args(hint)) if is_dataclass(each)), None)
+    return [each.name for each in fields(kind) if each.init] if is_dataclass(kind) else list(config.model_fields)

@@ -1,0 +1,257 @@
+"""A job: one stage of some replicas, trained as one program. What it starts from, what it leaves behind."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from structure_first.cost import flops
+from structure_first.errors import UserError
+from structure_first.evidence.store import environment
+from structure_first.model import weights
+from structure_first.model.transfer import Transfer, transfer
+from structure_first.model.transformer import Shape, Transformer
+from structure_first.runs.recipe import Phase, Recipe, brief, digest, plain
+from structure_first.training.compute import Compute
+from structure_first.training.devices import choose_products, keep_freed_memory
+from structure_first.training.devices import device as pick_device
+from structure_first.training.loop import fit
+from structure_first.training.predictions import evaluate
+from structure_first.training.stream import Stream
+
+ROUNDED = 256  # the width from which on a GPU's products are the step, and are taken in bfloat16
+
+
+@dataclass(frozen=True)
+class Replica:
+    """One model of an experiment: a cell's recipe, and a seed. A recipe without stage two is a stage one alone."""
+
+    cell: str
+    recipe: Recipe
+    seed: int
+
+    @property
+    def phase(self) -> Phase:
+        return self.recipe.last
+
+    @cached_property
+    def configuration(self) -> str:
+        """The key of what is trained, whatever the seed."""
+        return self.recipe.key
+
+    @cached_property
+    def before(self) -> "Replica | None":
+        """The stage one that this one starts from."""
+        if self.recipe.stage_two is None or self.recipe.stage_one is None:
+            return None
+        alone = self.recipe.alone
+        return Replica(alone.title, alone, self.seed)
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return self.cell, self.configuration, self.seed
+
+    @cached_property
+    def program(self) -> str:
+        """Replicas of the same program can train together."""
+        body = replace(self.recipe, stage_one=None, transfer=None, body_stage_one=None, stage_two=self.phase)
+        return digest([brief(body), self.recipe.stage_two is None])
+
+
+@dataclass(frozen=True)
+class Job:
+    """One program: replicas that have their phase and their body's size in common."""
+
+    replicas: tuple[Replica, ...]
+    folder: Path
+    device: str = "auto"
+
+    @classmethod
+    def of(cls, cell: str, recipe: Recipe, seeds: Iterable[int], folder: Path, device: str = "auto") -> "Job":
+        """Some seeds of one cell."""
+        return cls(tuple(Replica(cell, recipe, seed) for seed in seeds), folder, device)
+
+    @property
+    def phase(self) -> Phase:
+        return self.replicas[0].phase
+
+    @property
+    def stage(self) -> int:
+        return 1 if self.replicas[0].recipe.stage_two is None else 2
+
+    @property
+    def name(self) -> str:
+        cells = list(dict.fromkeys(replica.cell for replica in self.replicas))
+        return cells[0] if len(cells) == 1 else f"{self.phase.label}, {len(cells)} cells"
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(replica.seed for replica in self.replicas)
+
+    @property
+    def steps(self) -> int:
+        """Updates of all replicas together."""
+        return self.phase.stage.steps * len(self.replicas)
+
+    @cached_property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoints" / f"{digest([replica.key for replica in self.replicas])}.safetensors"
+
+    @property
+    def shape(self) -> Shape:
+        return self.replicas[0].recipe.shape(self.phase, self.phase.make())
+
+    @property
+    def compute(self) -> Compute:
+        """In bfloat16 where that pays, unless the recipe says: wide bodies on a GPU. The diagnostics' are narrow."""
+        recipe = self.replicas[0].recipe
+        pays = recipe.body.width >= ROUNDED and pick_device(self.device).type == "cuda"
+        return Compute(precision=recipe.precision or ("bfloat16" if pays else "float32"))
+
+    def by_recipe(self) -> list[tuple[Recipe, list[int]]]:
+        """Each recipe with the places of its replicas in the program."""
+        places = range(len(self.replicas))
+        groups = groupby(places, key=lambda place: self.replicas[place].configuration)
+        found = [list(group) for _, group in groups]
+        return [(self.replicas[group[0]].recipe, group) for group in found]
+
+    def halves(self) -> "list[Job]":
+        middle = len(self.replicas) // 2
+        return [replace(self, replicas=part) for part in (self.replicas[:middle], self.replicas[middle:])]
+
+
+def weights_of(replica: Replica, folder: Path) -> Path:
+    """Where a replica's trained weights are kept."""
+    return folder / "weights" / replica.configuration / f"{replica.seed}.safetensors"
+
+
+def trained(replicas: Iterable[Replica], folder: Path) -> Transformer:
+    """The kept weights of `replicas`, which have one shape."""
+    return weights.load(*(weights_of(replica, folder) for replica in replicas))
+
+
+@torch.no_grad()
+def initial_model(job: Job) -> Transformer:
+    """The model as the job's stage finds it: fresh, or transferred from stage one's kept weights."""
+    model = Transformer(job.shape, job.seeds)
+    for recipe, places in job.by_recipe():
+        found = [job.replicas[place] for place in places]
+        if before := [replica.before for replica in found if replica.before]:
+            seeds = [replica.seed for replica in found]
+            part = transfer(trained(before, job.folder), model.shape, recipe.transfer or Transfer(), seeds)
+            for whole, new in zip(model.parameters(), part.parameters(), strict=True):
+                whole[places] = new
+    return model
+
+
+@torch.no_grad()
+def mastery(job: Job) -> list[dict]:
+    """Measurements of what stage one left to each replica, at step 0 of the stage two that starts from it.
+
+    How well it was learnt; and the root mean square of its embeddings' mean row, of the rows about that, and of its
+    positions.
+    """
+    rows = []
+    for _, places in job.by_recipe():
+        if before := [each for place in places if (each := job.replicas[place].before)]:
+            phase, left = before[0].phase, trained(before, job.folder)
+            made = phase.make()
+            held_out = Stream(made, phase.stage.held_out, [each.seed for each in before], "mastery")(0)
+            mean = left.embedding.mean(1, keepdim=True)
+            tables = {"mean row": mean, "rows": left.embedding - mean, "positions": left.position}
+            measured = {f"rms {name}": table.square().mean((1, 2)).sqrt() for name, table in tables.items()}
+            measured["mastery"] = evaluate(left, held_out, made)["accuracy"]
+            rows += [
+                {"replica": place, "value": value, "step": 0, "tokens": 0, "metric": metric}
+                for metric, values in measured.items()
+                for place, value in zip(places, values.tolist(), strict=True)
+            ]
+    return rows
+
+
+def trained_model(job: Job) -> tuple[Transformer, Transformer]:
+    """The job's model before and after its training, from the weights that were kept."""
+    return initial_model(job), trained(job.replicas, job.folder)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within, torch computes with one thread, so that a program's rows do not depend on how many it might have had."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@one_thread()
+def execute(job: Job, watch: Callable[[int, Transformer], None] | None = None) -> tuple[pd.DataFrame, dict[str, dict]]:
+    """Train one job, from its checkpoint if there is one, and keep its weights: its rows, and a manifest for each cell.
+
+    The checkpoint is left for the caller to delete, once the rows are stored.
+    """
+    keep_freed_memory()
+    choose_products(0)  # as in a fresh process, whatever was trained in this one before
+    began, made = time.monotonic(), job.phase.make()
+    model = initial_model(job).to(pick_device(job.device))
+    name = f"stage {job.stage}"  # it seeds the batches: all cells see the same data
+    rows = fit(
+        model,
+        made,
+        job.phase.stage,
+        stream=name,
+        label=job.name,
+        checkpoint=job.checkpoint,
+        watch=watch,
+        compute=job.compute,
+    )
+    for place, replica in enumerate(job.replicas):
+        weights.save(weights_of(replica, job.folder), model, place)
+    frame = pd.DataFrame(mastery(job) + rows).assign(stage=job.stage)
+    frame["flops"] = frame["tokens"] // made.length * flops.training(model.shape, made)
+    for column in ("cell", "seed"):
+        frame[column] = [getattr(job.replicas[place], column) for place in frame["replica"]]
+    seconds, runs = round(time.monotonic() - began, 1), {}
+    for cell, found in groupby(job.replicas, key=lambda replica: replica.cell):
+        group = list(found)
+        run = digest([replica.key for replica in group])
+        frame.loc[frame["cell"] == cell, "run"] = run
+        runs[run] = {
+            "recipe": plain(group[0].recipe),
+            "stage": job.stage,
+            "source": {"name": made.name, **made.settings},  # of a packed corpus, its tokens and their digest
+            "configuration": group[0].configuration,
+            "seeds": [replica.seed for replica in group],
+            "seconds": seconds,  # of the program
+            "replicas": len(job.replicas),  # of the program
+            "precision": job.compute.precision,
+            **environment(),
+        }
+    return frame.drop(columns="replica"), runs
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether torch, on either device, or numpy ran out of memory."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def execute_in_parts(
+    job: Job, say: Callable[[str], None], watch: Callable[[int, Transformer], None] | None = None
+) -> list[tuple[Job, pd.DataFrame, dict[str, dict]]]:
+    """Execute a job, in halves of halves where the memory is too small for it, and say so."""
+    try:
+        return [(job, *execute(job, watch))]
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        if len(job.replicas) == 1:
+            raise UserError(f"{job.name}: one model alone needs more memory than there is; lower the batch") from None
+    say(f"{job.name}: {len(job.replicas)} replicas need more memory than there is; training them as two programs")
+    return [done for half in job.halves() for done in execute_in_parts(half, say, watch)]

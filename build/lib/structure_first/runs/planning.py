@@ -1,0 +1,156 @@
+"""What is missing of an experiment, as programs; and what they will cost before the first of them starts."""
+
+import fnmatch
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from structure_first.cost import flops, memory
+from structure_first.cost.hours import seconds_of, timed_update
+from structure_first.cost.memory import free_memory
+from structure_first.errors import UserError, unknown
+from structure_first.evidence.store import Store
+from structure_first.model.transformer import Transformer
+from structure_first.runs.jobs import Job, Replica, one_thread, weights_of
+from structure_first.runs.recipe import Cell, Experiment, Recipe
+from structure_first.training.devices import device as pick_device
+
+CACHED = 1 << 20  # a CPU gains from more replicas up to about so many numbers in a stream, and then no more
+PARTS = 2  # into so many programs a CPU's replicas are cut at least: two cores are then busy, and rows do not depend on
+# how many workers there are
+SPARE = 0.6  # of the free memory that a plan counts on: the rest is for what it does not count
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The programs that are missing, stage ones first, and how many had to be split for want of memory."""
+
+    jobs: list[Job]
+    split: int = 0
+
+
+def chosen(experiment: Experiment, scale: str, cells: Sequence[str] | None) -> Experiment:
+    """The experiment with these cells alone, where a `*` stands for anything; raises `UserError` on a name that it does
+    not have, and on a scale at which it has none.
+    """
+    known = experiment.cells(scale)
+    if not known:
+        others = ", ".join(each for each in experiment.seeds if experiment.cells(each))
+        raise UserError(f"{experiment.name} has no cells at scale {scale}; scales at which it has some: {others}")
+    if cells is None:
+        return experiment
+    found: dict[str, Cell | Recipe] = {}
+    for cell in cells:
+        named = fnmatch.filter(known, cell)
+        if not named:
+            raise unknown("cell", cell, known)
+        found |= {name: known[name] for name in named}
+    return replace(experiment, cells=lambda scale: found)
+
+
+def replicas(experiment: Experiment, scale: str, seeds: Sequence[int]) -> list[Replica]:
+    """Every model of the experiment, cell by cell."""
+    return [Replica(cell, recipe, seed) for cell, recipe in experiment.recipes(scale).items() for seed in seeds]
+
+
+def current(experiment: Experiment, scale: str, rows: pd.DataFrame) -> pd.DataFrame:
+    """Those of the rows that today's cells of the experiment make at that scale, or a stage one of theirs."""
+    models = [each for model in replicas(experiment, scale, [0]) for each in (model, model.before) if each]
+    known = pd.MultiIndex.from_tuples({(scale, each.cell, each.configuration) for each in models})
+    mine = rows.set_index(["scale", "cell", "configuration"]).index.isin(known)
+    return rows[mine].reset_index(drop=True)
+
+
+def plan(
+    experiment: Experiment,
+    scale: str,
+    seeds: Sequence[int],
+    store: Store,
+    device: str = "auto",
+    workers: int = 1,
+    beside: int | None = None,
+) -> Plan:
+    """What is missing, for so many workers, `beside` of them (all, if left out) on this machine.
+
+    Where a program ends and the next begins does not depend on what is already there, so that a run that goes on finds
+    its checkpoints; nor, on a CPU with memory enough, on the workers, so that rows do not.
+    """
+    rows = store.rows()
+    rows = rows[rows["scale"] == scale]
+    done = set(rows[["cell", "configuration", "seed"]].drop_duplicates().itertuples(index=False, name=None))
+    second = replicas(experiment, scale, seeds)
+    first = {replica.before.key: replica.before for replica in second if replica.before}
+    missing = {each.key for each in second if each.key not in done}
+    needed = {each.before.key for each in second if each.key in missing and each.before}
+    missing |= {key for key in needed if key not in done or not weights_of(first[key], store.folder).exists()}
+    jobs, split = [], 0
+    for group in (*_programs(first.values()), *_programs(second)):
+        whole = Job(tuple(group), store.folder, device)
+        wanted, fits = _sizes(whole, workers, beside or workers)
+        for start in range(0, len(group), fits):
+            if left := tuple(each for each in group[start : start + fits] if each.key in missing):
+                jobs.append(replace(whole, replicas=left))
+                split += fits < wanted
+    return Plan(jobs, split)
+
+
+def _programs(found: Iterable[Replica]) -> list[list[Replica]]:
+    groups: dict[str, list[Replica]] = {}
+    for replica in found:
+        groups.setdefault(replica.program, []).append(replica)
+    return list(groups.values())
+
+
+def _sizes(job: Job, workers: int, beside: int) -> tuple[int, int]:
+    """How many of the job's replicas should train as one program, and how many the free memory allows: the former, or
+    its half, or the half of that ...
+    """
+    where, made = pick_device(job.device), job.phase.make()
+    if where.type == "cuda":
+        wanted = -(-len(job.replicas) // workers)  # as many processes finish together
+    else:
+        cached = CACHED // (job.phase.stage.batch * made.length * job.shape.width)
+        wanted = max(1, min(-(-len(job.replicas) // PARTS), cached))
+    if job.phase.dropout:
+        wanted = 1  # what is dropped follows from all the seeds of a program
+    fits, most = wanted, int(free_memory(where) * SPARE / beside) // bytes_of(job)
+    while fits > max(1, most):
+        fits = -(-fits // 2)
+    return wanted, fits
+
+
+def bytes_of(job: Job) -> int:
+    """Memory that one replica of the job takes while it trains."""
+    stage = job.phase.stage
+    return int(sum(memory.needed(job.shape, job.phase.make(), stage, stage.batch, job.compute)[0].values()))
+
+
+def update_of(job: Job) -> Callable[[], None]:
+    """An update of all the job's replicas, from fresh weights and on one batch, drawn beforehand."""
+    model = Transformer(job.shape, job.seeds).to(pick_device(job.device))
+    return timed_update(model, job.phase.make(), job.phase.stage, job.compute)
+
+
+@one_thread()
+def costs(jobs: Sequence[Job], workers: int) -> pd.DataFrame:
+    """A line for each kind of program: models, updates, FLOPs, bytes a replica, and at most how many hours.
+
+    One program of each kind is timed for some updates. Seeds that master their source early make it less.
+    """
+    kinds: dict[str, list[Job]] = {}
+    for job in jobs:
+        kinds.setdefault(job.replicas[0].program, []).append(job)
+    lines = []
+    for found in kinds.values():
+        job, made = found[0], found[0].phase.make()
+        models = sum(len(each.replicas) for each in found)
+        updates = sum(each.steps for each in found)
+        line = {"stage": job.stage, "source": job.phase.label, "models": models, "programs": len(found)}
+        line["cells"] = len({replica.cell for each in found for replica in each.replicas})
+        line["updates"] = job.phase.stage.steps
+        line["PFLOPs"] = updates * job.phase.stage.batch * flops.training(job.shape, made) / 1e15
+        line["MB a model"] = bytes_of(job) / 1e6
+        line["hours"] = seconds_of(update_of(job), spend=0.0) / len(job.replicas) * updates / workers / 3600
+        lines.append(line)
+    return pd.DataFrame(lines)

@@ -1,0 +1,173 @@
+"""What is trained: a recipe is stage one, a transfer, stage two; a cell is a recipe and what it is to an experiment."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from functools import cached_property
+from typing import Any, Self
+
+import pandas as pd
+
+from structure_first.data.batch import Source
+from structure_first.data.registry import source
+from structure_first.errors import UserError
+from structure_first.model.transfer import Transfer
+from structure_first.model.transformer import Body, Shape
+from structure_first.training.stage import Stage
+from structure_first.versions import versions
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A source by name, and how it is trained on."""
+
+    source: str
+    stage: Stage
+    settings: Mapping[str, int | float] = field(default_factory=dict)
+    tied: bool = False  # whether the head reads with the embeddings it embeds with
+    dropout: float = 0.0
+
+    @property
+    def label(self) -> str:
+        settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())
+        return f"{self.source}({settings})"
+
+    @property
+    def rules(self) -> set[str]:
+        """The rules that make its data: sources, what changes them, a corpus and its tokeniser."""
+        return set(re.split(r"[:+/]", self.source))
+
+    def at(self, **changes) -> "Phase":
+        """The same with those changes of its stage, as `at(lr=1e-3)`."""
+        return replace(self, stage=replace(self.stage, **changes))
+
+    def make(self) -> Source:
+        return source(self.source, **self.settings)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Stage one (or none), what of it is carried over, stage two (or none); the body is as large in both."""
+
+    stage_one: Phase | None
+    transfer: Transfer | None
+    stage_two: Phase | None
+    body: Body = Body()
+    body_stage_one: Body | None = None  # the same size, drawn otherwise in stage one
+    precision: str | None = None  # None: float32, but for wide bodies on a GPU; the manifest of a run says which
+
+    def shape(self, phase: Phase, made: Source) -> Shape:
+        """The transformer that a stage trains on what it made."""
+        return Shape(made.vocab, made.length - 1, phase.tied, phase.dropout, **asdict(self.body))
+
+    @property
+    def last(self) -> Phase:
+        """What is trained on in the end."""
+        phase = self.stage_two or self.stage_one
+        if phase is None:
+            raise UserError("a recipe has a stage one, a stage two, or both; this one has neither")
+        return phase
+
+    @property
+    def alone(self) -> "Recipe":
+        """Its stage one alone; recipes share one that they have in common."""
+        begun = self.body_stage_one or self.body
+        return replace(self, transfer=None, stage_two=None, body=begun, body_stage_one=None)
+
+    @property
+    def title(self) -> str:
+        """What the cell of a stage one alone is called."""
+        return f"stage one: {self.last.label} {self.key[:4]}"
+
+    @property
+    def rules(self) -> set[str]:
+        """All that makes its data and weights, by name."""
+        carried = asdict(self.transfer).values() if self.transfer else ()
+        phases = [phase.rules for phase in (self.stage_one, self.stage_two) if phase]
+        return set().union(*phases, (rule.partition("(")[0] for rule in carried))
+
+    @cached_property
+    def key(self) -> str:
+        """A name for what is trained: for all that differs from the defaults, so that a field which comes later changes
+        no key, and for the versions of its rules.
+        """
+        return digest([brief(self), versions(self.rules)])
+
+    @classmethod
+    def read(cls, told: Mapping[str, Any]) -> Self:
+        """The recipe that a manifest tells of, as `plain` wrote it."""
+        kinds: dict[str, Callable[..., Any]]
+        kinds = {"transfer": Transfer, "body": Body, "body_stage_one": Body, "stage_one": _phase, "stage_two": _phase}
+        return cls(**{name: kinds[name](**value) if name in kinds and value else value for name, value in told.items()})
+
+
+def _phase(stage: Mapping[str, Any], **rest: Any) -> Phase:
+    return Phase(stage=Stage(**{**stage, "curriculum": tuple(stage.get("curriculum", ()))}), **rest)
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What a cell is to its experiment: what figures and tables group and select by. None: it does not apply."""
+
+    task: str | None = None  # the diagnostic or the corpus of stage two
+    front: str = "random init"  # what stage two starts from: a source as people call it, or a beginning without one
+    carried: str | None = None  # what of stage one goes across, and how
+    share: float | None = None  # the tokens of stage one, of those of stage two
+    text: float = 1.0  # of all the text, what stage two reads
+    width: int | None = None  # of the model, where the experiment has several
+    swept: str | None = None  # the one setting that differs from the experiment's own
+    amount: float | None = None  # and what it is
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A recipe, and what it is to its experiment; its name is for people, and no program takes it apart."""
+
+    recipe: Recipe
+    factors: Factors = Factors()
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A name, what it asks, and its cells and seeds at each scale; a cell that needs no factors is its recipe alone."""
+
+    name: str
+    asks: str
+    cells: Callable[[str], Mapping[str, Cell | Recipe]]
+    seeds: Mapping[str, int]  # how many, at each scale
+    first_seed: int = 0  # away from the seeds that a search of settings looked at
+    live: tuple[str, ...] = ()  # the cells that a chapter runs before the reader's eyes
+    live_seeds: range = range(0)  # of no stored row, so that a reader's run is evidence of its own
+
+    def recipes(self, scale: str) -> dict[str, Recipe]:
+        return {name: cell.recipe if isinstance(cell, Cell) else cell for name, cell in self.cells(scale).items()}
+
+    def factors(self, scale: str) -> pd.DataFrame:
+        """A line for each cell, a column for each factor."""
+        cells = self.cells(scale).items()
+        lines = {name: asdict(cell.factors if isinstance(cell, Cell) else Factors()) for name, cell in cells}
+        columns = [factor.name for factor in fields(Factors)]
+        return pd.DataFrame.from_dict(lines, orient="index", columns=columns).rename_axis("cell")
+
+
+def digest(value: Any) -> str:
+    """Twelve hexadecimal digits that name a configuration."""
+    return hashlib.sha256(json.dumps(plain(value), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def plain(value: Any) -> Any:
+    """A dataclass as JSON would hold it."""
+    return json.loads(json.dumps(asdict(value) if is_dataclass(value) and not isinstance(value, type) else value))
+
+
+def brief(value: Any) -> Any:
+    """The same without the fields that are at their defaults."""
+    if not is_dataclass(value):
+        return dict(value) if isinstance(value, Mapping) else value
+    found = {each.name: getattr(value, each.name) for each in fields(value)}
+    defaults = {
+        each.name: each.default if each.default_factory is MISSING else each.default_factory() for each in fields(value)
+    }
+    return {name: brief(one) for name, one in found.items() if one != defaults[name]}

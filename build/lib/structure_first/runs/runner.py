@@ -1,0 +1,178 @@
+"""Runs an experiment: cells x seeds -> rows. What is already there is not run again; a killed run goes on."""
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from tqdm import tqdm
+
+from structure_first.errors import UserError
+from structure_first.evidence.store import Store
+from structure_first.runs.jobs import Job, execute_in_parts
+from structure_first.runs.planning import chosen, current, plan
+from structure_first.runs.recipe import Experiment
+from structure_first.training.devices import cores
+from structure_first.training.devices import device as pick_device
+
+UNGUARDED = 71  # the exit status of a worker that would have begun the experiment once more
+GUARD = 'a worker loads the script that began the run; put what the script does under if __name__ == "__main__":'
+
+Outcome = tuple[Job, pd.DataFrame, dict[str, dict]]
+GLANCE = 5.0  # seconds after which a pool is asked again whether it has grown
+
+
+class Pool(NamedTuple):
+    """Who trains."""
+
+    submit: Callable[[Job], "Future[list[Outcome]]"]
+    room: Callable[[], int]  # for so many jobs at once
+
+
+def processes(device: str = "auto", workers: int | None = None) -> int:
+    """How many train side by side: one a core without a GPU, else one."""
+    return workers or (1 if pick_device(device).type == "cuda" else cores())
+
+
+def run(
+    experiment: Experiment,
+    scale: str,
+    seeds: Sequence[int],
+    out: Path,
+    device: str = "auto",
+    workers: int | None = None,
+    cells: Sequence[str] | None = None,
+    cluster: str | None = None,
+) -> pd.DataFrame:
+    """Run what is missing of `experiment` for `seeds` and return its rows at `scale`, for those seeds and cells.
+
+    `workers` processes share the programs, or those of the Dask cluster at the address `cluster`, which see the folder
+    `out` under the same name. Rows are stored under `out/experiment.name` as each program ends.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker that runs its parent's script again
+        os._exit(UNGUARDED)
+    experiment = chosen(experiment, scale, cells)
+    store = Store(Path(out, experiment.name).resolve() if cluster else Path(out, experiment.name))
+    with store.locked(), ExitStack() as opened:
+        if cluster:
+            from structure_first.runs.cluster import opened_at
+
+            pool, planned = opened.enter_context(opened_at(cluster, store.folder))
+            missing = planned(experiment, scale, seeds, store, device)
+        else:
+            workers = processes(device, workers)
+            missing = plan(experiment, scale, seeds, store, device, workers)
+            pool = opened.enter_context(local(workers)) if workers > 1 and len(missing.jobs) > 1 else HERE
+        with tqdm(
+            total=sum(job.steps for job in missing.jobs),
+            desc=f"{experiment.name}, {scale}",
+            unit=" updates",
+            unit_scale=True,
+            disable=None,
+        ) as bar:
+            if missing.split:
+                say(f"{experiment.name}: too little free memory for whole programs; {missing.split} are parts")
+            for job, rows, runs in _each(missing.jobs, pool):
+                store.append(rows.assign(experiment=experiment.name, scale=scale), runs)
+                job.checkpoint.unlink(missing_ok=True)
+                bar.update(job.steps)
+        rows = store.rows()
+    return current(experiment, scale, rows[rows["seed"].isin(seeds)])
+
+
+def _each(jobs: Sequence[Job], pool: Pool) -> Iterator[Outcome]:
+    """Each job with its outcome as it ends; none starts before the stage ones that it needs have ended."""
+    waiting, running = list(jobs), {}
+    while waiting or running:
+        making = {replica.key for job in (*waiting, *running.values()) for replica in job.replicas}
+        ready = [job for job in waiting if not _needs(job) & making]
+        for job in ready[: max(0, pool.room() - len(running))]:
+            waiting.remove(job)
+            running[pool.submit(job)] = job
+        for future in wait(running, GLANCE, FIRST_COMPLETED).done:
+            yield from future.result()
+            del running[future]
+
+
+def _needs(job: Job) -> set[tuple[str, str, int]]:
+    return {replica.before.key for replica in job.replicas if replica.before}
+
+
+def say(line: str) -> None:
+    """From a worker, above the bars of all."""
+    tqdm.write(line, file=sys.stderr)
+
+
+def _at_once(job: Job) -> "Future[list[Outcome]]":
+    future: Future[list[Outcome]] = Future()
+    future.set_result(execute_in_parts(job, say))
+    return future
+
+
+HERE = Pool(_at_once, lambda: 1)  # this process
+
+
+@contextmanager
+def local(count: int) -> Iterator[Pool]:
+    """So many processes of this machine."""
+    context = multiprocessing.get_context("spawn")
+    tqdm.set_lock(context.RLock())  # one for all processes, so that their bars do not overwrite each other
+    setup = dict(initializer=_worker, initargs=(tqdm.get_lock(), os.getpid()))
+    others, begun = multiprocessing.active_children(), set()
+    with ProcessPoolExecutor(count, mp_context=context, **setup) as executor:
+
+        def submit(job: Job) -> "Future[list[Outcome]]":
+            future = executor.submit(_execute, job)
+            begun.update(multiprocessing.active_children())
+            return future
+
+        try:
+            yield Pool(submit, lambda: sys.maxsize)
+        except BaseException as error:
+            for worker in multiprocessing.active_children():
+                if worker not in others:
+                    worker.terminate()  # it ends its step and saves
+            if isinstance(error, BrokenProcessPool):
+                if UNGUARDED in [worker.exitcode for worker in begun]:
+                    raise UserError(GUARD) from None
+                reason = "a training process was killed (out of memory?)"
+                raise UserError(f"{reason}; run again: it goes on from its checkpoint") from None
+            raise
+        finally:
+            executor.shutdown(wait=False, cancel_futures=True)
+
+
+_stopped: list[BaseException] = []  # what ended this worker's work
+
+
+def _execute(job: Job) -> list[Outcome]:
+    """In a worker: stopped by a signal, it tells its parent, or ends where nobody is left to hear of it; the jobs that
+    its pool already holds for it are told the same, not begun.
+    """
+    if _stopped:
+        raise _stopped[0]
+    try:
+        return execute_in_parts(job, say)
+    except (SystemExit, KeyboardInterrupt) as stopped:
+        if not multiprocessing.parent_process().is_alive():
+            os._exit(128 + signal.SIGTERM)
+        _stopped.append(stopped)
+        raise
+
+
+def _worker(lock, parent: int) -> None:
+    """A worker outlives its parent by a step and a checkpoint at most."""
+    tqdm.set_lock(lock)
+    if sys.platform == "linux":
+        die_with_parent = 1
+        ctypes.CDLL(None).prctl(die_with_parent, signal.SIGTERM)
+        if os.getppid() != parent:
+            os._exit(1)

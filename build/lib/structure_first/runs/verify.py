@@ -1,0 +1,71 @@
+"""Makes stored rows again, and says which differ and by how much: a stored row is what today's code makes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+
+from structure_first.errors import UserError
+from structure_first.evidence.store import KEY, Store, environment
+from structure_first.runs.planning import chosen, current
+from structure_first.runs.recipe import Experiment
+from structure_first.runs.runner import run
+
+CLOSE = 0.01  # how far apart, of its own size, the first measurement after training began may be
+SAME = ("processor", "device", "packages", "python")  # of two manifests, where the same bits are to be expected
+
+
+def verify(
+    experiment: Experiment,
+    scale: str,
+    results: Path,
+    cells: Sequence[str] | None = None,
+    sample: int | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+) -> pd.DataFrame:
+    """A line for each stored model of stage two that was made again: how far its first and its last measurements are
+    from the stored ones, how far the stored seeds are from one another, and whether it holds.
+
+    All of the named cells, or a `sample` of so many models. A model holds bit for bit; or closely at first and, since
+    rounding grows as training goes on, in the end within the spread over seeds. Raises `UserError` if none is stored.
+    """
+    experiment, store = chosen(experiment, scale, cells), Store(results / experiment.name)
+    rows = current(experiment, scale, store.rows())
+    rows = rows[(rows["stage"] == 2) & rows["metric"].isin(["loss", "accuracy"])]
+    models = list(rows[["cell", "seed"]].drop_duplicates().itertuples(index=False, name=None))
+    if not models:
+        raise UserError(f"no rows of {experiment.name} at scale {scale} are stored in {store.folder}; run it first")
+    if sample is not None:
+        models = sorted(Random(0).sample(models, min(sample, len(models))))
+    runs, here, lines = store.manifest()["runs"], environment(), []
+    with TemporaryDirectory(prefix="verify-") as folder:
+        for cell, seed in models:
+            again = run(experiment, scale, [seed], Path(folder), device, workers, [cell])
+            stored = rows[(rows["cell"] == cell) & (rows["seed"] == seed)]
+            others = rows[rows["cell"] == cell]
+            line = {"cell": cell, "seed": seed} | compared(stored, again[again["stage"] == 2], others)
+            made = runs[stored["run"].iloc[0]]
+            lines.append(line | {"same machine": all(made.get(name) == here[name] for name in SAME)})
+    return pd.DataFrame(lines)
+
+
+def compared(stored: pd.DataFrame, again: pd.DataFrame, others: pd.DataFrame) -> dict:
+    """How two makings of one model differ, beside how the `others`, of all seeds, differ from one another."""
+    measured = [*KEY, "step", "metric"]
+    both = stored.merge(again, on=measured, how="outer", suffixes=("", " again")).sort_values("step")
+    whole = len(both) == len(stored) and both[["value", "value again"]].notna().all(axis=None)
+    apart = (both["value"] - both["value again"]).abs() / both["value"].abs().clip(lower=1e-9)
+    begun = both["step"] == both.loc[both["step"] > 0, "step"].min()
+    last = both[both["metric"] == "loss"].iloc[-1]
+    final = others[others["metric"] == "loss"].sort_values("step").groupby("seed")["value"].last()
+    found = {
+        "first": apart[begun & (both["metric"] == "loss")].max(),
+        "last": abs(last["value"] - last["value again"]),
+        "spread": np.ptp(final),
+        "bits": whole and (both["value"] == both["value again"]).all(),
+    }
+    return found | {"holds": bool(found["bits"] or (found["first"] <= CLOSE and found["last"] <= found["spread"]))}

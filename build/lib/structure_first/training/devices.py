@@ -1,0 +1,69 @@
+"""Where training runs, and settings of the process that make it faster."""
+
+import ctypes
+import os
+import sys
+from functools import cache
+
+import torch
+
+from structure_first.errors import UserError, unknown
+
+LARGE = 1 << 24  # multiplications in a product, from which on its speed counts for more than its call
+
+
+def device(name: str = "auto") -> torch.device:
+    """`auto` (CUDA where there is one), `cpu` or `cuda`; raises `UserError` for a GPU that is not there."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise unknown("device", name, ("auto", "cpu", "cuda"))
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: no CUDA GPU is visible to torch; use --device cpu or --device auto")
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def keep_freed_memory() -> None:
+    """Let the C allocator keep large freed blocks instead of returning them to the system, where it is glibc.
+
+    A training step frees and takes the same tens of megabytes again and again; returned each time, they cost a page
+    fault a page: 30 to 50 % of a diagnostic's step.
+    """
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "gnu_get_libc_version"):
+        mmap_threshold, trim_threshold, largest = -3, -1, 2**31 - 1
+        libc.mallopt(mmap_threshold, 2**30)
+        libc.mallopt(trim_threshold, largest)
+
+
+def choose_products(multiplications: int) -> None:
+    """Let oneDNN multiply float32 matrices on a CPU if a typical product is large, wherever it stays in float32.
+
+    MKL, which torch asks otherwise, holds itself back on processors that are not Intel's, to less than half the speed;
+    but a call of oneDNN takes some 20 us, as long as a small product. torch hands float32 to it only together with the
+    leave to round to bfloat16 inside, of which oneDNN makes use where hardware is made for it (AMX): there MKL stays.
+    """
+    large = multiplications >= LARGE and onednn_is_exact()
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16" if large else "none"
+
+
+@cache
+def onednn_is_exact() -> bool:
+    """Whether float32 products keep what bfloat16 would round away, even where they may."""
+    matmul = torch.backends.mkldnn.matmul
+    before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
+    fine = torch.full((2, 64, 64), 1 + 2.0**-12)  # bfloat16 makes it 1, and their product 64
+    exact = all((product > 64.01).all().item() for product in (fine[0] @ fine[1], torch.bmm(fine, fine)))
+    matmul.fp32_precision = before
+    return exact
+
+
+def settle() -> None:
+    """Wait until the device has done all that it was asked to, where one is in use."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()

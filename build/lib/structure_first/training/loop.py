@@ -1,0 +1,250 @@
+"""The one loop: both stages, every experiment, one replica or hundreds, one process or many."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from time import monotonic
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from structure_first.data.batch import Batch, Source
+from structure_first.errors import UserError
+from structure_first.seeding import generator
+from structure_first.training import checkpoints, processes, signals
+from structure_first.training.compute import Compute, remove
+from structure_first.training.devices import choose_products
+from structure_first.training.optimizer import adamw, clip
+from structure_first.training.predictions import evaluate, parts, predict, short_and_long
+from structure_first.training.protocol import Model, device_of
+from structure_first.training.stage import Stage
+from structure_first.training.stream import Stream
+
+
+class Run:
+    """The state of one stage: everything a checkpoint holds, whatever computes it.
+
+    A replica that masters its source, or diverges, leaves the program that trains; the others go on, at less cost.
+    Under torchrun every process has the whole `model`, and computes its share of a batch. Where the weights are
+    sharded, the program is a copy of the model, which waits in the CPU's memory.
+    """
+
+    def __init__(self, model: Model, source: Source, stage: Stage, stream: str, compute: Compute = Compute()):
+        self.model, self.source, self.stage, self.stream, self.compute = model, source, stage, stream, compute
+        settings = dict(stage=asdict(stage), shape=asdict(model.shape), seeds=model.seeds, name=stream)
+        settings |= dict(source=source.name, source_settings=dict(source.settings))
+        self.digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        self.step, self.tokens = 0, 0
+        self.measurements: list[dict] = []
+        self.left_at: list[int | None] = [None] * len(model.seeds)
+        self.device, self.sharded = device_of(model), compute.sharded and processes.world() > 1
+        if self.sharded:
+            model.to(torch.device("cpu"))
+        self.train_only(list(range(len(model.seeds))))
+
+    def train_only(self, replicas: list[int], state: dict[int, dict[str, Tensor]] | None = None) -> None:
+        """Go on with these replicas of the model, and their optimizer's `state`, if there is one."""
+        self.training, every = replicas, len(replicas) == len(self.model.seeds)
+        self.program = self.model if every and not self.sharded else self.model.pick(replicas)
+        remove(self.program)
+        self.compute.apply(self.program)
+        self.forward: nn.Module = self.program  # what a training step calls
+        if self.sharded:
+            self.forward = processes.sharded(self.program, self.device, self.compute.dtype)
+        elif processes.world() > 1:
+            self.forward = processes.copied(self.program)
+        matrices = (part[0].numel() for block in self.model.blocks for part in block.parameters())
+        choose_products(len(replicas) * self.stage.batch * self.source.length * max(matrices, default=0))
+        self.optimizer = adamw(list(self.program.parameters()), self.stage)
+        self.parameters = [each for group in self.optimizer.param_groups for each in group["params"]]  # as it counts
+        if state:
+            state = {
+                index: {name: processes.spread(tensor, self.parameters[index]) for name, tensor in each.items()}
+                for index, each in state.items()
+            }
+            self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
+
+    def update(self, batch: Batch, source: Source) -> None:
+        """One optimizer step of every replica that still trains."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.stage.lr_at(self.step)
+        self.optimizer.zero_grad()
+        with self._seeded():
+            self._backward(batch, source)
+        if self.stage.clip is not None:
+            clip(self.parameters, self.stage.clip, self.sharded)
+        self.optimizer.step()
+        self.step += 1
+        self.tokens += batch.tokens[0].numel()
+
+    def _backward(self, batch: Batch, source: Source) -> None:
+        """The gradients of each replica's mean loss over `batch`, whatever part of it is computed when and where."""
+        count = batch.loss_mask[..., 1:].sum((1, 2)) / processes.world()  # the processes' gradients are averaged
+        if self.device.type == "cpu" and processes.world() == 1 and not self.compute.micro_batch:
+            mine = short_and_long(batch)
+        else:
+            mine = list(parts(processes.share(batch), self.compute.micro_batch or self.stage.batch))
+        for number, part in enumerate(mine, 1):
+            with self._adding_up(last=number == len(mine)):
+                with self.compute.cast(self.device):
+                    found = predict(self.forward, part, source)
+                (found.nats() / count).sum().backward()
+
+    def _adding_up(self, last: bool) -> AbstractContextManager:
+        """Copies of the weights exchange their gradients once a step, after its last micro-batch."""
+        return nullcontext() if last or self.forward is self.program else self.forward.no_sync()
+
+    @contextmanager
+    def _seeded(self) -> Iterator[None]:
+        """Within, what is dropped depends on the seeds, the stage, the step and the process alone."""
+        if not self.model.stochastic:
+            yield
+            return
+        key = (*self.model.seeds, self.stream, "dropout", self.step, processes.rank())
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(generator("cpu", *key).initial_seed())
+            yield
+
+    def record(self, metrics: dict[str, Tensor]) -> None:
+        """Keep held-out `metrics` of the replicas that train, and let go of those that are done."""
+        for number, replica in enumerate(self.training):
+            for metric, values in metrics.items():
+                row = dict(replica=replica, seed=self.model.seeds[replica], step=self.step, tokens=self.tokens)
+                self.measurements.append(row | dict(metric=metric, value=values[number].item()))
+            mastered = self.stage.mastery is not None and metrics["accuracy"][number] >= self.stage.mastery
+            if mastered or not metrics["loss"][number].isfinite():
+                self.left_at[replica] = self.step
+        stay = [number for number, replica in enumerate(self.training) if self.left_at[replica] is None]
+        if 0 < len(stay) < len(self.training):
+            self.write_back()
+            state = self.optimizer.state_dict()["state"]
+            for each in state.values():
+                each |= {name: processes.whole(tensor)[stay] for name, tensor in each.items() if tensor.ndim}
+            self.train_only([self.training[number] for number in stay], state)
+
+    @torch.no_grad()
+    def write_back(self) -> None:
+        """Give the model the weights of the replicas that train."""
+        if self.program is not self.model:
+            for whole, part in zip(self.model.parameters(), self.program.parameters(), strict=True):
+                whole[self.training] = processes.whole(part)
+
+    def close(self) -> None:
+        """Leave the model where it was, and computing as it did."""
+        remove(self.model)
+        self.model.to(self.device)
+
+    @property
+    def due(self) -> bool:
+        """Whether this step is to be evaluated, and has not been."""
+        last = self.measurements[-1]["step"] if self.measurements else -1
+        return last < self.step and (self.step % self.stage.evaluate_every == 0 or self.step == self.stage.steps)
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.stage.steps or None not in self.left_at
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint of whole tensors, in the first process; all must call."""
+        self.write_back()
+        tensors = {f"model.{name}": parameter for name, parameter in self.model.named_parameters()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            for name, tensor in state.items():
+                whole = processes.whole(tensor)
+                if processes.first():
+                    tensors[f"optimizer.{index}.{name}"] = whole
+        if processes.first():
+            meta = {name: getattr(self, name) for name in ("digest", "step", "tokens", "measurements", "left_at")}
+            checkpoints.save(path, tensors, meta)
+
+    @torch.no_grad()
+    def restore(self, path: Path) -> None:
+        """Go on from the checkpoint at `path`; raises `UserError` if it is of another run."""
+        tensors, meta = checkpoints.load(path)
+        if meta["digest"] != self.digest:
+            raise UserError(f"checkpoint {path} belongs to other settings; delete it, or use those it was made with")
+        self.step, self.tokens, self.measurements = meta["step"], meta["tokens"], meta["measurements"]
+        self.left_at = meta["left_at"]
+        for name, parameter in self.model.named_parameters():
+            parameter.copy_(tensors[f"model.{name}"])
+        if self.finished:
+            return self.train_only(self.training)
+        state: dict[int, dict[str, Tensor]] = {}
+        for key in (key for key in tensors if key.startswith("optimizer.")):
+            _, index, name = key.split(".")
+            state.setdefault(int(index), {})[name] = tensors[key]
+        self.train_only([replica for replica, step in enumerate(self.left_at) if step is None], state)
+
+
+def fit(
+    model: Model,
+    source: Source,
+    stage: Stage,
+    *,
+    stream: str = "stage 2",
+    label: str | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_seconds: float = 60.0,
+    watch: Callable[[int, Model], None] | None = None,
+    compute: Compute = Compute(),
+) -> list[dict]:
+    """Train every replica of `model` on `source` in place; returns held-out measurements, a row each.
+
+    Every batch follows from a replica's seed and the name of the `stream`; the progress bar says `label` instead.
+
+    A replica that reaches `stage.mastery` keeps the weights it had then; training ends once all have, or after
+    `stage.steps`. One whose loss is no longer finite ends there, with that loss as its last measurement. With
+    `checkpoint`, a killed run goes on from its last one and ends with the same weights, and SIGTERM or Ctrl-C end it
+    after a whole step, with one; the file is left for the caller to delete. `watch(step, model)` is called at every
+    evaluation. Raises `UserError` on a checkpoint of another run.
+
+    `compute` changes nothing but how fast, and rounding. Within `processes.joined`, all processes call this alike: each
+    trains on its share and ends with the same weights and measurements; the first alone writes and watches.
+    """
+    model.train()
+    with closing(Run(model, source, stage, stream, compute)) as run, signals.put_off(checkpoint is not None) as came:
+        if checkpoint and any(processes.agreed(checkpoint.exists())):
+            run.restore(checkpoint)
+        held_out = Stream(source.held_out or source, stage.held_out, model.seeds, f"{stream}, held out", run.device)(0)
+        held_out, batches = processes.share(held_out), None
+        saved, started = monotonic(), (monotonic(), run.tokens)
+        shown = dict(total=stage.steps, initial=run.step, desc=label or stream, unit="step", leave=False)
+        with tqdm(**shown, disable=None if processes.first() else True) as bar:
+            while True:
+                if checkpoint:
+                    signal, due = processes.agreed(came(), monotonic() - saved > checkpoint_seconds)
+                    if signal or due:
+                        run.save(checkpoint)
+                        saved = monotonic()
+                    if signal:
+                        raise signals.stop(signal)
+                if run.due:
+                    mine = Batch(*(tensor[run.training] for tensor in held_out))
+                    metrics = evaluate(run.program, mine, source, compute)
+                    speed = (run.tokens - started[1]) * len(run.training) / max(1e-9, monotonic() - started[0])
+                    means = {metric: f"{values.mean().item():.3f}" for metric, values in metrics.items()}
+                    bar.set_postfix(means | {"seeds": len(run.training), "tokens/s": f"{speed:,.0f}"})
+                    started = monotonic(), run.tokens
+                    run.record(metrics)
+                    if watch:
+                        run.write_back()
+                        if processes.first():
+                            watch(run.step, model)
+                if run.finished:
+                    break
+                length = stage.length_at(run.step, source.settings.get("length"))
+                seeds = run.program.seeds
+                if batches is None or (batches.source.settings.get("length"), batches.seeds) != (length, seeds):
+                    batches = Stream(source.at(length), stage.batch, seeds, stream, run.device)
+                run.update(batches(run.step), batches.source)
+                bar.update()
+        run.write_back()
+        if checkpoint:
+            run.save(checkpoint)
+            if signal := max(processes.agreed(came())):
+                raise signals.stop(signal)  # it came with the last step; what follows this stage shall not begin
+    return run.measurements

@@ -1,0 +1,100 @@
+"""What a model says of a batch, in pieces that a device can hold, and how good it is."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+from structure_first.data.batch import Batch, Source
+from structure_first.training import processes
+from structure_first.training.compute import Compute
+from structure_first.training.protocol import Model
+
+EVALUATED_AT_ONCE = 500  # sequences, of each replica
+LOGITS_AT_ONCE = 1 << 26  # of each replica, where so many sequences have more
+WORTH = 7_000  # tokens a thread, from which on a pass over short sequences and one over long take less time than one
+UNLIKE = 0.8  # over all, where the short are at most so long
+
+
+class Predictions(NamedTuple):
+    """The positions of a batch that may bear loss: what the model says there, and what stands there."""
+
+    logits: Float[Tensor, "replica batch n vocab"]
+    targets: Int[Tensor, "replica batch n"]
+    mask: Bool[Tensor, "replica batch n"]  # which of them do
+    at: Int[Tensor, "replica batch n"] | None = None  # where they are, the first token left out; None: all
+
+    def nats(self) -> Float[Tensor, " replica"]:
+        """The summed loss of each replica."""
+        loss = F.cross_entropy(self.logits.float().flatten(0, 2), self.targets.flatten(), reduction="none")
+        return (loss.view(self.targets.shape) * self.mask).sum((1, 2))
+
+    def count(self) -> Int[Tensor, " replica"]:
+        return self.mask.sum((1, 2))
+
+
+def predict(model: Model, batch: Batch, source: Source) -> Predictions:
+    """What the model says of `batch`; only the window that bears loss is computed to the end."""
+    inputs, at = batch.tokens[..., :-1], None
+    if source.window < inputs.shape[-1]:
+        first = batch.loss_mask[..., 1:].byte().argmax(-1, keepdim=True).clamp(max=inputs.shape[-1] - source.window)
+        at = first + torch.arange(source.window, device=first.device)
+    targets, mask = (placed(whole, at) for whole in batch)
+    return Predictions(model(inputs, at), targets, mask, at)
+
+
+def placed(
+    whole: Shaped[Tensor, "replica batch time"], at: Int[Tensor, "replica batch n"] | None
+) -> Shaped[Tensor, "replica batch n"]:
+    """What `whole` has at these positions, counted from its second token; None: at all."""
+    later = whole[..., 1:]
+    return later if at is None else later.gather(-1, at)
+
+
+def parts(batch: Batch, size: int) -> Iterator[Batch]:
+    """`batch`, `size` sequences of each replica at a time."""
+    for start in range(0, batch.tokens.shape[1], size):
+        yield Batch(*(tensor[:, start : start + size] for tensor in batch))
+
+
+def short_and_long(batch: Batch) -> list[Batch]:
+    """The shorter half of each replica's sequences and the longer, each cut where it bears its last loss: nothing that
+    comes later changes a causal model's loss. Where they would be about as long: the batch, cut; a small one whole.
+    """
+    if batch.tokens.numel() < WORTH * torch.get_num_threads():
+        return [batch]
+    needed = (batch.loss_mask * torch.arange(1, batch.tokens.shape[-1] + 1)).amax(-1)
+    ordered, order = needed.sort(stable=True)
+    middle = ordered.shape[-1] // 2
+    short, long = (max(2, ordered[:, :stop].amax().item()) for stop in (max(1, middle), None))
+    if short > UNLIKE * long:
+        return [Batch(*(tensor[..., :long] for tensor in batch))]
+    pieces = ((order[:, :middle, None], short), (order[:, middle:, None], long))
+    return [Batch(*(tensor.gather(1, at.expand(-1, -1, end)) for tensor in batch)) for at, end in pieces]
+
+
+@torch.no_grad()
+def evaluate(model: Model, batch: Batch, source: Source, compute: Compute = Compute()) -> dict[str, Tensor]:
+    """Loss (nats a token) and accuracy of each replica, over the batches of all processes together.
+
+    Accuracy counts the positions that bear loss and whose token the ones before determine.
+    """
+    model.eval()
+    found_in = []
+    fit_in = LOGITS_AT_ONCE // (source.window * source.vocab)
+    for part in parts(batch, compute.micro_batch or max(1, min(fit_in, EVALUATED_AT_ONCE))):
+        with compute.cast(batch.tokens.device):
+            found = predict(model, part, source)
+        graded = found.mask
+        if source.determined is not None:
+            graded = graded & placed(source.determined(part.tokens), found.at)
+        right = (found.logits.argmax(-1) == found.targets) & graded
+        found_in.append((found.nats(), found.count(), right.sum((1, 2)), graded.sum((1, 2))))
+    model.train()
+    sums = (torch.stack(column).sum(0) for column in zip(*found_in, strict=True))
+    nats, count, right, graded = map(processes.summed, sums)
+    loss, accuracy = nats / count, right / graded
+    return {"loss": loss, "accuracy": accuracy.where(loss.isfinite(), torch.nan)}

@@ -1,0 +1,145 @@
+"""The processes that torchrun starts: each trains on its share of every batch. One alone needs none of this."""
+
+import os
+import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from structure_first.data.batch import Batch
+from structure_first.errors import UserError
+from structure_first.training.protocol import Model
+
+TIMEOUT = timedelta(minutes=10)  # the longest that one process waits for another: the first may write a checkpoint
+
+
+def rank() -> int:
+    """The number of this process."""
+    return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
+
+
+def world() -> int:
+    """How many train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def first() -> bool:
+    """Whether this is the process that writes and speaks for all."""
+    return rank() == 0
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[torch.device]:
+    """Within, the processes that torchrun started train together; yields this one's device. Without it, `device`.
+
+    Raises `UserError` where there are more processes than GPUs, and in those that are left when another has ended.
+    """
+    if not dist.is_torchelastic_launched():
+        yield device
+        return
+    if device.type == "cuda":
+        local, there = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if local >= there:
+            raise UserError(f"this machine has {there} GPUs; start at most as many processes (--nproc-per-node)")
+        device = torch.device("cuda", local)
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
+    try:
+        yield device
+    except RuntimeError as error:
+        if not lost(error):
+            raise
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it to those that are left; this ends by itself
+        reason = str(error).splitlines()[0].split(". ")[0]
+        again = "see what it said, and run again: training goes on from its checkpoint"
+        raise UserError(f"another process of this run has ended or cannot be reached; {again} ({reason})") from None
+    finally:
+        dist.destroy_process_group()
+
+
+def lost(error: RuntimeError) -> bool:
+    """Whether another process is gone."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error) or "NCCL" in str(error)
+
+
+def agreed(*values: int) -> list[int]:
+    """The largest that any process gave of each value, in all of them."""
+    if world() == 1:
+        return list(values)
+    largest = torch.tensor(values)
+    dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return largest.tolist()
+
+
+def summed(tensor: Tensor) -> Tensor:
+    """The sum over all processes, the same to the bit in each; `tensor` itself holds it."""
+    if world() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def share(batch: Batch) -> Batch:
+    """The sequences of `[replica batch time]` that are this process's: every world-th.
+
+    All processes get as many; where they do not come out even, a sequence that bears no loss fills up.
+    """
+    if world() == 1:
+        return batch
+    sequences = batch.tokens.shape[1]
+    mine = torch.arange(rank(), -(-sequences // world()) * world(), world(), device=batch.tokens.device)
+    tokens, loss_mask = (tensor[:, mine.clamp(max=sequences - 1)] for tensor in batch)
+    return Batch(tokens, loss_mask & (mine < sequences)[:, None])
+
+
+def copied(model: Model) -> nn.Module:
+    """A module that computes as `model` does, and whose backward pass averages the gradients over the processes."""
+    return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
+
+
+def sharded(model: Model, device: torch.device, precision: torch.dtype | None) -> Model:
+    """`model`, moved to `device`, each process keeping its part of each weight; products are taken in `precision`.
+
+    A block's weights are gathered as it is computed. Every weight is cut along its last axis, a multiple of the width,
+    for the first is the replicas'. Raises `UserError` where the width does not divide by the processes.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+    from torch.distributed.tensor import Shard
+
+    for width in (parameter.shape[-1] for parameter in model.parameters()):
+        if width % world():
+            raise UserError(f"width {width} is not a multiple of {world()} processes; start another number")
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
+    settings = dict(
+        mesh=init_device_mesh(device.type, (world(),)),
+        shard_placement_fn=lambda parameter: Shard(parameter.ndim - 1),
+        mp_policy=MixedPrecisionPolicy(param_dtype=precision, reduce_dtype=torch.float32),
+    )
+    for block in model.blocks:
+        fully_shard(block, **settings)
+    return fully_shard(model, **settings, reshard_after_forward=True)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's part of a tensor; all of one that is not spread."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor, on the CPU where it was spread over the processes; every process must ask."""
+    return tensor.full_tensor().cpu() if hasattr(tensor, "full_tensor") else tensor
+
+
+def spread(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """This process's part of a whole tensor, spread as `parameter` is."""
+    if not hasattr(parameter, "placements") or not tensor.ndim:
+        return tensor
+    from torch.distributed.tensor import distribute_tensor
+
+    there = parameter.device_mesh.device_type
+    return distribute_tensor(tensor.to(there), parameter.device_mesh, parameter.placements, src_data_rank=None)

@@ -1,0 +1,46 @@
+"""What the loop asks of a model, so that one of another library can be trained by it."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol, Self
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+
+class Model(Protocol):
+    """Replicas of one network that train side by side: theirs is the first axis of every parameter and of every batch.
+
+    `parameters` and what follows is as in a `torch.nn.Module`; what several processes train has to be one.
+    """
+
+    seeds: Sequence[int]  # of each replica, whose batches follow from it
+    shape: "DataclassInstance"  # what a checkpoint must agree with
+    blocks: Iterable[nn.Module]  # what is compiled, recomputed and spread over processes one by one; may be empty
+    stochastic: bool  # whether it draws random numbers while it trains, as dropout does
+
+    def __call__(
+        self, tokens: Int[Tensor, "replica batch time"], at: Int[Tensor, "replica batch n"] | None = None
+    ) -> Float[Tensor, "replica batch n vocab"]:
+        """Logits of the next token at the positions `at`, or at all. No token may change those of an earlier one."""
+
+    def pick(self, replicas: Sequence[int]) -> Self:
+        """Those replicas alone, copied into a model of their own."""
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+
+    def train(self, mode: bool = True) -> Self: ...
+
+    def eval(self) -> Self: ...
+
+    def to(self, device: torch.device) -> Self: ...
+
+
+def device_of(model: Model) -> torch.device:
+    """Where the model's first parameter is."""
+    return next(iter(model.parameters())).device

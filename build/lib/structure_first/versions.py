@@ -1,0 +1,18 @@
+"""The version of every rule that makes data or arithmetic: what a stored row was made by.
+
+A rule is a source, a tokeniser, a transfer rule, or one of `ALWAYS`. Whoever changes what one of them makes raises its
+number here; the keys of all recipes that use it change, and rows made before no longer answer for them. What is not
+here is at 1, and a recipe whose rules are all at 1 has nothing of this in its key.
+"""
+
+ALWAYS = ("init", "stream", "training")  # fresh weights; which batch comes when; the loop, its optimizer and its rates
+
+VERSIONS = {
+    "code": 2,  # version 1: every Python file that was installed, whatever that was
+    "language": 2,  # their docstrings
+}
+
+
+def versions(rules: set[str]) -> dict[str, int]:
+    """Those of the rules, and of `ALWAYS`, that are not at 1."""
+    return {rule: version for rule, version in sorted(VERSIONS.items()) if rule in rules.union(ALWAYS)}
