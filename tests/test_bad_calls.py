@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from structure_first import cli
-from structure_first.evidence.store import COLUMNS
+from structure_first.evidence.store import COLUMNS, FORMAT
 
 TINY = """
 shape: {layers: 1, heads: 2, width: 32}
@@ -44,7 +44,7 @@ PREPARED = {
     "tokenizer.json": "{}",
     "file": "",
     "folder.parquet/inside": "",
-    "results/trial/manifest.json": '{"format": 1, "runs": {}}',
+    "results/trial/manifest.json": f'{{"format": {FORMAT}, "runs": {{}}}}',
     "claims.yml": CLAIM.format(QUERY),
 }
 
@@ -108,7 +108,7 @@ GENERATE = [
     ("generate + --tokens 5 --out a.parquet", "unknown source ''"),
     ("generate dyck --tokens 5 --out a.csv", "must end in one of .parquet, .jsonl"),
     ("generate dyck --tokens 5 --out .", "must end in one of .parquet, .jsonl"),
-    ("generate dyck --tokens 5 --out folder.parquet", "it is a folder; name another file"),
+    ("generate dyck --tokens 5 --out folder.parquet", "folder.parquet is there already and generate did not make it"),
     ("generate dyck --tokens 5 --out file/a.parquet", "cannot "),
     ("generate dyck --tokens 5 --out ~nosuchuser/a.parquet", "there is no user of that name"),
     ("generate dyck --tokens 5 --out=~nosuchuser/a.parquet", "there is no user of that name"),
@@ -148,8 +148,8 @@ PACK = [
     ("pack ./none.txt --tokeniser bytes --out p", "there is no file ./none.txt"),
     ("pack './*.none' --tokeniser bytes --out p", "there is no file ./*.none"),
     ("pack ~nosuchuser/text --tokeniser bytes --out p", "there is no user of that name"),
-    (f"pack {LONG} --tokeniser bytes --out p", "File name too long"),
-    (f"pack ./{LONG}/text.txt --tokeniser bytes --out p", "File name too long"),
+    (f"pack {LONG} --tokeniser bytes --out p", "unknown corpus 'nnn"),
+    (f"pack ./{LONG}/text.txt --tokeniser bytes --out p", "there is no file ./nnn"),
     ("pack latin.txt --tokeniser bytes --out p", "latin.txt is not UTF-8 (byte 0xe9)"),
     ("pack binary.txt --tokeniser bytes --out p", "binary.txt is binary"),
     ("pack empty.txt --tokeniser bytes --out p", "empty.txt is empty"),
@@ -165,7 +165,7 @@ PACK = [
     ("pack rows.jsonl --tokeniser tokenizer.json --out p", "cannot read the tokeniser tokenizer.json"),
     ("pack rows.jsonl --tokeniser latin.txt --out p", "cannot read the tokeniser latin.txt"),
     ("pack rows.jsonl --tokeniser texts --out p", "cannot read the tokeniser texts/tokenizer.json (No such file"),
-    (f"pack rows.jsonl --tokeniser {LONG} --out p", "File name too long"),
+    (f"pack rows.jsonl --tokeniser {LONG} --out p", "unknown tokeniser 'nnn"),
     ("pack rows.jsonl --tokeniser bytes --out p --held-out 1", "the share held out must be at least 0 and below 1"),
     ("pack rows.jsonl --tokeniser bytes --out p --held-out -1", "the share held out must be at least 0 and below 1"),
     ("pack rows.jsonl --tokeniser bytes --out p --held-out nan", "the share held out must be at least 0 and below 1"),
@@ -226,7 +226,8 @@ RUN = [
             ("cannot read manifest", "manifest.json", "[]"),
             ("cannot read manifest", "manifest.json", "3"),
             ("cannot read manifest", "manifest.json", b"\xff\xfe"),
-            ("cannot read manifest", "manifest.json", '{"format": 1}'),
+            ("cannot read manifest", "manifest.json", f'{{"format": {FORMAT}}}'),
+            ("bring it up to date with", "manifest.json", '{"format": 1, "runs": {}}'),
             ("was written in format 99", "manifest.json", '{"format": 99, "runs": {}}'),
             ("cannot read results", "rows.parquet", b"PAR1"),
             ("cannot read results", "rows.parquet", b""),
@@ -263,8 +264,8 @@ CONFIG = [
         (" run.yaml", "seed: must be from 0 to", yaml("shape:", "seed: -1\nshape:")),
         (" run.yaml", "seed: must be from 0 to", yaml("shape:", f"seed: {2**63}\nshape:")),
         (" run.yaml", "seed must be a whole number, not 'a'", yaml("shape:", "seed: a\nshape:")),
-        (" run.yaml", "layers must be from 1 to 1,000", yaml("layers: 1", "layers: 1000000000")),
-        (" run.yaml", "heads must be from 1 to 1,000, not 0", yaml("heads: 2", "heads: 0")),
+        (" run.yaml", "layers must be 1 or more, at most 1,024", yaml("layers: 1", "layers: 1000000000")),
+        (" run.yaml", "heads must be 1 or more, at most 1,024, not 0", yaml("heads: 2", "heads: 0")),
         (" run.yaml", "width 33 is not a multiple of 2 heads", yaml("width: 32", "width: 33")),
         (" run.yaml", "dropout must be at least 0 and below 1", yaml("width: 32", "width: 32, dropout: 2.0")),
         (" run.yaml", "dropout must be at least 0 and below 1", yaml("lr: 1e-3", "lr: 1e-3, dropout: 2.0")),
@@ -274,10 +275,14 @@ CONFIG = [
         (" run.yaml", "did you mean 'length'?", yaml("length: 4", "lenght: 4")),
         (" run.yaml", "lr must be a finite number", yaml("1e-3", ".inf")),
         (" run.yaml", "lr must be above 0", yaml("1e-3", "0")),
-        (" run.yaml", "lr must be from 0 to 1,000", yaml("1e-3", "1e300")),
-        (" run.yaml", "steps must be from 1 to 1,000,000,000, not 0", yaml("steps: 6", "steps: 0")),
+        (" run.yaml", "lr must be above 0, at most 1000", yaml("1e-3", "1e300")),
+        (
+            " run.yaml",
+            "steps must be 1 or more, and at most 9,007,199,254,740,992, not 0",
+            yaml("steps: 6", "steps: 0"),
+        ),
         (" run.yaml", "steps must be a whole number", yaml("steps: 6", f"steps: {HUGE}.5")),
-        (" run.yaml", "batch must be from 1 to", yaml("batch: 4", f"batch: {HUGE}")),
+        (" run.yaml", "batch must be 1 or more, and at most 16,777,216, not 999", yaml("batch: 4", f"batch: {HUGE}")),
         (" run.yaml", "is the former name of", yaml("batch: 4, lr", "batch: 4, rate: 1, lr")),
         (" run.yaml", "the key 'steps' stands twice", yaml("steps: 6", "steps: 6, steps: 7")),
         (" run.yaml", "lower stage_one.steps", yaml("steps: 4", "steps: 400")),
@@ -295,8 +300,8 @@ CONFIG = [
         ),
         (" run.yaml", "there is no file ./none", yaml("./texts", "./none")),
         (" run.yaml", "there is no user", yaml("./texts", "~nosuchuser/texts")),
-        (" run.yaml", "File name too long", yaml("./texts", f"./{LONG}")),
-        (" run.yaml", "the corpus has no name", yaml("./texts", "''")),
+        (" run.yaml", "there is no file ./nnn", yaml("./texts", f"./{LONG}")),
+        (" run.yaml", "unknown corpus ''", yaml("./texts", "''")),
         (" run.yaml", "unknown corpus 'langage'", yaml("./texts", "langage")),
         (" run.yaml", "write bpe:VOCAB", yaml("bytes", "'bpe:1'")),
         (" run.yaml", "cannot read the tokeniser texts/tokenizer.json", yaml("bytes", "texts")),
@@ -321,7 +326,10 @@ TRAIN = [
     (
         "train run.yaml",
         "needs more memory than there is",
-        yaml("steps: 6", "steps: 6, held_out: 1000000000"),
+        yaml(
+            TINY[TINY.index("context: 16") :],
+            "context: 65535}\nstage_two: {steps: 6, batch: 4, lr: 1, held_out: 16777216}",
+        ),
     ),
 ]
 PLAN = [
@@ -388,8 +396,9 @@ CLAIMS = [
             ("cannot read manifest", None, "{"),
             ("cannot read manifest", None, "null"),
             ("cannot read manifest", None, b"\xff"),
-            ("cannot read manifest", None, '{"format": 1, "runs": 3}'),
-            ("was written in format 2", None, '{"format": 2, "runs": {}}'),
+            ("cannot read manifest", None, f'{{"format": {FORMAT}, "runs": 3}}'),
+            ("bring it up to date with", None, '{"format": 1, "runs": {}}'),
+            (f"was written in format {FORMAT + 1}", None, f'{{"format": {FORMAT + 1}, "runs": {{}}}}'),
         ]
     ),
 ]

@@ -1,5 +1,6 @@
 """A run of two stages, for real and tiny: what it leaves behind, how it goes on, and what it refuses."""
 
+import json
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from structure_first.model import weights
 from structure_first.pretraining import two_stages
 from structure_first.pretraining.config import read
 from structure_first.pretraining.two_stages import TwoStages
+from structure_first.runs.migrate import migrate
 from structure_first.training import processes
 from structure_first.training.loop import Run, fit
 
@@ -40,7 +42,7 @@ def test_it_leaves_what_it_says(tmp_path, config):
     runs = Store(folder).manifest()["runs"]
     for stage in (1, 2):
         (key,) = set(rows.loc[rows["stage"] == stage, "run"])
-        assert runs[key]["configuration"] == made.plain() and runs[key]["stage"] == stage
+        assert runs[key]["settings"] == made.plain() and runs[key]["stage"] == stage
         assert runs[key]["corpus"]["tokens"]["train"] > 0 and runs[key]["packages"]["torch"]
 
 
@@ -64,7 +66,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(tmp_path, config, 
     def update(self, *arguments):
         if len(done) == updates:
             raise KeyboardInterrupt
-        done.append(self.name)
+        done.append(self.stream)
         return real(self, *arguments)
 
     monkeypatch.setattr(Run, "update", update)
@@ -77,6 +79,31 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(tmp_path, config, 
     parts, whole = (stored(tmp_path / name) for name in ("parts", "whole"))
     same = [name for name in whole if name.startswith(("weights", "export", "corpus"))]
     assert len(same) > 8 and all(parts[name] == whole[name] for name in same)
+
+
+def test_the_configuration_of_a_row_is_what_was_trained_whatever_its_seed_and_machine(tmp_path, config):
+    keys = []
+    for number, change in enumerate(["seed: 0", "seed: 1", "compute: {micro_batch: 2}", "transfer: {mlp: fresh}"]):
+        rows = TwoStages(config(("shape:", f"{change}\nshape:")), tmp_path / str(number), "cpu").train()
+        keys.append([*rows.groupby("stage")["configuration"].unique().explode()])
+    assert all(isinstance(key, str) and len(key) == 12 for stages in keys for key in stages)
+    assert keys[0] == keys[1] == keys[2] and len({*keys[0], *keys[3]}) == 3 and keys[0][0] == keys[3][0]
+
+
+def test_a_run_that_was_written_in_the_first_format_is_migrated(tmp_path, config):
+    rows = TwoStages(config(), tmp_path / "run", "cpu").train()
+    path = tmp_path / "run" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    for run in manifest["runs"].values():
+        run["configuration"] = run.pop("settings")
+    path.write_text(json.dumps(manifest | {"format": 1}))
+    with pytest.raises(UserError, match="bring it up to date with"):
+        TwoStages(config(), tmp_path / "run", "cpu").train()
+    assert migrate(tmp_path / "run") == 2
+    migrated = Store(tmp_path / "run").rows()
+    pd.testing.assert_frame_equal(migrated.drop(columns="configuration"), rows.drop(columns="configuration"))
+    second = rows["stage"] == 2
+    assert [*migrated.loc[second, "configuration"]] == [*rows.loc[second, "configuration"]]
 
 
 def test_another_configuration_is_refused_but_another_machine_is_not(tmp_path, config):
@@ -194,17 +221,17 @@ def test_a_bpe_of_the_corpus_is_exported_with_the_model(tmp_path, config):
 
 
 @pytest.mark.parametrize(
-    "change",
+    "changes",
     [
-        ("layers: 1, heads: 2, width: 32", "layers: 1000, heads: 8, width: 65536"),
-        ("held_out: 8", "held_out: 1000000000"),
+        [("layers: 1, heads: 2, width: 32", "layers: 1000, heads: 8, width: 65536")],
+        [("held_out: 8", "held_out: 16777216"), ("context: 16", "context: 65535")],
     ],
 )
-def test_what_is_too_large_for_the_memory_is_one_line(tmp_path, config, change):
+def test_what_is_too_large_for_the_memory_is_one_line(tmp_path, config, changes):
     with pytest.raises(
         UserError, match=r"stage [12] needs more memory than there is \(.* GB for one sequence .*\); write compute: "
     ):
-        TwoStages(config(change, ("shape:", "allow_larger_stage_one: true\nshape:")), tmp_path / "run", "cpu").train()
+        TwoStages(config(*changes, ("shape:", "allow_larger_stage_one: true\nshape:")), tmp_path / "run", "cpu").train()
     assert not (tmp_path / "run").exists()
 
 

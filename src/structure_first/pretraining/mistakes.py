@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
+from inspect import get_annotations
 from typing import Any, get_args, get_type_hints
 
 from pydantic import BaseModel, ValidationError
@@ -77,9 +78,12 @@ def mistake(error: ValidationError, config: type[BaseModel]) -> str:
 
 
 def names(config: type[BaseModel], where: Sequence[str] = ()) -> list[str]:
-    """The keys that may stand at that path of the configuration."""
+    """The keys that may stand at that path of the configuration; those that a section names itself come first."""
     kind: Any = config
     for part in where:
         hint = get_type_hints(kind)[part]
         kind = next((each for each in (hint, *get_args(hint)) if is_dataclass(each)), None)
-    return [each.name for each in fields(kind) if each.init] if is_dataclass(kind) else list(config.model_fields)
+    if not is_dataclass(kind):
+        return list(config.model_fields)
+    order = [name for each in kind.__mro__ for name in get_annotations(each)]
+    return sorted((each.name for each in fields(kind) if each.init), key=order.index)

@@ -99,10 +99,14 @@ class TwoStages:
         check_vocab(corpus, read_manifest(folder)["tokeniser"]["vocab"])
         return folder
 
-    def run(self, stage: StageRun) -> str:
-        """The key of a stage's rows: of all that it depends on."""
+    def settings(self, stage: StageRun) -> dict:
+        """All that a stage's results depend on."""
         said = self.config.plain() | {"compute": None}
-        return digest(said if stage.number == 2 else {name: said[name] for name in ("seed", "shape", "stage_one")})
+        return said if stage.number == 2 else {name: said[name] for name in ("seed", "shape", "stage_one")}
+
+    def run(self, stage: StageRun) -> str:
+        """The key of a stage's rows."""
+        return digest(self.settings(stage))
 
     def weights(self, stage: StageRun) -> Path:
         return self.folder / "weights" / f"stage_{stage.number}.safetensors"
@@ -152,7 +156,8 @@ class TwoStages:
         rows["flops"] = [stage.flops(step) for step in rows["step"]]
         rows = rows.assign(stage=stage.number, experiment=EXPERIMENT, scale=SCALE, cell=self.cell, run=self.run(stage))
         manifest = {
-            "configuration": self.config.plain(),
+            "configuration": digest(self.settings(stage) | {"seed": None}),  # the rows say which
+            "settings": self.config.plain(),
             "stage": stage.number,
             "source": {"name": stage.source.name, **stage.source.settings},
             "corpus": {name: value for name, value in read_manifest(packed).items() if name != "state"},

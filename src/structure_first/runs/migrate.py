@@ -15,7 +15,7 @@ import pandas as pd
 
 from structure_first.evidence.store import FORMAT, Store
 from structure_first.files import replacing
-from structure_first.runs.recipe import Recipe, plain
+from structure_first.runs.recipe import Recipe, digest, plain
 
 NAMES = {"first": "stage_one", "second": "stage_two", "rate": "lr"}
 BODY = ("layers", "heads", "width", "init", "init_embedding")
@@ -44,6 +44,10 @@ def migrate(folder: Path) -> int:
     rows = pd.read_parquet(store.folder / "rows.parquet")
     names, weights = {}, {}
     for key, run in manifest["runs"].items():
+        if "recipe" not in run:  # of `pretraining`, whose settings were its configuration, seed and machine with them
+            settings = run["configuration"]
+            run |= {"settings": settings, "configuration": digest(settings | {"seed": None, "compute": None})}
+            continue
         recipe = Recipe.read(renamed(run["recipe"]))
         if run["stage"] == 1:
             names[key] = recipe.title
