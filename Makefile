@@ -22,7 +22,7 @@ test: $(READY)
 	@$(BIN)/python -m pytest
 
 bench: $(READY)
-	@$(BIN)/python -m structure_first.bench
+	@$(BIN)/structure-first bench
 
 # torch first and alone: whatever depends on it then takes this release and looks for no other.
 $(READY): pyproject.toml constraints.txt

@@ -314,6 +314,25 @@ def book(
     typer.echo(f"built {build(checked_scale(scale), chapter)}")
 
 
+@app.command()
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes: only to see that it runs.")] = False,
+    only: Annotated[str | None, typer.Option(help="generators, steps, grid or text: one part of it")] = None,
+    out: Annotated[Path | None, typer.Option(help="a JSON file for the ratios")] = None,
+    against: Annotated[Path | None, typer.Option(help="such a file: exit 1 where a ratio was better")] = None,
+) -> None:
+    """Print this machine's speed, as ratios against named peers.
+
+    The peers train the same; with --against, no ratio may be lower than 0.9 of what it was.
+    """
+    from structure_first.bench.report import compared, former, measured
+
+    before = former(against) if against else None
+    ratios = measured(quick, only, out)
+    if before is not None and not compared(ratios, before):
+        raise typer.Exit(1)
+
+
 def main() -> None:
     """Run the command line; what a user can mend is one line on standard error and exit status 2."""
     try:
