@@ -28,7 +28,7 @@ check: $(READY)
 	@$(BIN)/mypy
 
 bench: $(READY)
-	@$(BIN)/python -m structure_first.bench
+	@$(BIN)/structure-first bench
 
 # torch first and alone: whatever depends on it then takes this release and looks for no other.
 $(READY): pyproject.toml constraints.txt

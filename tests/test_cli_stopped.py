@@ -11,23 +11,25 @@ from pathlib import Path
 
 import pytest
 
-from structure_first import cli, verbs
+from structure_first import cli
 from structure_first.data.corpora.packed import read_manifest
 from structure_first.data.corpora.packing import pack
 from structure_first.errors import UserError
 from structure_first.training import checkpoints
+from structure_first.verbs import common
 
 LINE = "structure-first: stopped; give the same command again to go on\n"
 RUN = """
     import sys
-    from structure_first import cli, verbs
+    from structure_first import cli
+    from structure_first.model.transformer import Body
     from structure_first.runs.recipe import Experiment, Phase, Recipe
     from structure_first.experiments.registry import EXPERIMENTS
     from structure_first.training.stage import Stage
 
     stage = Stage(steps=10**7, batch=4, held_out=4, evaluate_every=10**7)
     phase = Phase("haystack", stage, {"pairs": 2})
-    cells = {str(layers): Recipe(None, None, phase, layers=layers) for layers in range(1, 7)}
+    cells = {str(layers): Recipe(None, None, phase, Body(layers=layers)) for layers in range(1, 7)}
     EXPERIMENTS["endless"] = Experiment("endless", "", lambda scale: cells, {})
     cli.main()
 """
@@ -83,7 +85,7 @@ def test_workers_save_and_their_parent_says_how_to_go_on(tmp_path, send):
 
 UPDATED = """
     from pathlib import Path
-    from structure_first import cli, verbs
+    from structure_first import cli
     from structure_first.training.loop import Run
 
     update = Run.update
@@ -104,7 +106,7 @@ def test_a_training_saves_and_says_how_to_go_on(tmp_path):
 
 
 SMALL = """
-    from structure_first import cli, verbs
+    from structure_first import cli
     from structure_first.data.corpora import packing
 
     packing.SHARD_TOKENS = 500
@@ -140,5 +142,5 @@ def test_under_torchrun_a_line_is_said_once_and_another_one_as_well(tmp_path, mo
     assert says(1, "trian") == "structure-first: unknown verb 'trian'; did you mean 'train'?\n"
     assert says(0, "trian") == "" and says(2, "trian") == ""
     assert says(0, "paln") == "structure-first: unknown verb 'paln'; did you mean 'plan'?\n"
-    monkeypatch.setattr(verbs, "unknown", lambda *_: UserError(f"gone (port {os.environ['TORCHELASTIC_ERROR_FILE']})"))
+    monkeypatch.setattr(common, "unknown", lambda *_: UserError(f"gone (port {os.environ['TORCHELASTIC_ERROR_FILE']})"))
     assert says(0, "plan ") and not says(1, "plan "), "a reason in brackets differs between processes"

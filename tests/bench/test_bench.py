@@ -1,14 +1,17 @@
 """The bench runs and prints its ratios; how large they are is not a test's business."""
 
+import json
 import re
 import subprocess
 import sys
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import pytest
 
-from structure_first.bench import grid
+from structure_first import cli
+from structure_first.bench import grid, report
 from structure_first.bench.speed import program
 from structure_first.data.registry import PROCEDURAL
 from structure_first.model.transformer import Transformer
@@ -22,10 +25,14 @@ RATIO = re.compile(r"(\d+\.\d\d) x \((\d+\.\d\d) to (\d+\.\d\d)\)")
 
 
 @pytest.fixture(scope="module")
-def said() -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "structure_first.bench", "--quick"], capture_output=True, text=True, timeout=900
-    )
+def kept(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("bench") / "ratios.json"
+
+
+@pytest.fixture(scope="module")
+def said(kept: Path) -> str:
+    command = [sys.executable, "-m", "structure_first.cli", "bench", "--quick", "--out", str(kept)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout
@@ -58,18 +65,39 @@ def test_quick_prints_the_grids_tables(said: str):
         part = grids[grids.index(title) :].split("\n\n")[0]
         assert len(RATIO.findall(part)) >= 1, title
     assert "MB a replica, counted" in grids and "memory of a replica, as a plan counts it" in grids
-    for row in (
-        "matrix products",
-        "bytes, if from the cache",
-        "bytes, if from memory",
-        "operator calls",
-        "all of them",
-    ):
-        assert f"\n  {row} " in grids
-    operators = grids[grids.index("operator calls") :]
-    assert len(re.findall(r"^  \w+ +\d+ .*\d%$", operators, re.MULTILINE)) >= 5  # the slowest, whichever they are
-    assert "times its floor of" in grids
     assert "train_loss" not in said  # the Trainer keeps quiet
+
+
+def test_every_ratio_is_kept(said: str, kept: Path):
+    found = json.loads(kept.read_text())
+    assert found["quick"] and found["machine"] == said.splitlines()[0]
+    ratios = report.former(kept)
+    printed = [float(middle) for middle, _, _ in RATIO.findall(said)]
+    compared = {what: ratio for what, ratio in ratios.items() if not what.startswith("generator")}
+    assert sorted(printed) == sorted(round(ratio, 2) for ratio in compared.values())
+    assert len(ratios) == len(printed) + 3
+
+
+def test_a_ratio_lower_than_nine_tenths_of_the_former_is_slower(capsys):
+    assert report.compared({"a": 0.91, "new": 1.0}, {"a": 1.0, "gone": 1.0})
+    assert not report.compared({"a": 0.89, "b": 3.0}, {"a": 1.0, "b": 3.0})
+    said = capsys.readouterr().out
+    assert "0 of 1 ratios" in said and "1 of 2 ratios" in said and len(re.findall("slower$", said, re.MULTILINE)) == 1
+
+
+def test_the_command_compares_and_exits(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "ratios.json"
+    file.write_text(json.dumps({"ratios": {"a": 2.0}}))
+    for now, status in ((1.9, 0), (1.7, 1)):
+        monkeypatch.setattr(report, "measured", lambda *_, now=now: {"a": now})
+        monkeypatch.setattr(sys, "argv", ["structure-first", "bench", "--against", str(file)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == status
+    monkeypatch.setattr(sys, "argv", ["structure-first", "bench", "--against", str(tmp_path)])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2 and "name a file that `structure-first bench --out` wrote" in capsys.readouterr().err
 
 
 def test_the_trainer_trains_as_we_do():

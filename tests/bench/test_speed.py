@@ -3,7 +3,6 @@
 import pytest
 
 from structure_first.bench import speed
-from structure_first.cost import flops
 
 
 def test_the_program_is_the_grids_cell():
@@ -26,36 +25,9 @@ def test_no_program_is_measured_that_does_not_fit(monkeypatch):
     assert list(speed.by_replicas(largest=64, scale="smoke", device="cpu", spend=0.0).index) == [1, 2]
 
 
-def test_the_floor_counts_products_and_bytes_by_the_replica():
-    found = {}
-    for replicas in (2, 4):  # one alone takes a few operations less
-        job = speed.program(replicas, "smoke", "cpu")
-        found[replicas] = speed.floor(job, spend=0.02)
-    made = job.phase.make()
-    products = flops.training(job.shape, made) * job.phase.stage.batch
-    assert found[2].loc["matrix products", "counted"] == pytest.approx(2 * products / 1e9)
-    twice = found[4]["counted"] / found[2]["counted"]
-    assert twice["matrix products"] == pytest.approx(2)
-    assert twice["bytes, if from memory"] == pytest.approx(2, rel=0.02)  # all but the causal masks
-    assert twice["operator calls"] == pytest.approx(1, rel=0.02)
-    assert found[2].loc["the step, measured", "share"] == pytest.approx(1)
-
-
-def test_the_sentence_names_what_takes_most():
-    found = speed.floor(speed.program(1, "smoke", "cpu"), spend=0.02)
-    found["least ms"] = [10.0, 40.0, 90.0, 1.0, 1.0, 80.0]
-    said = speed.held_back(found)
-    assert "80 ms, 2.0 times its floor of 40 ms" in said
-    assert "Most of the step goes to the bytes that the operators pass to one another: 40 ms" in said
-    found["least ms"] = [10.0, 4.0, 9.0, 30.0, 10.0, 80.0]
-    said = speed.held_back(found)
-    assert "8.0 times its floor of 10 ms" in said and "the calls of the operators: 40 ms" in said
-
-
-def test_operators_are_those_of_an_update():
-    found = speed.operators(speed.program(2, "smoke", "cpu"), updates=1, largest=100)
+def test_the_profile_is_of_an_update():
+    found = speed.profiled(speed.program(2, "smoke", "cpu"), updates=2, largest=100)
     assert {"_fused_adamw_", "sigmoid_", "native_layer_norm", "baddbmm"} <= set(found.index)
     each = found.drop(index="all of them")
     assert each["share"].sum() == pytest.approx(1) and each["ms"].is_monotonic_decreasing
-    assert found.loc["all of them", "calls"] == each["calls"].sum()
     assert found.loc["_fused_adamw_", "calls"] == 1

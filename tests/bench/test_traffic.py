@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from structure_first.bench.traffic import Traffic, ceilings
+from structure_first.bench.speed import program
+from structure_first.bench.traffic import Traffic, ceilings, floor, held_back, operators
+from structure_first.cost import flops
 
 FLOAT = 4
 
@@ -76,3 +78,38 @@ def test_ceilings_are_rates():
     most = ceilings("cpu", 0.01)
     assert most.flops > 1e8 and most.memory > 1e7 and most.cache > 1e7
     assert 0 < most.call < 1 and 0 < most.view < 1
+
+
+def test_the_floor_counts_products_and_bytes_by_the_replica():
+    found = {}
+    for replicas in (2, 4):  # one alone takes a few operations less
+        job = program(replicas, "smoke", "cpu")
+        found[replicas] = floor(job, spend=0.02)
+    made = job.phase.make()
+    products = flops.training(job.shape, made) * job.phase.stage.batch
+    assert found[2].loc["matrix products", "counted"] == pytest.approx(2 * products / 1e9)
+    twice = found[4]["counted"] / found[2]["counted"]
+    assert twice["matrix products"] == pytest.approx(2)
+    assert twice["bytes, if from memory"] == pytest.approx(2, rel=0.02)  # all but the causal masks
+    assert twice["operator calls"] == pytest.approx(1, rel=0.02)
+    assert found[2].loc["the step, measured", "share"] == pytest.approx(1)
+
+
+def test_the_sentence_names_what_takes_most():
+    found = floor(program(1, "smoke", "cpu"), spend=0.02)
+    found["least ms"] = [10.0, 40.0, 90.0, 1.0, 1.0, 80.0]
+    said = held_back(found)
+    assert "80 ms, 2.0 times its floor of 40 ms" in said
+    assert "Most of the step goes to the bytes that the operators pass to one another: 40 ms" in said
+    found["least ms"] = [10.0, 4.0, 9.0, 30.0, 10.0, 80.0]
+    said = held_back(found)
+    assert "8.0 times its floor of 10 ms" in said and "the calls of the operators: 40 ms" in said
+
+
+def test_operators_are_those_of_an_update():
+    found = operators(program(2, "smoke", "cpu"), updates=1, largest=100)
+    assert {"_fused_adamw_", "sigmoid_", "native_layer_norm", "baddbmm"} <= set(found.index)
+    each = found.drop(index="all of them")
+    assert each["share"].sum() == pytest.approx(1) and each["ms"].is_monotonic_decreasing
+    assert found.loc["all of them", "calls"] == each["calls"].sum()
+    assert found.loc["_fused_adamw_", "calls"] == 1

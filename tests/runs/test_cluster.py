@@ -101,11 +101,6 @@ def test_a_killed_worker_costs_nothing_and_changes_nothing(tmp_path, address, lo
     assert len(started(log)) == before, "nothing was missing"
 
 
-def test_a_job_that_kills_its_workers_is_named(tmp_path, address):
-    with pytest.raises(UserError, match=r"^deadly killed 2 workers, one after another; .*; run again to go on$"):
-        run(experiment(DEADLY), "smoke", range(1), tmp_path, cluster=address)
-
-
 def test_a_folder_that_a_worker_does_not_see_is_said(tmp_path, address):
     with (
         pytest.raises(
@@ -141,3 +136,8 @@ def test_the_command_says_it_in_one_line_too(tmp_path):
     done = subprocess.run([sys.executable, "-m", "structure_first.cli", *words], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert done.stderr.startswith("structure-first: --cluster tcp://127.0.0.1:9: no Dask scheduler")
+
+
+def test_a_job_that_kills_its_workers_is_named(tmp_path, address):  # the last: workers are few after it
+    with pytest.raises(UserError, match=r"^deadly killed 2 workers, one after another; .*; run again to go on$"):
+        run(experiment(DEADLY), "smoke", range(1), tmp_path, cluster=address)

@@ -1,1 +1,1 @@
-"""`make bench`: how fast this machine is, as ratios from one run, beside the targets."""
+"""`structure-first bench`: how fast this machine is, as ratios from one run, beside the targets."""

@@ -11,7 +11,7 @@ from time import perf_counter
 
 import torch
 
-from structure_first.bench.sides import Sizes, met, table
+from structure_first.bench.sides import Kept, Sizes, met, table
 from structure_first.data.batch import Batch, Source
 from structure_first.data.registry import PROCEDURAL, source
 from structure_first.seeding import generator
@@ -21,12 +21,12 @@ HEAVY = ("dyck", "dyck_shuffle", "stack", "eca")
 TARGET_TOKENS = {name: 20 if name in HEAVY else 40 for name in PROCEDURAL}  # millions a second
 
 
-def report(sizes: Sizes) -> None:
+def report(sizes: Sizes, kept: Kept) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     keep_freed_memory()
     head = ("source", "length", "M tokens/s", "target", "met", "against plain Python")
-    table(f"Generators, {sizes.sequences:,} sequences at once, one thread", head, list(generators(sizes)))
+    table(f"Generators, {sizes.sequences:,} sequences at once, one thread", head, list(generators(sizes, kept)))
     torch.set_num_threads(before)
 
 
@@ -74,7 +74,7 @@ def count(of: Source, sequences: int, random: torch.Generator) -> int:
     return of.draw(sequences, random).tokens.numel()
 
 
-def generators(sizes: Sizes) -> Iterator[tuple[str, ...]]:
+def generators(sizes: Sizes, kept: Kept) -> Iterator[tuple[str, ...]]:
     """A line of the table for each procedural source."""
 
     def drawn_plainly(of: Source, plain: Callable, random: Random) -> int:
@@ -86,5 +86,6 @@ def generators(sizes: Sizes) -> Iterator[tuple[str, ...]]:
         ours, against = rate(partial(count, of, sizes.sequences, random), sizes.turns), ""
         if plain := PLAIN.get(name):
             theirs = rate(partial(drawn_plainly, of, plain, Random(0)), sizes.turns)
+            kept[f"generator, {name}"] = ours / theirs
             against = f"{ours / theirs:.0f} x"
         yield name, f"{of.length}", f"{ours:.1f}", f"{target}", met(ours, target), against

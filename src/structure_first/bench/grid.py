@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from structure_first.bench.sides import Side, Sizes, Take, beside, by_steps, ending, judged, programs, table
-from structure_first.bench.speed import by_replicas, floor, held_back, operators, program
+from structure_first.bench.sides import Kept, Side, Sizes, Take, beside, by_steps, ending, programs, table
+from structure_first.bench.speed import by_replicas, program
 from structure_first.data.batch import Batch
 from structure_first.errors import UserError
 from structure_first.model.transformer import Transformer
@@ -120,23 +120,18 @@ def trainer(
     return made
 
 
-def report(sizes: Sizes) -> None:
+def report(sizes: Sizes, kept: Kept) -> None:
     cuda, job = device().type == "cuda", program(1, sizes.scale)
     models = sizes.models_on_cuda if cuda else sizes.models
     print(f"\nThe grid: {job.phase.label}, batch {job.phase.stage.batch}, width {job.shape.width}, on {device().type}")
     if not cuda:
         print("targets are stated for two cores, and against the Trainer for an H100-class GPU only")
-    rates(sizes, models, cuda)
+    rates(sizes, models, cuda, kept)
     cost(sizes)
     print(f"  memory of a replica, as a plan counts it: {bytes_of(job) / 1e6:.2f} MB")
-    before = torch.get_num_threads()
-    for threads, share in [(before, models)] if cuda else sorted({(1, -(-models // cores())), (cores(), models)}):
-        torch.set_num_threads(threads)
-        distance(sizes, share)
-    torch.set_num_threads(before)
 
 
-def rates(sizes: Sizes, models: int, cuda: bool) -> None:
+def rates(sizes: Sizes, models: int, cuda: bool, kept: Kept) -> None:
     """Models times steps a second: of the programs, of one model at a time, and of the `Trainer`."""
     one, peer = Side(partial(ours, replicas=1)), Side(peers)
     at_once = programs(ours, models, split=not cuda)
@@ -146,9 +141,11 @@ def rates(sizes: Sizes, models: int, cuda: bool) -> None:
             whole = threads == cores()
             alone, theirs, together = beside(one, peer, at_once, sizes.scale, threads, sizes)
             for name, mine in together.items():
-                case = (name, f"{threads}")
-                against_one.append(case + judged(mine, alone, TARGET_ONE if whole and not cuda else None))
-                against_trainer.append(case + judged(mine, theirs, TARGET_TRAINER if cuda else None))
+                case, what = (name, f"{threads}"), f"grid, {name}, {threads} threads"
+                target = TARGET_ONE if whole and not cuda else None
+                against_one.append(case + kept.judged(f"{what}: one at a time", mine, alone, target))
+                target = TARGET_TRAINER if cuda else None
+                against_trainer.append(case + kept.judged(f"{what}: Trainer", mine, theirs, target))
     for name, lines in (("one at a time", against_one), ("Trainer", against_trainer)):
         head = ("", "threads", f"{models} models", name, "target", "met", "ratio, median (range)")
         table(f"Models times steps a second, {models} models against {name}", head, lines)
@@ -160,22 +157,3 @@ def cost(sizes: Sizes) -> None:
     lines = [(f"{replicas}", *(f"{value:,.4g}" for value in line)) for replicas, *line in frame.itertuples()]
     title = f"One program, batches drawn beforehand, threads: {torch.get_num_threads()}"
     table(title, ("replicas", *frame.columns), lines)
-
-
-def distance(sizes: Sizes, models: int) -> None:
-    """How far a program is from the device's floor."""
-    frame = floor(program(models, sizes.scale), spend=2 * sizes.seconds)
-    lines = [
-        (what, f"{counted:.3g} {unit}", f"{most:.4g} {unit}", f"{least:.3g}", f"{share:.1%}")
-        for what, counted, unit, most, least, share in frame.itertuples()
-    ]
-    title = f"The floor of one program of {models} models, threads: {torch.get_num_threads()}"
-    table(title, ("", "counted", "most a second", "least ms", "share of the step"), lines)
-    print(f"  {held_back(frame)}")
-    frame = operators(program(models, sizes.scale))
-    lines = [
-        (name, f"{calls:.0f}", f"{moved:.3g}", f"{ms:.3g}", f"{speed:.3g}", f"{share:.1%}")
-        for name, calls, moved, ms, speed, share in frame.itertuples()
-    ]
-    title = "Its operators, timed one by one: those that take most"
-    table(title, ("", "calls", "GB", "ms", "GB a second", "share of all operators"), lines)

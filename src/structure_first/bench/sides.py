@@ -171,13 +171,16 @@ def beside(
     return alone, theirs, dict(zip(ways, together, strict=True))
 
 
-def judged(ours: list[float], theirs: list[float], target: float | None) -> tuple[str, ...]:
-    """Both rates, the target, whether the median ratio meets it, and that ratio with its range over the turns."""
-    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
-    middle = median(ratios)
-    span = f"{middle:.2f} x ({min(ratios):.2f} to {max(ratios):.2f})"
-    verdict = ("-", "-") if target is None else (f"{target}", met(middle, target))
-    return f"{median(ours):.1f}", f"{median(theirs):.1f}", *verdict, span
+class Kept(dict[str, float]):
+    """The median ratio of each comparison, by what it compares."""
+
+    def judged(self, what: str, ours: list[float], theirs: list[float], target: float | None) -> tuple[str, ...]:
+        """Both rates, the target, whether the median ratio meets it, and that ratio with its range over the turns."""
+        ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+        self[what] = middle = median(ratios)
+        span = f"{middle:.2f} x ({min(ratios):.2f} to {max(ratios):.2f})"
+        verdict = ("-", "-") if target is None else (f"{target}", met(middle, target))
+        return f"{median(ours):.1f}", f"{median(theirs):.1f}", *verdict, span
 
 
 def met(value: float, target: float) -> str:

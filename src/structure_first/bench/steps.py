@@ -10,7 +10,7 @@ from functools import partial
 
 import torch
 
-from structure_first.bench.sides import Side, Sizes, Take, beside, by_steps, ending, judged, programs, table
+from structure_first.bench.sides import Kept, Side, Sizes, Take, beside, by_steps, ending, programs, table
 from structure_first.data.registry import source
 from structure_first.errors import UserError
 from structure_first.model.transformer import Shape, Transformer
@@ -56,7 +56,7 @@ def peers(pairs: int, batch: int) -> Take:
     return by_steps(step)
 
 
-def report(sizes: Sizes) -> None:
+def report(sizes: Sizes, kept: Kept) -> None:
     steps, seeds = [], []
     one, peer = (Side(partial(make, batch=sizes.batch)) for make in (partial(ours, replicas=1), peers))
     at_once = programs(partial(ours, batch=sizes.batch), sizes.replicas)
@@ -66,9 +66,11 @@ def report(sizes: Sizes) -> None:
             for pairs in sizes.pairs:
                 alone, theirs, together = beside(one, peer, at_once, pairs, threads, sizes)
                 case = (f"{pairs} pairs", f"{threads}")
-                steps.append(case + judged(alone, theirs, TARGET_STEP))
+                what = f"haystack, {pairs} pairs, {threads} threads"
+                steps.append(case + kept.judged(f"{what}: a step", alone, theirs, TARGET_STEP))
                 for name, mine in together.items():
-                    seeds.append((*case, name, *judged(mine, alone, TARGET_REPLICAS if whole else None)))
+                    target = TARGET_REPLICAS if whole else None
+                    seeds.append((*case, name, *kept.judged(f"{what}: seeds, {name}", mine, alone, target)))
     head = ("haystack", "threads", "ours", "transformers", "target", "met", "ratio, median (range)")
     table(f"Optimizer steps a second, batch {sizes.batch}, float32", head, steps)
     head = ("haystack", "threads", "as", "at once", "one", "target", "met", "ratio, median (range)")

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from structure_first.bench.sides import Side, Sizes, Take, by_steps, compare, ending, judged, met, table
+from structure_first.bench.sides import Kept, Side, Sizes, Take, by_steps, compare, ending, met, table
 from structure_first.bench.traffic import best
 from structure_first.cost import flops
 from structure_first.data.batch import Source
@@ -40,10 +40,10 @@ WINDOW, SEQUENCES = 1024, 16  # of a batch that is drawn
 PIECE = 1 << 20  # characters of a corpus written at once
 
 
-def report(sizes: Sizes) -> None:
+def report(sizes: Sizes, kept: Kept) -> None:
     head = ("corpus", "packed, M tokens/s", "target", "met", "drawn, M tokens/s", "memory, MB")
     table("Bytes, packed and drawn from by one process, one thread", head, list(corpora(sizes)))
-    steps(sizes)
+    steps(sizes, kept)
 
 
 def corpora(sizes: Sizes) -> Iterator[tuple[str, ...]]:
@@ -149,7 +149,7 @@ def peers(case: tuple[int, ...]) -> Take:
     return by_steps(step)
 
 
-def steps(sizes: Sizes) -> None:
+def steps(sizes: Sizes, kept: Kept) -> None:
     """Each shape against the peer, and how much of the matrix products' ceiling ours reaches."""
     cuda, lines, shares = device().type == "cuda", [], []
     sizes = replace(sizes, turns=min(sizes.turns, 3))
@@ -159,7 +159,7 @@ def steps(sizes: Sizes) -> None:
         with ending(Side(ours), Side(peers)) as sides:
             mine, theirs = compare(list(sides), case, cores(), sizes)
         name = f"{layers} layers, {heads} heads, width {width}, vocabulary {vocab:,}, {batch} x {context}"
-        lines.append((name, f"{cores()}", *judged(mine, theirs, TARGET_STEP)))
+        lines.append((name, f"{cores()}", *kept.judged(f"text, {name}", mine, theirs, TARGET_STEP)))
         made, of, _ = model(case)
         shares.append(f"{flops.training(made.shape, of) * batch * median(mine) / ceiling:.0%}")
     head = ("shape", "threads", "ours", "transformers", "target", "met", "ratio, median (range)")

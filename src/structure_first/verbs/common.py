@@ -1,0 +1,53 @@
+"""What the verbs share: the application, checks of options, and how a mistake in them is said."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from structure_first import __version__
+from structure_first.errors import UserError, unknown
+
+SCALES = ("smoke", "laptop", "gpu", "paper")
+MOST_SEEDS, MOST_WORKERS, MOST_PRICE, LAST_SEED = 10_000, 1_000, 1_000_000, 2**31 - 1
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+Scale = Annotated[str, typer.Option(help="smoke, laptop, gpu or paper")]
+
+
+def checked_scale(scale: str) -> str:
+    if scale not in SCALES:
+        raise unknown("scale", scale, SCALES)
+    return scale
+
+
+def check_range(option: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise UserError(f"{option} must be from {low:,} to {high:,}, not {value:,}")
+
+
+def check_folder(path: Path, option: str) -> None:
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file; name a folder with {option}")
+
+
+@app.callback(invoke_without_command=True)
+def top(
+    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False
+) -> None:
+    """Teach a language model structure before you teach it language, and measure what it gains."""
+    if version:
+        typer.echo(f"structure-first {__version__}")
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def usage(error: Exception) -> str:
+    """A usage error in one line, with the nearest verb or option."""
+    if "No such command" in error.message:
+        return str(unknown("verb", error.message.split("'")[1], error.ctx.command.commands))
+    if error.message.startswith("No such option"):
+        known = (option for parameter in error.ctx.command.params for option in parameter.opts)
+        return str(unknown("option", error.option_name, known))
+    return " ".join(error.format_message().split())

@@ -1,0 +1,179 @@
+"""The verbs of experiments: running them, making their rows again, merging and judging them."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from structure_first.errors import UserError, unknown
+from structure_first.verbs.common import (
+    LAST_SEED,
+    MOST_SEEDS,
+    MOST_WORKERS,
+    Scale,
+    app,
+    check_folder,
+    check_range,
+    checked_scale,
+)
+
+if TYPE_CHECKING:
+    from structure_first.runs.jobs import Job
+    from structure_first.runs.recipe import Experiment
+
+
+@app.command()
+def run(
+    experiment: Annotated[str, typer.Argument(help="the experiment's name")],
+    scale: Scale = "laptop",
+    seeds: Annotated[int | None, typer.Option(help="how many; the scale's own number if left out")] = None,
+    first_seed: Annotated[int | None, typer.Option(help="the first of them; the experiment's own if left out")] = None,
+    out: Annotated[Path, typer.Option(help="the folder of results")] = Path("book/results"),
+    cells: Annotated[str | None, typer.Option(help="only these, with commas between; * is anything")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    workers: Annotated[int | None, typer.Option(help="processes; one a core if left out")] = None,
+    cluster: Annotated[str | None, typer.Option(help="the address of a Dask scheduler whose workers train")] = None,
+    plan_only: Annotated[
+        bool, typer.Option("--plan", help="Print what is missing and its cost, and run nothing.")
+    ] = False,
+) -> None:
+    """Run what is missing of an experiment and store its rows.
+
+    A killed run goes on where it was when the same command is given again.
+    """
+    checked_scale(scale)
+    from structure_first.evidence.statistics import final
+    from structure_first.evidence.store import Store
+    from structure_first.runs.planning import chosen as only
+    from structure_first.runs.planning import plan
+    from structure_first.runs.runner import processes
+    from structure_first.runs.runner import run as run_experiment
+
+    chosen = experiment_of(experiment)
+    if cluster and (workers is not None or plan_only):
+        raise UserError("--workers and --plan are for this machine; leave them out where --cluster is given")
+    count = chosen.seeds[scale] if seeds is None else seeds
+    first_seed = chosen.first_seed if first_seed is None else first_seed
+    check_range("--seeds", count, 1, MOST_SEEDS)
+    check_range("--first-seed", first_seed, 0, LAST_SEED - count)
+    if workers is not None:
+        check_range("--workers", workers, 1, MOST_WORKERS)
+    check_folder(out, "--out")
+    wanted = range(first_seed, first_seed + count)
+    names = cells_of(cells)
+    if plan_only:
+        workers = processes(device, workers)
+        store = Store(out / chosen.name)
+        show_plan(plan(only(chosen, scale, names), scale, wanted, store, device, workers).jobs, workers)
+        return
+    rows = run_experiment(chosen, scale, wanted, out, device, workers, names, cluster)
+    accuracy, loss = (final(rows, metric).groupby("cell") for metric in ("accuracy", "loss"))
+    for (cell, right), nats, seeds in zip(accuracy.median().items(), loss.median(), loss.size(), strict=True):
+        typer.echo(f"{cell:38} median accuracy {right:.3f}, loss {nats:.3f}   of {seeds} seeds")
+
+
+@app.command()
+def verify(
+    experiment: Annotated[str, typer.Argument(help="the experiment's name")],
+    scale: Scale = "laptop",
+    cells: Annotated[str | None, typer.Option(help="only these, with commas between; * is anything")] = None,
+    sample: Annotated[int | None, typer.Option(help="so many models of them; all if left out")] = None,
+    results: Annotated[Path, typer.Option(help="the folder of results")] = Path("book/results"),
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    workers: Annotated[int | None, typer.Option(help="processes; one a core if left out")] = None,
+) -> None:
+    """Make stored rows again, and say which differ and by how much; status 1 if a model does not hold."""
+    checked_scale(scale)
+    from structure_first.runs.verify import verify
+
+    if sample is not None:
+        check_range("--sample", sample, 1, MOST_SEEDS)
+    found = verify(experiment_of(experiment), scale, results, cells_of(cells), sample, device, workers)
+    typer.echo(found.to_string(index=False, float_format="{:.3g}".format))
+    typer.echo(f"{found['holds'].sum()} of {len(found)} models hold, {found['bits'].sum()} of them bit for bit")
+    if not found["holds"].all():
+        raise typer.Exit(1)
+
+
+@app.command()
+def merge(
+    folder: Annotated[Path, typer.Argument(help="a folder of results that another machine wrote")],
+    out: Annotated[Path, typer.Option(help="the folder that they are added to")] = Path("book/results"),
+) -> None:
+    """Add another machine's results to one's own; where they conflict, say where, and add nothing there."""
+    from structure_first.evidence.store import Store
+
+    found = sorted(path.parent for path in folder.glob("*/manifest.json"))
+    if not found:
+        raise UserError(f"there are no results in {folder}; name a folder such as {out}, which holds one an experiment")
+    for other in found:
+        store = Store(out / other.name)
+        with store.locked():
+            typer.echo(f"{other.name}: {store.merge(Store(other))} models added")
+
+
+def experiment_of(name: str) -> "Experiment":
+    from structure_first.experiments.registry import EXPERIMENTS
+
+    if name not in EXPERIMENTS:
+        raise unknown("experiment", name, EXPERIMENTS)
+    return EXPERIMENTS[name]
+
+
+def cells_of(names: str | None) -> list[str] | None:
+    return None if names is None else [cell.strip() for cell in names.split(",")]
+
+
+def show_plan(jobs: "list[Job]", workers: int) -> None:
+    """What the jobs cost, a line for each kind of program."""
+    from structure_first.runs.planning import costs
+
+    if not jobs:
+        typer.echo("nothing is missing")
+        return
+    table = costs(jobs, workers)
+    typer.echo(table.to_string(index=False, float_format="{:.3g}".format))
+    typer.echo(
+        f"in all {table['models'].sum():,} models, {table['PFLOPs'].sum():.3g} PFLOPs and at most "
+        f"{table['hours'].sum():.2g} hours on this machine with {workers} processes"
+    )
+
+
+@app.command()
+def claims(
+    results: Annotated[Path, typer.Option(help="the folder of results")] = Path("book/results"),
+    ledger: Annotated[Path, typer.Option(help="the list of claims")] = Path("book/claims.yml"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects instead of a table.")] = False,
+) -> None:
+    """Print every claim with what was measured and its verdict."""
+    from structure_first.analysis import claims as book
+
+    if not results.is_dir():
+        raise UserError(f"there is no folder {results}; go to the folder of the book, or name it with --results")
+    entries = book.ledger(ledger, results)
+    if as_json:
+        typer.echo(json.dumps(book.as_json(entries), indent=2, default=str))
+        return
+    for entry in entries:
+        scale = "" if entry.scale is None else f"{entry.scale}, {entry.seeds} seeds"
+        typer.echo(f"{entry.id!s:13} {entry.verdict:15} {entry.gain(ends='[{}, {}]'):26} {scale:18} {entry.statement}")
+
+
+@app.command()
+def bench(
+    quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes: only to see that it runs.")] = False,
+    only: Annotated[str | None, typer.Option(help="generators, steps, grid or text: one part of it")] = None,
+    out: Annotated[Path | None, typer.Option(help="a JSON file for the ratios")] = None,
+    against: Annotated[Path | None, typer.Option(help="such a file: exit 1 where a ratio was better")] = None,
+) -> None:
+    """Print this machine's speed, as ratios against named peers.
+
+    The peers train the same; with --against, no ratio may be lower than 0.9 of what it was.
+    """
+    from structure_first.bench.report import compared, former, measured
+
+    before = former(against) if against else None
+    ratios = measured(quick, only, out)
+    if before is not None and not compared(ratios, before):
+        raise typer.Exit(1)

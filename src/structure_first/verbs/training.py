@@ -1,0 +1,61 @@
+"""The verbs of one's own training: what it would cost, and doing it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from structure_first.errors import UserError
+from structure_first.verbs.common import MOST_PRICE, app
+
+Settings = Annotated[Path, typer.Argument(help="a YAML file; book/configs has some to begin with", metavar="CONFIG")]
+Steps = Annotated[int | None, typer.Option(help="at most so many a stage, and as little of the corpus: a try")]
+
+
+@app.command()
+def train(
+    config: Settings,
+    out: Annotated[Path | None, typer.Option(help="the run's folder [default: runs/NAME of the file]")] = None,
+    steps: Steps = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+) -> None:
+    """Train a model in two stages on a corpus of your own.
+
+    Started again it goes on where it was. On several GPUs: torchrun --nproc-per-node 8 -m structure_first.cli train ...
+    """
+    from structure_first.pretraining.config import read
+    from structure_first.pretraining.two_stages import TwoStages
+    from structure_first.training import processes
+
+    folder = out or Path("runs", config.stem if steps is None else f"{config.stem}-{steps}-steps")
+    run = TwoStages(read(config).stopped_at(steps), folder, device)
+    rows = run.train()
+    if not processes.first():
+        return
+    for stage, found in rows.groupby("stage"):
+        last = found[found["step"] == found["step"].max()].set_index("metric")
+        loss, tokens, step = (last.loc["loss", name] for name in ("value", "tokens", "step"))
+        typer.echo(f"stage {stage}  held-out loss {loss:.4f} nats a token after {step:,} updates, {tokens:,} tokens")
+    typer.echo(f"rows, weights/ and export/, which Hugging Face loads, are in {folder}")
+
+
+@app.command()
+def plan(
+    config: Settings,
+    gpu: Annotated[str, typer.Option(help="h100, a100-80gb, ...; this: time this machine")] = "h100",
+    gpus: Annotated[int, typer.Option(help="how many")] = 1,
+    price: Annotated[float | None, typer.Option(help="of an hour of one of them, in any currency")] = None,
+    utilisation: Annotated[float, typer.Option(help="the share of its peak that a GPU is taken to reach")] = 0.3,
+    steps: Steps = None,
+) -> None:
+    """Print what a training would cost before it starts.
+
+    Tokens, FLOPs, memory, hours and money of each stage; nothing is packed or trained.
+    """
+    from structure_first.pretraining.budget import costs, lines
+    from structure_first.pretraining.config import read
+
+    if price is not None and not 0 <= price <= MOST_PRICE:
+        raise UserError(f"--price must be from 0 to {MOST_PRICE:,}, not {price}")
+    for line in lines(costs(read(config).stopped_at(steps), gpu, gpus, utilisation), gpu, gpus, price):
+        typer.echo(line)
