@@ -15,6 +15,7 @@ import structure_first
 from structure_first import cli
 from structure_first.evidence.store import Store
 from structure_first.experiments import haystack
+from structure_first.model.transformer import Body
 from structure_first.runs.recipe import Experiment, Phase, Recipe
 from structure_first.training.stage import Stage
 from structure_first.verbs.common import SCALES
@@ -62,7 +63,7 @@ def tiny(monkeypatch) -> str:
 
     stage = Stage(steps=4, batch=4, warmup=1, held_out=4, evaluate_every=2)
     copy = Phase("identity", stage, {"length": 3, "vocab": 5})
-    cells = {"first": Recipe(None, None, copy), "second": Recipe(None, None, copy, layers=1)}
+    cells = {"first": Recipe(None, None, copy), "second": Recipe(None, None, copy, Body(layers=1))}
     seeds = dict.fromkeys(SCALES, 2)
     monkeypatch.setitem(EXPERIMENTS, "tiny", Experiment("tiny", "Does it run?", lambda scale: cells, seeds))
     return "tiny"
@@ -115,7 +116,10 @@ def test_sources_are_listed(command):
     [
         (["genrate"], "unknown verb 'genrate'; did you mean 'generate'?"),
         (["claim"], "unknown verb 'claim'; did you mean 'claims'?"),
-        (["xyzzy"], "unknown verb 'xyzzy'; known: book, claims, generate, pack, plan, run, sources, train"),
+        (["xyzzy"], "unknown verb 'xyzzy'; known: bench, book, claims, generate, merge, pack, plan, run"),
+            ["xyzzy"],
+            "unknown verb 'xyzzy'; known: bench, book, claims, generate, merge, pack, plan, run, sources, train, verify",
+        ),
         (["--versoin"], "unknown option '--versoin'; did you mean '--version'?"),
         (["claims", "--resluts", "x"], "unknown option '--resluts'; did you mean '--results'?"),
         (["book", "--scale", "laptp"], "unknown scale 'laptp'; did you mean 'laptop'?"),

@@ -60,6 +60,7 @@ def run(
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker that runs its parent's script again
         os._exit(UNGUARDED)
     experiment = chosen(experiment, scale, cells)
+    workers = 0 if cluster else processes(device, workers)
     store = Store(Path(out, experiment.name).resolve() if cluster else Path(out, experiment.name))
     with store.locked(), ExitStack() as opened:
         if cluster:
@@ -68,7 +69,6 @@ def run(
             pool, planned = opened.enter_context(opened_at(cluster, store.folder))
             missing = planned(experiment, scale, seeds, store, device)
         else:
-            workers = processes(device, workers)
             missing = plan(experiment, scale, seeds, store, device, workers)
             pool = opened.enter_context(local(workers)) if workers > 1 and len(missing.jobs) > 1 else HERE
         with tqdm(
