@@ -14,6 +14,7 @@ import torch
 import structure_first
 from structure_first import cli, verbs
 from structure_first.evidence.store import Store
+from structure_first.model.transformer import Body
 from structure_first.runs.recipe import Experiment, Phase, Recipe
 from structure_first.training.stage import Stage
 
@@ -60,7 +61,7 @@ def tiny(monkeypatch) -> str:
 
     stage = Stage(steps=4, batch=4, warmup=1, held_out=4, evaluate_every=2)
     copy = Phase("identity", stage, {"length": 3, "vocab": 5})
-    cells = {"first": Recipe(None, None, copy), "second": Recipe(None, None, copy, layers=1)}
+    cells = {"first": Recipe(None, None, copy), "second": Recipe(None, None, copy, Body(layers=1))}
     seeds = dict.fromkeys(verbs.SCALES, 2)
     monkeypatch.setitem(EXPERIMENTS, "tiny", Experiment("tiny", "Does it run?", lambda scale: cells, seeds))
     return "tiny"

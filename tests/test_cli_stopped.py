@@ -21,13 +21,14 @@ LINE = "structure-first: stopped; give the same command again to go on\n"
 RUN = """
     import sys
     from structure_first import cli, verbs
+    from structure_first.model.transformer import Body
     from structure_first.runs.recipe import Experiment, Phase, Recipe
     from structure_first.experiments.registry import EXPERIMENTS
     from structure_first.training.stage import Stage
 
     stage = Stage(steps=10**7, batch=4, held_out=4, evaluate_every=10**7)
     phase = Phase("haystack", stage, {"pairs": 2})
-    cells = {str(layers): Recipe(None, None, phase, layers=layers) for layers in range(1, 7)}
+    cells = {str(layers): Recipe(None, None, phase, Body(layers=layers)) for layers in range(1, 7)}
     EXPERIMENTS["endless"] = Experiment("endless", "", lambda scale: cells, {})
     cli.main()
 """

@@ -79,7 +79,7 @@ def test_what_does_not_fit_is_said_plainly(said, tiny):
     )
     assert "it does NOT fit; not one sequence at once would; try" in said("plan", "big.yaml", "--gpu", "a10")[0]
     Path("wide.yaml").write_text(
-        TINY.replace("CORPUS", "./texts").replace("batch: 4, lr: 1e-3}", "batch: 90000000, lr: 1}")
+        TINY.replace("CORPUS", "./texts").replace("batch: 4, lr: 1e-3}", "batch: 16777216, lr: 1}")
     )
     assert "it does NOT fit; compute.micro_batch: " in said("plan", "wide.yaml")[0]
 
