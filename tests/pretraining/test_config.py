@@ -182,7 +182,7 @@ def test_every_way_to_write_a_rate_is_a_number(tmp_path_factory, rate, letter, p
             "steps: 1_000_000_000, batch: 1_000_000",
             "stage two needs 33,000,000,000,000,000 tokens, of which 10,000,000,000,000 can be packed; lower",
         ),
-        ("context: 32", "context: 32, held_out: 1e-320", "stage two needs 1,056"),
+        ("context: 32", "context: 32, held_out: 1e-320", "stage two needs 105,"),
         (
             "steps: 4,",
             "steps: 400,",
