@@ -178,6 +178,12 @@ def test_every_way_to_write_a_rate_is_a_number(tmp_path_factory, rate, letter, p
         ("context: 32", "context: 32, limit_tokens: 0", "corpus: limit_tokens must be from 1 to 10,000,000,000,000"),
         (GOOD, "stage_two: 1999-01-01", "stage_two must be a section with keys steps"),
         (
+            "steps: 40, batch: 4",
+            "steps: 1_000_000_000, batch: 1_000_000",
+            "stage two needs 33,000,000,000,000,000 tokens, of which 10,000,000,000,000 can be packed; lower",
+        ),
+        ("context: 32", "context: 32, held_out: 1e-320", "stage two needs 105,"),
+        (
             "steps: 4,",
             "steps: 400,",
             "stage one would read 27,200 tokens, more than stage two's 5,280; lower stage_one.steps",

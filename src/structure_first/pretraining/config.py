@@ -218,7 +218,7 @@ class Config(BaseModel):
     @property
     def enough(self) -> int:
         """How much of a corpus stage two needs: what it reads, and what holds some documents to hold out."""
-        return max(self.tokens, int(HELD_OUT_WINDOWS * (self.corpus.context + 1) / self.corpus.held_out))
+        return max(self.tokens, int(HELD_OUT_WINDOWS * (self.corpus.context + 1) / max(1e-20, self.corpus.held_out)))
 
     @property
     def tokens(self) -> int:
@@ -255,6 +255,10 @@ def check(config: Config) -> None:
         )
     if config.corpus.limit_tokens is not None and config.corpus.limit_tokens < longest:
         raise UserError(f"corpus.limit_tokens must be context + 1 = {longest:,} or more, or left out")
+    most = RANGES["limit_tokens"][1]
+    if config.corpus.packed is None and config.corpus.limit_tokens is None and config.enough > most:
+        problem = f"stage two needs {config.enough:,} tokens, of which {most:,} can be packed"
+        raise UserError(f"{problem}; lower stage_two.steps, raise corpus.held_out, or write corpus.limit_tokens")
     if config.stage_one:
         config.shape.at(1, 1, dropout=config.stage_one.dropout)
     first, second = config.stage_one.tokens if config.stage_one else 0, config.tokens
