@@ -111,7 +111,7 @@ def test_sources_are_listed(command):
     [
         (["genrate"], "unknown verb 'genrate'; did you mean 'generate'?"),
         (["claim"], "unknown verb 'claim'; did you mean 'claims'?"),
-        (["xyzzy"], "unknown verb 'xyzzy'; known: book, claims, generate, pack, plan, run, sources, train"),
+        (["xyzzy"], "unknown verb 'xyzzy'; known: bench, book, claims, generate, pack, plan, run, sources, train"),
         (["--versoin"], "unknown option '--versoin'; did you mean '--version'?"),
         (["claims", "--resluts", "x"], "unknown option '--resluts'; did you mean '--results'?"),
         (["book", "--scale", "laptp"], "unknown scale 'laptp'; did you mean 'laptop'?"),
