@@ -12,6 +12,8 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+import structure_first
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LISTED = [*PROJECT["dependencies"], *(it for extra in PROJECT["optional-dependencies"].values() for it in extra)]
@@ -68,3 +70,7 @@ def test_conda_builds_the_same_environment():
     assert "pip" in conda
     assert [it["pip"] for it in conda if isinstance(it, dict)] == [["-c constraints.txt", "-e .[test]"]]
     assert len(conda) == 3, "every other package belongs in pyproject.toml and constraints.txt"
+
+
+def test_the_citation_names_this_version():
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == structure_first.__version__

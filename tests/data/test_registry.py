@@ -3,15 +3,18 @@
 import pytest
 import torch
 
-from structure_first.data.registry import CONTROLS, DIAGNOSTICS, LIMITS, PROCEDURAL, RULES, describe, source
+from structure_first.data import controls
+from structure_first.data.registry import CONTROLS, DIAGNOSTICS, PROCEDURAL, RULES, Rule, describe, source
 from structure_first.errors import UserError
 from structure_first.seeding import generator
 
+OURS = ["identity", "reverse", "sort", "set", "union", "delete", "stack", "dyck", "dyck_shuffle", "eca"]
+
 
 def test_the_names():
-    assert " ".join(PROCEDURAL) == "identity reverse sort set union delete stack dyck dyck_shuffle eca"
-    assert " ".join(DIAGNOSTICS) == "haystack addition reversed_addition multiplication sorting"
-    assert [*CONTROLS] == ["random"]
+    assert set(OURS) <= set(PROCEDURAL)
+    assert {"haystack", "addition", "reversed_addition", "multiplication", "sorting"} <= set(DIAGNOSTICS)
+    assert {"random"} <= set(CONTROLS)
 
 
 @pytest.mark.parametrize("name", [*RULES, "shuffled:union"])
@@ -19,7 +22,6 @@ def test_a_source_says_what_it_is(name):
     made = source(name)
     assert made.name == name and made.teaches and "\n" not in made.teaches
     assert describe(name).endswith(".") and "\n" not in describe(name)
-    assert set(made.settings) <= set(LIMITS)
     batch = made.draw(3, generator("cpu", 0))
     assert batch.tokens.shape == (3, made.length) and batch.tokens.is_contiguous()
 
@@ -33,6 +35,18 @@ def test_the_papers_settings_are_the_defaults():
     assert source("haystack").settings["pairs"] == 30
     sums = [source(name).settings["digits"] for name in ("addition", "reversed_addition", "multiplication")]
     assert sums == [5, 10, 5]
+
+
+def test_a_setting_without_limits_is_a_whole_number_from_0_or_any_number(monkeypatch):
+    def draw(count, generator, *, period=2, height=0.5, depth=3):
+        return controls.random(count, generator, length=period, vocab=2)
+
+    limited = Rule(draw, "nothing", lambda **_: 2, limits={"depth": (3, 4)})
+    monkeypatch.setitem(RULES, "new", limited)
+    assert dict(source("new", height=-7.5).settings) == {"period": 2, "height": -7.5, "depth": 3}
+    for chosen, said in (({"period": -1}, "from 0 to 1,048,576"), ({"period": 0.5}, "whole"), ({"depth": 5}, "to 4")):
+        with pytest.raises(UserError, match=said):
+            source("new", **chosen)
 
 
 def test_another_length():
@@ -49,7 +63,7 @@ def test_another_length():
 def test_only_closers_are_determined():
     tokens, _ = source("dyck", k=4, length=16).draw(5, generator("cpu", 0))
     assert torch.equal(source("dyck", k=4, length=16).determined(tokens), tokens >= 4)
-    assert {name for name in RULES if source(name).determined} == {"dyck", "dyck_shuffle"}
+    assert {name for name in OURS if source(name).determined} == {"dyck", "dyck_shuffle"}
 
 
 WRONG = [

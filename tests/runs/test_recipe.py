@@ -90,7 +90,11 @@ def test_a_phase_knows_the_rules_that_make_its_data(name, rules):
     assert Phase(name, Stage()).rules == rules
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_with_rows_has_its_keys_written_down():
+    assert {name for name in EXPERIMENTS if (RESULTS / name).exists()} <= set(GOLDEN) <= set(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("name", GOLDEN)
 @pytest.mark.parametrize("scale", ["smoke", "laptop", "gpu", "paper"])
 def test_keys_stay(name, scale):
     """A key that changes makes stored rows old: then the golden file is made anew, and the rows with it."""

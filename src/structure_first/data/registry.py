@@ -1,8 +1,9 @@
 """Every source by name. A new one is a function that draws it and a line here."""
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from numbers import Integral, Real
 
@@ -27,6 +28,7 @@ class Rule:
     forbids: Callable[..., str | None] = lambda **_: None  # what is wrong with settings that LIMITS allows one by one
     window: int | None = None  # how many tokens may bear loss, where they do not reach from the same place to the end
     determined: Callable[..., Tensor] | None = None  # (tokens, *, settings): which follow from those before them
+    limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # of settings of its own
 
     @property
     def defaults(self) -> dict[str, int | float | None]:
@@ -35,7 +37,7 @@ class Rule:
         return {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
 
 
-LIMITS = {
+LIMITS = {  # of settings that several rules have; one that stands nowhere is a whole number from 0, or any number
     "length": (1, 1 << 16),
     "vocab": (2, 1 << 20),
     "k": (1, 1 << 16),
@@ -210,8 +212,9 @@ def checked(name: str, rule: Rule, given: Mapping[str, object]) -> dict[str, int
     settings = defaults | {setting: value for setting, value in given.items() if value is not None}
     settings = {setting: value for setting, value in settings.items() if value is not None}
     for setting, value in settings.items():
-        low, high = LIMITS[setting]
-        kind, wanted = (Real, "a number") if isinstance(defaults[setting], float) else (Integral, "a whole number")
+        real = isinstance(defaults[setting], float)
+        low, high = (LIMITS | rule.limits).get(setting, (-math.inf, math.inf) if real else (0, 1 << 20))
+        kind, wanted = (Real, "a number") if real else (Integral, "a whole number")
         if isinstance(value, bool) or not isinstance(value, kind):
             raise UserError(f"{name}: {setting} must be {wanted} from {low:,} to {high:,}, not {value!r}")
         if not low <= value <= high:

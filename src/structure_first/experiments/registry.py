@@ -1,21 +1,18 @@
 """Every experiment by name. A new one is a file beside this one and a line here."""
 
-from structure_first.experiments import additive, haystack, skills, substitutive
+from importlib import import_module
 
+from structure_first.runs.recipe import Experiment
+
+MODULES = (
+    "haystack",
+    "skills",
+    "additive",
+    "substitutive",
+)
 EXPERIMENTS = {
     each.name: each
-    for each in (
-        haystack.EXPERIMENT,
-        haystack.SEARCH,
-        haystack.TUNING,
-        skills.EXPERIMENT,
-        skills.TUNED,
-        skills.TUNING,
-        additive.EXPERIMENT,
-        additive.FORMER,
-        additive.TUNING,
-        additive.UNTUNED,
-        substitutive.EXPERIMENT,
-        substitutive.FORMER,
-    )
+    for module in MODULES
+    for each in vars(import_module(f"structure_first.experiments.{module}")).values()
+    if isinstance(each, Experiment)
 }
