@@ -25,6 +25,7 @@ ELSEWHERE = {
 }
 SMALLER = {  # what is added to a command to make it a try; the others are quick as they are
     "pack": "--limit-tokens 3000",
+    "verify": "--cells 'addition / random init' --sample 1 --workers 1 --device cpu",
     "train": "--steps 1 --device cpu",
     "run haystack": "--scale smoke --seeds 1 --workers 1 --out results --cells 'random init' --device cpu",
     "run skills": "--scale smoke --seeds 1 --workers 1 --out results --cells 'haystack / random init' --device cpu",
