@@ -197,6 +197,14 @@ def test_a_star_stands_for_any_part_of_a_cells_name():
         chosen(EXPERIMENT, "smoke", ["dyck *"])
 
 
+def test_a_cluster_without_dask_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    monkeypatch.delitem(sys.modules, "structure_first.runs.cluster", raising=False)
+    with pytest.raises(UserError, match=r"--cluster needs distributed, .*pip install -e \".\[cluster\]\""):
+        run(EXPERIMENT, "smoke", range(1), tmp_path, cluster="tcp://127.0.0.1:9")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_in_use_is_refused(tmp_path):
     with Store(tmp_path / "tiny").locked(), pytest.raises(UserError, match="another process is writing"):
         run(EXPERIMENT, "smoke", range(1), tmp_path)

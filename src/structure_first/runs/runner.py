@@ -62,15 +62,21 @@ def run(
     experiment = chosen(experiment, scale, cells)
     workers = 0 if cluster else processes(device, workers)
     store = Store(Path(out, experiment.name).resolve() if cluster else Path(out, experiment.name))
-    with store.locked(), ExitStack() as opened:
+    with ExitStack() as opened:
         if cluster:
-            from structure_first.runs.cluster import opened_at
+            try:
+                from structure_first.runs.cluster import opened_at
+            except ModuleNotFoundError as error:
+                needed = 'pip install -e ".[cluster]" -c constraints.txt'
+                raise UserError(f"--cluster needs {error.name}, which is not installed: {needed}") from None
 
             pool, planned = opened.enter_context(opened_at(cluster, store.folder))
-            missing = planned(experiment, scale, seeds, store, device)
         else:
-            missing = plan(experiment, scale, seeds, store, device, workers)
-            pool = opened.enter_context(local(workers)) if workers > 1 and len(missing.jobs) > 1 else HERE
+            pool, planned = HERE, partial(plan, workers=workers)
+        opened.enter_context(store.locked())
+        missing = planned(experiment, scale, seeds, store, device)
+        if not cluster and workers > 1 and len(missing.jobs) > 1:
+            pool = opened.enter_context(local(workers))
         with tqdm(
             total=sum(job.steps for job in missing.jobs),
             desc=f"{experiment.name}, {scale}",
