@@ -193,3 +193,19 @@ def table(title: str, head: tuple[str, ...], lines: list[tuple[str, ...]]) -> No
     for line in [head, *lines]:
         cells = [cell.rjust(width) for cell, width in zip(line, widths, strict=True)]
         print("  " + "   ".join([line[0].ljust(widths[0]), *cells[1:]]).rstrip(), flush=True)
+
+
+def best(work: Callable[[], Any], seconds: float, calls: int = 1) -> float:
+    """Seconds of a call, in the fastest of the rounds of `calls` that fit into `seconds`, after one to warm up."""
+    found, until = [], None
+    while until is None or perf_counter() < until or len(found) < 2:
+        settle()
+        began = perf_counter()
+        for _ in range(calls):
+            work()
+        settle()
+        if until is None:
+            until = perf_counter() + seconds
+        else:
+            found.append((perf_counter() - began) / calls)
+    return min(found)

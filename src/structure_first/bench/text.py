@@ -20,8 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from structure_first.bench.sides import Kept, Side, Sizes, Take, by_steps, compare, ending, met, table
-from structure_first.bench.traffic import best
+from structure_first.bench.sides import Kept, Side, Sizes, Take, best, by_steps, compare, ending, met, table
 from structure_first.cost import flops
 from structure_first.data.batch import Source
 from structure_first.data.corpora import packed
