@@ -409,7 +409,7 @@ def test_the_current_folder_is_not_meant_by_an_empty_name(tmp_path, corpus, monk
     monkeypatch.setattr(sys, "argv", ["structure-first", "pack", str(corpus), "--tokeniser", "bytes", "--out", ""])
     with pytest.raises(SystemExit, match="2"):
         cli.main()
-    assert capsys.readouterr().err.endswith("the folder of shards has no name; name one that is new or empty\n")
+    assert capsys.readouterr().err == "structure-first: an empty value; leave it out or fill it in\n"
     assert not [*(tmp_path / "here").iterdir()]
 
 
