@@ -26,7 +26,10 @@ stage_two: {steps: 6, batch: 4, lr: 1e-3}
 compute: {precision: float32}
 """
 CLAIM = "- {{id: a, statement: b, paper: c, query: {}}}"
-QUERY = "{experiment: trial, metric: accuracy, compare: [[a, b]], reproduced_from: 0.1}"
+PAIR = "[[dyck, random init]]"
+QUERY = (
+    f"{{experiment: haystack, metric: accuracy, compare: {PAIR}, differ: [stage_one, transfer], reproduced_from: 0.1}}"
+)
 NOTEBOOK = """{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{"cell_type": "code", "id": "a",
 "metadata": {"tags": ["parameters"]}, "source": "", "outputs": [], "execution_count": null}]}"""
 ROWS = "".join(f'{{"text": "{number:020}"}}\n' for number in range(40))
@@ -44,7 +47,7 @@ PREPARED = {
     "tokenizer.json": "{}",
     "file": "",
     "folder.parquet/inside": "",
-    "results/trial/manifest.json": f'{{"format": {FORMAT}, "runs": {{}}}}',
+    "results/haystack/manifest.json": f'{{"format": {FORMAT}, "runs": {{}}}}',
     "claims.yml": CLAIM.format(QUERY),
 }
 
@@ -63,7 +66,7 @@ def rows(**columns: object) -> bytes:
 
 def store(rows: bytes | str | None = None, manifest: bytes | str | None = None) -> dict[str, bytes | str]:
     given = {"rows.parquet": rows, "manifest.json": manifest}
-    return {f"results/trial/{name}": content for name, content in given.items() if content is not None}
+    return {f"results/haystack/{name}": content for name, content in given.items() if content is not None}
 
 
 COMMAND = [
@@ -376,13 +379,13 @@ CLAIMS = [
             ("[" * 1100, ":"),
             (CLAIM.format("3"), ":"),
             (CLAIM.format("[a]"), ":"),
-            (CLAIM.format("{experiment: trial}"), ": a claim or its query lacks 'compare'"),
-            (CLAIM.format(QUERY.replace("[[a, b]]", "[]")), ": a compares nothing; name pairs of cells under compare"),
-            (CLAIM.format(QUERY.replace("[[a, b]]", "null")), ": a compares nothing"),
-            (CLAIM.format(QUERY.replace("[[a, b]]", "[[a]]")), ":"),
-            (CLAIM.format(QUERY.replace("[[a, b]]", "3")), ":"),
-            (CLAIM.format(QUERY.replace("experiment: trial, ", "")), ": a claim or its query lacks 'experiment'"),
-            (CLAIM.format(QUERY.replace("trial", "[a]")), ":"),
+            (CLAIM.format("{experiment: haystack}"), ": a claim or its query lacks 'compare'"),
+            (CLAIM.format(QUERY.replace(PAIR, "[]")), ": a compares nothing; name pairs of cells under compare"),
+            (CLAIM.format(QUERY.replace(PAIR, "null")), ": a compares nothing"),
+            (CLAIM.format(QUERY.replace(PAIR, "[[a]]")), ":"),
+            (CLAIM.format(QUERY.replace(PAIR, "3")), ":"),
+            (CLAIM.format(QUERY.replace("experiment: haystack, ", "")), ": a claim or its query lacks 'experiment'"),
+            (CLAIM.format(QUERY.replace("haystack", "[a]")), ":"),
         ]
     ),
     *(

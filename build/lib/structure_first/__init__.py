@@ -1,3 +1,0 @@
-"""Structure First: procedural pretraining, from the generators to the evidence."""
-
-__version__ = "0.2.0"

@@ -1,1 +1,0 @@
-"""`make bench`: how fast this machine is, as ratios from one run, beside the targets."""
