@@ -197,7 +197,8 @@ def table(title: str, head: tuple[str, ...], lines: list[tuple[str, ...]]) -> No
 
 def best(work: Callable[[], Any], seconds: float, calls: int = 1) -> float:
     """Seconds of a call, in the fastest of the rounds of `calls` that fit into `seconds`, after one to warm up."""
-    found, until = [], None
+    found: list[float] = []
+    until: float | None = None
     while until is None or perf_counter() < until or len(found) < 2:
         settle()
         began = perf_counter()
