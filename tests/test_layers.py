@@ -20,7 +20,7 @@ LAYERS = (
     ("cost",),
     ("training", "evidence"),
     ("model", "data"),
-    ("files", "seeding", "versions"),
+    ("files", "scales", "seeding", "versions"),
     ("errors", ""),
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from structure_first.analysis.stored import SCALES, of_today
+from structure_first.analysis.stored import of_today
 from structure_first.errors import UserError, unknown
 from structure_first.evidence.statistics import final, interval, needed
 from structure_first.experiments.registry import EXPERIMENTS
 from structure_first.runs.recipe import Cell, Experiment, Recipe
+from structure_first.scales import SCALES
 
 ENOUGH_SEEDS = 6  # with five, even the range from the lowest to the highest misses the median more often than 1 in 20
 

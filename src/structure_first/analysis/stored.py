@@ -8,15 +8,15 @@ from structure_first.errors import UserError
 from structure_first.evidence.store import Store
 from structure_first.runs.planning import current
 from structure_first.runs.recipe import Experiment
+from structure_first.scales import SCALES
 
-SCALES = ("paper", "gpu", "laptop", "smoke")  # from the largest
 RESULTS = Path("../results")  # as a chapter sees them
 
 
 def of_today(experiment: Experiment, results: Path = RESULTS) -> dict[str, pd.DataFrame]:
     """The rows that today's cells make, by scale from the largest, of each that has some."""
     rows = Store(Path(results) / experiment.name).rows()
-    ran = [scale for scale in SCALES if (rows["scale"] == scale).any() and experiment.cells(scale)]
+    ran = [scale for scale in reversed(SCALES) if (rows["scale"] == scale).any() and experiment.cells(scale)]
     found = {scale: current(experiment, scale, rows) for scale in ran}
     return {scale: mine for scale, mine in found.items() if not mine.empty}
 

@@ -26,8 +26,8 @@ from tqdm import tqdm
 
 from structure_first.errors import UserError, unknown
 from structure_first.files import replacing
+from structure_first.scales import SCALES
 
-SCALES = ("smoke", "laptop", "gpu", "paper")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 

@@ -7,8 +7,8 @@ import typer
 
 from structure_first import __version__
 from structure_first.errors import UserError, unknown
+from structure_first.scales import SCALES
 
-SCALES = ("smoke", "laptop", "gpu", "paper")
 MOST_SEEDS, MOST_WORKERS, MOST_PRICE, LAST_SEED = 10_000, 1_000, 1_000_000, 2**31 - 1
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
