@@ -51,13 +51,12 @@ def environment() -> dict:
         except PackageNotFoundError:
             packages[name] = "not installed"
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    machine = f"{platform.machine()}, {torch.get_num_threads()} threads" if gpu is None else gpu
     return {
         "code": __version__,
         **checkout(),
         "python": platform.python_version(),
         "packages": packages,
-        "device": machine,
+        "device": gpu or platform.machine(),
         "processor": processor(),
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -148,6 +148,7 @@ def local(count: int) -> Iterator[Pool]:
                 if worker not in others:
                     worker.terminate()  # it ends its step and saves
             if isinstance(error, BrokenProcessPool):
+                executor.shutdown()  # a worker whose end broke the pool has no exit status before it was waited for
                 if UNGUARDED in [worker.exitcode for worker in begun]:
                     raise UserError(GUARD) from None
                 reason = "a training process was killed (out of memory?)"
