@@ -9,6 +9,7 @@ MODULES = (
     "skills",
     "additive",
     "substitutive",
+    "published",
 )
 EXPERIMENTS = {
     each.name: each

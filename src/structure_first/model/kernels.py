@@ -4,9 +4,9 @@
 none, one of our own. Each works for one replica as for hundreds.
 """
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
-from math import e, log2
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,8 @@ ELEMENTS = 1 << 17  # that a thread's GELU handles at once: what lies between in
 SLOPE, CUBIC = (8 / torch.pi) ** 0.5, (8 / torch.pi) ** 0.5 * 0.044715
 SCORES = 1 << 18  # that a thread's attention handles at once: a megabyte, in its core's own cache
 TILE = 28  # queries handled at once: a tile skips the keys that lie in the future of all its queries
-BITS = log2(e)  # scores are taken in bits: powers of 2 cost a quarter of what powers of e do
+BITS = math.log2(math.e)  # scores are taken in bits: powers of 2 cost a quarter of what powers of e do
+LEVELS = 1 << 16  # of a random number that decides what is dropped
 SAFE = 86.0  # 2 ** 86 times any context fits a float32; scores that may exceed it are shifted by their row's maximum
 
 
@@ -64,14 +65,25 @@ def attention(
     at: Int[Tensor, "replica batch n"] | None = None,
     dropout: float = 0.0,
 ) -> Float[Tensor, "sequence head n d"]:
-    """`softmax(d ** -0.5 query key^T) value`, no query seeing a later key; query n stands `at[n]`, None: at n."""
+    """`softmax(d ** -0.5 query key^T) value`, no query seeing a later key; query n stands `at[n]`, None: at n.
+
+    `dropout` is the share of the softmax's weights that is left out.
+    """
     past = None
     if at is not None:
         places = torch.arange(key.shape[2], device=key.device)
         past = places <= rearrange(at, "replica batch n -> (replica batch) 1 n 1")
-    if narrow(key.shape[-1], key.shape[2]) and eager_on_cpu(query) and not dropout:
-        return NarrowAttention.apply(query.mT, key.mT, value.mT, past).mT
+    if narrow(key.shape[-1], key.shape[2]) and eager_on_cpu(query):
+        return NarrowAttention.apply(query.mT, key.mT, value.mT, past, dropout).mT
     return F.scaled_dot_product_attention(query, key, value, past, dropout, past is None)
+
+
+def drop(x: Float[Tensor, "..."], share: float) -> Float[Tensor, "..."]:
+    """`x` with that `share` of its numbers, drawn at random, at zero, and the others larger (Srivastava 2014)."""
+    if not eager_on_cpu(x):
+        return F.dropout(x, share)
+    least, larger = dropping(share)
+    return x * spared(noise(x.shape), least).mul_(larger)
 
 
 def gelu(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
@@ -86,6 +98,24 @@ def unembed(
     flat = rearrange(x, "replica batch time width -> replica (batch time) width")
     logits = torch.bmm(flat, rearrange(table, "replica vocab width -> replica width vocab"))
     return rearrange(logits, "replica (batch time) vocab -> replica batch time vocab", batch=x.shape[1])
+
+
+def dropping(share: float) -> tuple[int, float]:
+    """From which number of `noise` on something is spared, and how much larger that makes it."""
+    dropped = min(round(share * LEVELS), LEVELS - 1)
+    return dropped - LEVELS // 2, LEVELS / (LEVELS - dropped)
+
+
+def noise(shape: torch.Size | tuple[int, ...]) -> Int[Tensor, "..."]:
+    """Random numbers of 16 bits, four from each draw: for a CPU, which needs six times as long to toss coins."""
+    count = math.prod(shape)
+    drawn = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(1 << 63), None)
+    return drawn.view(torch.int16)[:count].view(shape)
+
+
+def spared(noise: Int[Tensor, "..."], least: int) -> Float[Tensor, "..."]:
+    """1 for what is spared, 0 for what is dropped: as floats, with which a CPU multiplies three times as fast."""
+    return torch.ge(noise, least, out=torch.empty(noise.shape))
 
 
 def eager_on_cpu(x: Tensor) -> bool:
@@ -131,7 +161,8 @@ class NarrowAttention(torch.autograd.Function):
     A head of width 4 spends its time not in arithmetic but in short rows: a product that writes rows of four, a softmax
     over rows of 25. So everything here is feature-major, `[head d time]`, and every product writes rows as long as the
     sequence; the scores are handled a cache-sized share at a time and exponentiated in place, and a row of ones under
-    the values makes the product that mixes them return the softmax's sums as well.
+    the values makes the product that mixes them return the softmax's sums as well. What is dropped out of the weights
+    counts in these sums; of that the random numbers are kept, for a comparison is cheap.
     """
 
     @staticmethod
@@ -141,6 +172,7 @@ class NarrowAttention(torch.autograd.Function):
         key: Float[Tensor, "batch head d key"],
         value: Float[Tensor, "batch head d key"],
         past: Bool[Tensor, "batch 1 query key"] | None = None,
+        dropout: float = 0.0,
     ) -> Float[Tensor, "batch head d query"]:
         batch, heads, d, times = key.shape
         over_ones = value.new_ones(batch, heads, d + 1, times)
@@ -149,7 +181,8 @@ class NarrowAttention(torch.autograd.Function):
         ctx.scale = d**-0.5
         safe = bool(ctx.scale * BITS * d * largest(query) * largest(key) <= SAFE)
         ctx.tiles = [(slice(None), times)] if past is not None else list(tiles(times))
-        sums, weights = query.new_empty(len(query), d + 1, query.shape[-1]), []
+        sums, weights, drawn = query.new_empty(len(query), d + 1, query.shape[-1]), [], []
+        ctx.least, ctx.larger = dropping(dropout) if dropout else (None, 1.0)
         for rows, seen in ctx.tiles:
             tile = query[..., rows]
             if past is None:
@@ -157,29 +190,47 @@ class NarrowAttention(torch.autograd.Function):
             else:
                 future = torch.where(past, 0.0, -torch.inf).expand(-1, heads, -1, -1).flatten(0, 1)
             weights.append(tile.new_empty(len(tile), *future.shape[-2:]))
+            if dropout:
+                drawn.append(noise(weights[-1].shape))
             for part in shares(weights[-1]):
                 scores, bias = weights[-1][part], future if past is None else future[part]
                 torch.baddbmm(bias, tile[part].mT, key[part, :, :seen], alpha=ctx.scale * BITS, out=scores)
                 if not safe:
                     scores.sub_(scores.amax(-1, keepdim=True))
-                sums[part, :, rows] = torch.bmm(value[part, :, :seen], scores.exp2_().mT)
+                scores.exp2_()
+                left = scores * spared(drawn[-1][part], ctx.least) if dropout else scores
+                sums[part, :, rows] = torch.bmm(value[part, :, :seen], left.mT)
+                if dropout:
+                    sums[part, d, rows] = scores.sum(-1)
         mixed, total = sums[:, :d] / sums[:, d:], sums[:, d:]
-        ctx.save_for_backward(query, key, value, mixed, total, *weights)
+        if dropout:
+            mixed.mul_(ctx.larger)
+        ctx.save_for_backward(query, key, value, mixed, total, *weights, *drawn)
         return mixed.unflatten(0, (batch, heads))
 
     @staticmethod
     def backward(ctx, grad: Float[Tensor, "batch head d query"]):
-        query, key, value, mixed, total, *weights = ctx.saved_tensors
+        query, key, value, mixed, total, *tiled = ctx.saved_tensors
+        weights, drawn = tiled[: len(ctx.tiles)], tiled[len(ctx.tiles) :] or [None] * len(ctx.tiles)
         split, d = grad.shape[:2], grad.shape[2]
         # The weights are not normalised: divide the narrow side, not the wide one.
         inner = grad.new_empty(len(query), d + 1, grad.shape[-1])
         torch.div(grad.reshape(mixed.shape), total, out=inner[:, :d])
         torch.sum(inner[:, :d] * mixed, 1, keepdim=True, out=inner[:, d:]).neg_()
         for_query, for_key, for_value = torch.empty_like(query), torch.empty_like(key), torch.empty_like(key)
-        for (rows, seen), tile in reversed(list(zip(ctx.tiles, weights, strict=True))):  # the last sees every key
+        if ctx.least is not None:
+            inner[:, :d].mul_(ctx.larger)
+        every = list(zip(ctx.tiles, weights, drawn, strict=True))
+        for (rows, seen), tile, random in reversed(every):  # the last sees every key
             for part in shares(tile):
                 weight, there = tile[part], inner[part, :, rows]
-                back = torch.bmm(there.mT, value[part, :, :seen]).mul_(weight)
+                if random is None:
+                    back = torch.bmm(there.mT, value[part, :, :seen]).mul_(weight)
+                else:
+                    left = spared(random[part], ctx.least)
+                    back = torch.bmm(there[:, :d].mT, value[part, :d, :seen]).mul_(left)
+                    back.add_(there[:, d:].mT).mul_(weight)
+                    weight = left.mul_(weight)
                 for_query[part, :, rows] = torch.bmm(key[part, :, :seen], back.mT)
                 for whole, a, b in ((for_value, there[:, :d], weight), (for_key, query[part, :, rows], back)):
                     if seen == whole.shape[-1]:
@@ -187,7 +238,7 @@ class NarrowAttention(torch.autograd.Function):
                     else:
                         whole[part, :, :seen].add_(product(a, b))
         grads = (for_query.mul_(ctx.scale), for_key.mul_(ctx.scale), for_value)
-        return *(x.unflatten(0, split) for x in grads), None
+        return *(x.unflatten(0, split) for x in grads), None, None
 
 
 def product(

@@ -121,6 +121,17 @@ class Attention(nn.Module):
         return rearrange(pattern, "(replica batch) ... -> replica batch ...", replica=x.shape[0])
 
 
+class Dropout(nn.Module):
+    """Leaves out a share of what goes through, as long as it trains."""
+
+    def __init__(self, share: float):
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+        return kernels.drop(x, self.share) if self.share and self.training else x
+
+
 class MLP(nn.Module):
     """Two affine maps around a GELU, four times as wide inside."""
 
@@ -142,7 +153,7 @@ class Block(nn.Module):
         self.attention = Attention(replicas, shape)
         self.mlp_norm = Norm(replicas, shape.width)
         self.mlp = MLP(replicas, shape)
-        self.drop = nn.Dropout(shape.dropout)
+        self.drop = Dropout(shape.dropout)
 
     def forward(self, x: Float[Tensor, "replica batch time width"], at: At = None) -> Float[Tensor, "..."]:
         x = taken(x, at) + self.drop(self.attention(self.attention_norm(x), at))
@@ -161,7 +172,7 @@ class Transformer(nn.Module):
         self.shape, self.seeds = shape, tuple(seeds)
         self.embedding = nn.Parameter(torch.empty(replicas, shape.vocab, shape.width))
         self.position = nn.Parameter(torch.empty(replicas, shape.context, shape.width))
-        self.drop = nn.Dropout(shape.dropout)
+        self.drop = Dropout(shape.dropout)
         self.blocks = nn.ModuleList(Block(replicas, shape) for _ in range(shape.layers))
         self.norm = Norm(replicas, shape.width)
         self.unembedding = None if shape.tied else nn.Parameter(torch.empty(replicas, shape.vocab, shape.width))

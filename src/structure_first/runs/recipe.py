@@ -36,8 +36,8 @@ class Phase:
 
     @property
     def rules(self) -> set[str]:
-        """The rules that make its data: sources, what changes them, a corpus and its tokeniser."""
-        return set(re.split(r"[:+/]", self.source))
+        """The rules that make its data and what training draws: sources, what changes them, a corpus, its tokeniser."""
+        return {*re.split(r"[:+/]", self.source), *(["dropout"] if self.dropout else [])}
 
     def at(self, **changes) -> "Phase":
         """The same with those changes of its stage, as `at(lr=1e-3)`."""

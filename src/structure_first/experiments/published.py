@@ -1,0 +1,128 @@
+"""The published recipe on text: does structure in front do what the paper says, and what of it is the recipe's doing?
+
+The settings are those of the authors' code (Jiang et al. 2026, semantic stage): GPT-2's initialisation, dropout, and no
+warm-up of the rate. At `laptop` the rate is theirs for the width, since Adam's best rate goes as one over the width.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from structure_first.experiments.text import BODY, CARRIED
+from structure_first.model.transfer import Transfer
+from structure_first.model.transformer import Body
+from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe
+from structure_first.training.stage import Stage
+
+SOURCES = ("union", "sort")  # beside Set
+PUBLISHED = "no warm-up"  # the first rung of the ladder: and GPT-2's start
+EPOCHS = 13  # that the authors read of C4 (?)
+WIDER = 3.0  # times GPT-2's initialisation, of the ladder's last rung
+WARMUP = 200
+RATES = (3e-4, 1e-3, 2e-3, 4e-3)
+BEST = 2e-3  # of these, where the rate is warmed up
+PARTS = {
+    "full": CARRIED["full"],
+    "permuted": CARRIED["permuted"],
+    "rescaled": Transfer.only(**dict.fromkeys(BODY, "rescale")),
+    "attention": CARRIED["attention"],
+    "mlp": CARRIED["mlp"],
+}
+
+
+@dataclass(frozen=True)
+class Published:
+    """The recipe at one size."""
+
+    body: Body
+    corpora: Mapping[str, Phase]  # stage two on each
+    stage_one: Stage
+    settings: Mapping[str, int]  # of the procedural sources
+    dropout: float = 0.1
+
+    def front(self, source: str) -> Phase:
+        return Phase(source, self.stage_one, self.settings, tied=True, dropout=self.dropout)
+
+    def cells(
+        self, corpus: str, rung: str, rate: float, ending: str = "", sources=SOURCES, parts=PARTS
+    ) -> dict[str, Cell]:
+        """Stage two on the corpus alone, after each source, and after what tells what of Set it is."""
+        text, found = self.corpora[corpus], {}
+
+        def put(front: str, carried: str | None = None) -> None:
+            first, rules = (None, None) if carried is None else (self.front(front), PARTS[carried])
+            name = f"{corpus} / {front}{'' if carried in (None, 'full') else f' / {carried}'}{ending}"
+            factors = Factors(corpus, front, carried, width=self.body.width, swept=rung, amount=rate)
+            found[name] = Cell(Recipe(first, rules, text, self.body), factors)
+
+        put("random init")
+        for carried in parts:
+            put("set", carried)
+        for source in sources:
+            put(source, "full")
+        return found
+
+
+def stage_two(source: str, stage: Stage, context: int, pool: int) -> Phase:
+    return Phase(source, stage, {"context": context, "tokens": pool}, tied=True, dropout=0.1)
+
+
+def size(scale: str) -> Published | None:
+    """At `paper` the authors' own; at `laptop` the smallest at which the effect is plain, a quarter of an hour a model
+    of one core.
+    """
+    first = Stage(2_500, 64, 5e-4, warmup=0, schedule="constant", weight_decay=0.1, held_out=256, evaluate_every=2_500)
+    if scale == "paper":
+        code = Stage(20_000, 48, 5e-5, warmup=0, weight_decay=0.01, held_out=400, evaluate_every=1_000)
+        language = Stage(10_000, 32, 5e-4, warmup=0, floor=0.1, weight_decay=0, held_out=400, evaluate_every=500)
+        corpora = {
+            "code": stage_two("codeparrot/codeparrot/codeparrot", code, 1_024, 1_000_000_000),
+            "language": stage_two("c4/gpt2", language, 2_048, 655_360_000 // EPOCHS),
+        }
+        return Published(Body(layers=12, heads=12, width=768), corpora, first, {"length": 32, "vocab": 100})
+    if scale not in ("laptop", "smoke"):
+        return None
+    code = Stage(1_500, 16, 3e-4, warmup=0, weight_decay=0.01, held_out=256, evaluate_every=75)
+    body, context, settings = Body(layers=4, heads=4, width=128), 256, {"length": 32, "vocab": 100}
+    if scale == "smoke":
+        first = replace(first, steps=20, batch=8, held_out=16, evaluate_every=20)
+        code = replace(code, steps=20, batch=4, held_out=16, evaluate_every=5)
+        body, context, settings = Body(width=16), 32, {"length": 8, "vocab": 20}
+    read = max(code.steps * code.batch * (context + 1), 30_000)
+    language = replace(code, lr=3e-3, floor=0.1, weight_decay=0)
+    corpora = {
+        "code": stage_two("code/bytes", code, context, read + read // 10),  # a twentieth is held out
+        "language": stage_two("language/bytes", language, context, max(read // EPOCHS, 30_000)),
+    }
+    return Published(body, corpora, first, settings)
+
+
+def cells(scale: str) -> dict[str, Cell]:
+    """The recipe as it was published; and on code the ladder from it to a tuned baseline, a rung at a time."""
+    sized, found = size(scale), {}
+    if sized is None:
+        return {}
+    for corpus, text in sized.corpora.items():
+        found |= sized.cells(corpus, PUBLISHED, text.stage.lr)
+    if scale == "paper":
+        return found
+    text = sized.corpora["code"]
+    warmup = min(WARMUP, text.stage.steps // 4)
+    warm = text.at(warmup=warmup)
+    rungs = [(PUBLISHED, sized, text.at(lr=rate)) for rate in RATES if rate != text.stage.lr]
+    rungs += [("warmed up", sized, warm.at(lr=rate)) for rate in RATES]
+    wide = replace(sized, body=replace(sized.body, init=WIDER * sized.body.init))
+    rungs += [("wider start", wide, warm.at(lr=BEST))]
+    for rung, at, phase in rungs:
+        rate = phase.stage.lr
+        ladder = replace(at, corpora={"code": phase})
+        found |= ladder.cells("code", rung, rate, f" / {rung} at {rate:g}", (), ("full", "permuted", "rescaled"))
+    return found
+
+
+EXPERIMENT = Experiment(
+    name="published",
+    asks="As published, what does structure in front do on text, and what of it is left beside a tuned baseline?",
+    cells=cells,
+    seeds={"smoke": 1, "laptop": 3, "paper": 3},
+    first_seed=700,
+)
