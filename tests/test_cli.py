@@ -283,12 +283,12 @@ def test_corrupt_results_are_one_line(command, tmp_path, tiny):
 def test_the_ledger(command, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     entries = json.loads(command.prints("claims", "--results", tmp_path, "--json"))
-    fields = ["id", "statement", "paper", "measured", "low", "high", "seeds", "scale", "verdict"]
-    assert len(entries) > 10 and all(list(entry) == fields for entry in entries)
-    assert {entry["verdict"] for entry in entries} == {"not yet run"}
-    assert {entry[field] for entry in entries for field in ("measured", "low", "high", "scale")} == {None}
+    assert len(entries) > 10
+    assert all(list(entry) == ["id", "statement", "paper", "published", "tuned"] for entry in entries)
+    assert {entry[column] for entry in entries for column in ("published", "tuned")} == {None}
     said = command.prints("claims", "--results", tmp_path).splitlines()
-    assert [line.split()[0] for line in said] == [entry["id"] for entry in entries]
+    assert [line.split(":")[0] for line in said[::3]] == [entry["id"] for entry in entries]
+    assert said[1::3] == ["  published  not yet run"] * len(entries)
 
 
 def test_measured_claims_stand_in_the_table(command, tmp_path):
@@ -301,14 +301,17 @@ def test_measured_claims_stand_in_the_table(command, tmp_path):
         configuration = haystack.EXPERIMENT.recipes("laptop")[cell].key
         Store(tmp_path / "haystack").append(rows.assign(run=cell), {cell: {"configuration": configuration}})
     query = "{experiment: haystack, metric: accuracy, compare: [[dyck, random init]], reproduced_from: 0.44, "
-    query += "differ: [stage_one, transfer]}"
-    (tmp_path / "claims.yml").write_text(f"- {{id: haystack, statement: It jumps, paper: 98 %, query: {query}}}")
+    query = f"{{queries: [{query}differ: [stage_one, transfer]}}]}}"
+    (tmp_path / "claims.yml").write_text(f"- {{id: haystack, statement: It jumps, paper: 98 %, tuned: {query}}}")
     options = ["--results", tmp_path, "--ledger", tmp_path / "claims.yml"]
-    said = command.prints("claims", *options)
-    assert said.split()[:2] == ["haystack", "reproduced"] and "+0.840 [+0.840, +0.840]" in said
-    assert "laptop, 10 seeds" in said and said.endswith("It jumps\n")
+    title, published, tuned = command.prints("claims", *options).splitlines()
+    assert title == "haystack: It jumps" and published.split() == ["published", "not", "yet", "run"]
+    assert tuned.split()[:2] == ["tuned", "reproduced"]
+    assert tuned.endswith("accuracy +0.840 [+0.840, +0.840], 10 seeds, laptop")
     (entry,) = json.loads(command.prints("claims", *options, "--json"))
-    assert (entry["verdict"], entry["seeds"], entry["scale"]) == ("reproduced", 10, "laptop")
+    assert entry["published"] is None
+    answer = entry["tuned"]
+    assert (answer["verdict"], answer["seeds"], answer["scale"]) == ("reproduced", 10, "laptop")
 
 
 def test_a_missing_or_broken_ledger_is_one_line(command, tmp_path):

@@ -36,7 +36,6 @@ def cells(scale: str) -> dict[str, Cell | Recipe]:
 TRIAL = Experiment("trial", "Does it jump?", cells, {})
 QUERY = dict(experiment="trial", metric="accuracy", compare=[["dyck", "random init"]], reproduced_from=0.4)
 QUERY |= dict(differ=["stage_one", "transfer"])
-FIELDS = ["id", "statement", "paper", "measured", "low", "high", "seeds", "scale", "verdict"]
 
 
 class Book:
@@ -46,8 +45,9 @@ class Book:
         self.claims, self.results, self.rows_of = folder / "claims.yml", folder / "results", rows_of
         self.ask()
 
-    def ask(self, **changes):
-        claim = dict(id="haystack", statement="It jumps", paper="10 % to 98 %", query=QUERY | changes)
+    def ask(self, cases="all", **changes):
+        asked = dict(cases=cases, queries=[QUERY | changes])
+        claim = dict(id="haystack", statement="It jumps", paper="10 % to 98 %", published=asked)
         self.claims.write_text(yaml.safe_dump([claim]))
 
     def measure(self, cell, values, seeds=None, key=None, scale="laptop", **other):
@@ -59,9 +59,10 @@ class Book:
         Store(self.results / "trial").append(rows, {run: {"configuration": key}})
 
     @property
-    def entry(self):
+    def answer(self):
         (entry,) = ledger(self.claims, self.results)
-        return entry
+        assert entry.tuned is None
+        return entry.published
 
 
 @pytest.fixture(autouse=True)
@@ -75,36 +76,34 @@ def book(tmp_path, rows_of) -> Book:
 
 
 def test_nothing_has_run(book):
-    entry = book.entry
-    assert (entry.verdict, entry.measured, entry.low, entry.high, entry.scale) == ("not yet run", *[None] * 4)
-    assert entry.seeds == 0
+    assert book.answer is None
     book.measure("dyck", [1.0] * 6)
-    assert book.entry.verdict == "not yet run", "there is nothing to compare it with"
+    assert book.answer is None, "there is nothing to compare it with"
     book.measure("random init", [0.1] * 6, range(10, 16))
-    assert book.entry.verdict == "not yet run", "no seed has both"
+    assert book.answer is None, "no seed has both"
     book.measure("random init", [0.1] * 6, scale="smoke")
-    assert book.entry.verdict == "not yet run", "the scales are not mixed"
+    assert book.answer is None, "the scales are not mixed"
 
 
 def test_what_is_saved_is_the_text_that_the_losses_do_without(book):
     pair = ["warm / 100 %", "cold / 100 %"]
-    book.ask(metric="loss", saved=True, compare=[pair], reproduced_from=0.2)
+    book.ask(metric="loss", saved="runs", compare=[pair], reproduced_from=0.2)
     for share, loss in (("50 %", 2.0), ("100 %", 1.0)):
         book.measure(f"warm / {share}", [loss] * 6, metric="loss")
-    assert book.entry.verdict == "not yet run"
+    assert book.answer is None
     book.measure("cold / 50 %", [3.0] * 6, metric="loss")
-    assert book.entry.verdict == "not yet run", "all of the text has not been read without it"
+    assert book.answer is None, "all of the text has not been read without it"
     book.measure("cold / 100 %", [2.0] * 5 + [1.5], metric="loss")
-    assert (book.entry.measured, book.entry.verdict, book.entry.seeds) == (0.5, "reproduced", 6)
-    book.ask(metric="loss", saved=True, compare=[pair[::-1]], reproduced_from=0.2)
-    assert (book.entry.measured, book.entry.verdict) == (-np.inf, "not reproduced")
+    assert (book.answer.measured, book.answer.verdict, book.answer.seeds) == (0.5, "reproduced", 6)
+    book.ask(metric="loss", saved="runs", compare=[pair[::-1]], reproduced_from=0.2)
+    assert (book.answer.measured, book.answer.verdict) == (-np.inf, "not reproduced")
 
 
 def test_a_lower_loss_is_a_gain(book):
     book.ask(metric="loss", reproduced_from=0.1)
     book.measure("dyck", [1.5] * 6, metric="loss")
     book.measure("random init", [1.75] * 6, metric="loss")
-    assert (book.entry.measured, book.entry.verdict) == (0.25, "reproduced")
+    assert (book.answer.measured, book.answer.verdict) == (0.25, "reproduced")
 
 
 @pytest.mark.parametrize(
@@ -119,12 +118,14 @@ def test_a_lower_loss_is_a_gain(book):
         ([0.1] * 6, "not reproduced"),
         ([0.05] * 6, "not reproduced"),
         ([0.98] * 5, "partly"),  # too few seeds for the whole word
+        ([0.98] * 3, "partly"),
+        ([0.98] * 2, "too few seeds"),  # for any
     ],
 )
 def test_the_verdict_follows_from_the_interval(book, dyck, verdict):
     book.measure("dyck", dyck)
     book.measure("random init", [0.1] * 6)
-    entry = book.entry
+    entry = book.answer
     assert entry.verdict == verdict and entry.seeds == len(dyck) and entry.scale == "laptop"
     assert entry.measured == pytest.approx(np.median(dyck) - 0.1)
     assert entry.low <= entry.measured <= entry.high
@@ -133,9 +134,9 @@ def test_the_verdict_follows_from_the_interval(book, dyck, verdict):
 def test_only_second_stages_last_values_count(book):
     book.measure("dyck", [0.99] * 6)
     book.measure("random init", [0.1] * 6)
-    before = book.entry
+    before = book.answer
     book.measure("dyck", [0.0] * 6, stage=1)
-    assert book.entry == before
+    assert book.answer == before
 
 
 def test_gains_are_paired_by_seed_and_not_by_position(book):
@@ -143,7 +144,7 @@ def test_gains_are_paired_by_seed_and_not_by_position(book):
     base = np.linspace(0.1, 0.5, 8)
     book.measure("dyck", base + 0.45)
     book.measure("random init", [*base[2:], 0.9, 0.9], range(2, 10))  # the first two seeds have yet to run
-    entry = book.entry
+    entry = book.answer
     assert (entry.verdict, entry.seeds) == ("reproduced", 6) and entry.high - entry.low < 1e-9
     assert entry.measured == pytest.approx(0.45)
 
@@ -151,45 +152,79 @@ def test_gains_are_paired_by_seed_and_not_by_position(book):
 def test_what_is_measured_is_the_median_of_the_differences(book):
     book.measure("dyck", [0.1, 0.2, 0.3, 0.4, 0.5, 1.0, 1.0])
     book.measure("random init", [0.0, 0.1, 0.2, 0.9, 0.9, 0.9, 0.9])
-    assert book.entry.measured == pytest.approx(0.1), "the medians themselves differ by -0.5"
+    assert book.answer.measured == pytest.approx(0.1), "the medians themselves differ by -0.5"
 
 
 def test_rows_that_todays_cells_do_not_make_answer_nothing(book):
     book.measure("random init", [0.1] * 6)
     book.measure("dyck", [1.0] * 6, key="former recipe")
-    assert book.entry.verdict == "not yet run"
+    assert book.answer is None
     book.measure("dyck", [0.1] * 6)
-    assert (book.entry.verdict, book.entry.seeds, book.entry.measured) == ("not reproduced", 6, 0.0)
+    assert (book.answer.verdict, book.answer.seeds, book.answer.measured) == ("not reproduced", 6, 0.0)
 
 
 def test_seeds_of_the_search_do_not_count(book):
     book.measure("dyck", [1.0] * 6 + [0.1] * 6)
     book.measure("random init", [0.1] * 12)
     book.ask(search_seeds=[0, 1, 2, 3, 4, 5])
-    assert book.entry.verdict == "not reproduced" and book.entry.seeds == 6
+    assert book.answer.verdict == "not reproduced" and book.answer.seeds == 6
     book.ask(search_seeds=list(range(12)))
-    assert book.entry.verdict == "not yet run"
+    assert book.answer is None
 
 
 def test_a_claim_of_several_comparisons_is_as_good_as_the_weakest(book):
     book.ask(compare=[["dyck", "random init"], ["set", "random init"]])
     book.measure("random init", [0.1] * 10)
     book.measure("dyck", [0.6] * 10)
-    assert book.entry.verdict == "not yet run"
+    assert book.answer is None
     book.measure("set", [1.0] * 6 + [0.1] * 3)  # a higher median, but not a dependable one
-    entry = book.entry
+    entry = book.answer
     assert entry.verdict == "not reproduced" and entry.seeds == 9 and entry.measured == pytest.approx(0.9)
     book.measure("set", [1.0] * 10)
-    assert book.entry.verdict == "reproduced" and book.entry.measured == pytest.approx(0.5)
+    assert book.answer.verdict == "reproduced" and book.answer.measured == pytest.approx(0.5)
 
 
-def test_a_claim_has_the_seeds_of_its_rarest_comparison(book):
+def test_a_claim_has_the_seeds_and_the_scale_of_its_rarest_comparison(book):
     book.ask(compare=[["dyck", "random init"], ["set", "random init"]])
     book.measure("random init", [0.1] * 6)
     book.measure("dyck", [0.6] * 6)
-    book.measure("set", [1.0])  # higher than the other, so that its interval is not the one that is told
-    entry = book.entry
-    assert (entry.seeds, entry.verdict) == (1, "partly") and entry.low == pytest.approx(0.5)
+    book.measure("set", [1.0] * 3)  # higher than the other
+    entry = book.answer
+    assert (entry.seeds, entry.verdict, len(entry.comparisons)) == (3, "partly", 2)
+    assert entry.low == pytest.approx(0.9), "the comparison of few seeds is the one that decides"
+    assert [each.seeds for each in entry.comparisons] == [6, 3]
+    book.measure("set", [1.0] * 6, scale="gpu")
+    book.measure("random init", [0.1] * 6, scale="gpu")
+    entry = book.answer
+    assert (entry.seeds, entry.verdict, entry.scale) == (6, "reproduced", "laptop")
+    assert [each.scale for each in entry.comparisons] == ["laptop", "gpu"]
+
+
+def test_where_a_case_is_enough_the_strongest_counts(book):
+    pairs = [["dyck", "random init"], ["set", "random init"]]
+    book.ask("any", compare=pairs)
+    book.measure("random init", [0.1] * 6)
+    book.measure("dyck", [0.1] * 6)
+    assert (book.answer.verdict, len(book.answer.comparisons)) == ("not reproduced", 1), "the other has yet to run"
+    book.measure("set", [1.0] * 6)
+    entry = book.answer
+    assert (entry.verdict, entry.measured) == ("reproduced", pytest.approx(0.9))
+    assert [each.verdict for each in entry.comparisons] == ["not reproduced", "reproduced"]
+    book.ask("all", compare=pairs)
+    assert book.answer.verdict == "not reproduced"
+
+
+def test_a_share_that_is_saved_can_be_read_off_one_curve(book):
+    """A curve that passes halfway, between two evaluations, what the other ends at."""
+    book.ask(metric="loss", saved="curve", reproduced_from=0.2)
+    for cell, ends in {"dyck": (3.0, 1.5, 1.0), "random init": (3.0, 2.5, 2.0)}.items():
+        run = f"{cell} {ends}"
+        curves = {(cell, seed): dict(zip((0, 100, 400), ends, strict=True)) for seed in range(6)}
+        rows = book.rows_of(curves, run=run, metric="loss")
+        Store(book.results / "trial").append(rows, {run: {"configuration": TRIAL.recipes("laptop")[cell].key}})
+    assert (book.answer.measured, book.answer.verdict) == (pytest.approx(0.75), "reproduced")
+    book.ask(metric="loss", saved="curve", compare=[["random init", "dyck"]])
+    assert (book.answer.measured, book.answer.verdict) == (-np.inf, "not reproduced")
 
 
 @pytest.mark.parametrize(
@@ -209,7 +244,7 @@ def test_a_claim_has_the_seeds_of_its_rarest_comparison(book):
 def test_a_claim_that_compares_what_it_does_not_say_is_one_line(book, changes, said):
     book.measure("dyck", [1.0] * 6)
     book.measure("random init", [0.1] * 6)
-    assert book.entry.verdict == "reproduced"
+    assert book.answer.verdict == "reproduced"
     book.ask(**changes)
     with pytest.raises(UserError) as caught:
         ledger(book.claims, book.results)
@@ -219,24 +254,30 @@ def test_a_claim_that_compares_what_it_does_not_say_is_one_line(book, changes, s
 def test_a_seed_that_diverged_is_not_left_out(book):
     book.measure("random init", [0.1] * 6)
     book.measure("dyck", [1.0] * 2 + [np.nan] * 4)
-    entry = book.entry
+    entry = book.answer
     assert entry.verdict == "not reproduced" and entry.seeds == 6
-    assert as_json([entry])[0]["measured"] is None
-    json.dumps(as_json([entry]), allow_nan=False)
+    told = as_json(ledger(book.claims, book.results))
+    assert told[0]["published"]["measured"] is None
+    json.dumps(told, allow_nan=False)
 
 
 def test_the_largest_scale_with_enough_seeds_answers(book):
     for scale, gain, seeds in [("laptop", 0.1, 6), ("gpu", 0.9, 6), ("paper", 0.0, 1)]:
         book.measure("dyck", [0.1 + gain] * seeds, scale=scale)
         book.measure("random init", [0.1] * seeds, scale=scale)
-    assert (book.entry.scale, book.entry.verdict) == ("gpu", "reproduced")
+    assert (book.answer.scale, book.answer.verdict) == ("gpu", "reproduced")
 
 
 def test_json_has_the_promised_fields(book):
     book.measure("dyck", [1.0] * 6)
     book.measure("random init", [0.1] * 6)
     (entry,) = json.loads(json.dumps(as_json(ledger(book.claims, book.results))))
-    assert list(entry) == FIELDS
+    assert list(entry) == ["id", "statement", "paper", "published", "tuned"] and entry["tuned"] is None
+    answer = entry["published"]
+    assert list(answer) == ["measured", "low", "high", "seeds", "scale", "verdict", "comparisons"]
+    (comparison,) = answer["comparisons"]
+    assert list(comparison) == ["treated", "control", "measured", "low", "high", "seeds", "scale"]
+    assert comparison["treated"] == "dyck" and comparison["measured"] == answer["measured"] == pytest.approx(0.9)
 
 
 @pytest.mark.parametrize(
@@ -248,13 +289,15 @@ def test_json_has_the_promised_fields(book):
         "haystack: 3",
         "- [1, 2]",
         "- id: haystack",
-        "- {id: a, statement: b, paper: c, query: words}",
-        "- {id: a, statement: b, paper: c, query: {experiment: trial}}",
-        "- {id: a, statement: b, paper: c, query: {experiment: trial, metric: accuracy, differ: [], compare: [dyck]}}",
-        "- {id: a, statement: b, paper: c, query: {experiment: trial, metric: accuracy, "  # no threshold
-        "compare: [[dyck, random init]], differ: [stage_one, transfer]}}",
-        "- {id: a, statement: b, paper: c, query: {experiment: trial, metric: accuracy, "  # nor what may differ
-        "compare: [[dyck, random init]], reproduced_from: 0.4}}",
+        "- {id: a, statement: b, paper: c, tuned: words}",
+        "- {id: a, statement: b, paper: c, tuned: {queries: [{experiment: trial}]}}",
+        "- {id: a, statement: b, paper: c, tuned: {queries: [{experiment: trial, metric: accuracy, differ: [], "
+        "reproduced_from: 0.4, compare: [dyck]}]}}",
+        "- {id: a, statement: b, paper: c, tuned: {queries: [{experiment: trial, metric: accuracy, "  # no threshold
+        "compare: [[dyck, random init]], differ: [stage_one, transfer]}]}}",
+        "- {id: a, statement: b, paper: c, tuned: {queries: [{experiment: trial, metric: accuracy, "  # nor what may differ
+        "compare: [[dyck, random init]], reproduced_from: 0.4}]}}",
+        "- {id: a, statement: b, paper: c, tuned: {cases: most, queries: []}}",
         b"\xff\xfe\x00",
         None,
     ],
@@ -273,14 +316,14 @@ def test_broken_claims_are_one_line(book, text):
 def test_the_books_own_claims_can_be_read(tmp_path):
     listed = ledger(Path(__file__).parents[2] / "book" / "claims.yml", tmp_path)
     assert len(listed) == 11 and len({entry.id for entry in listed}) == 11
-    assert {entry.verdict for entry in listed} == {"not yet run"}
+    assert {answer for entry in listed for answer in (entry.published, entry.tuned)} == {None}
 
 
 def test_answers_are_those_that_were_asked_for_as_a_table(book):
     book.measure("dyck", [1.0] * 6)
     book.measure("random init", [0.25] * 6)
     entries = ledger(book.claims, book.results)
-    line = answers(entries, ("haystack",), "of the pairs").loc["It jumps"].to_list()
-    assert line == ["10 % to 98 %", "+0.750 (+0.750 to +0.750)", 6, "reproduced"]
+    line = answers(entries, ("haystack",)).loc["It jumps", "10 % to 98 %", "the published baseline"].to_list()
+    assert line == ["accuracy +0.750 (+0.750 to +0.750)", 6, "reproduced"]
     with pytest.raises(KeyError, match="another"):  # no chapter shows an empty ledger unawares
         answers(entries, ("another",))

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from structure_first.analysis.claims import Entry, ledger
+from structure_first.analysis.claims import COLUMNS, Entry, ledger
 from structure_first.book import pages
 from structure_first.data.registry import CONTROLS, RULES, source
 from structure_first.evidence.store import Store
@@ -41,9 +41,9 @@ def trial(scale: str) -> dict[str, Recipe]:
 def results(tmp_path, monkeypatch, rows_of):
     monkeypatch.setitem(EXPERIMENTS, "trial", Experiment("trial", "", trial, {}))
     claims = [
-        {"id": "ran", "statement": "A | B", "paper": "much", "query": query(treated="control")},
-        {"id": "two", "statement": "Both", "paper": "much", "query": query(treated="control", weak="control")},
-        {"id": "none", "statement": "Not so", "paper": "some", "query": query(weak="treated")},
+        {"id": "ran", "statement": "A | B", "paper": "much", "published": query(treated="control")},
+        {"id": "two", "statement": "Both", "paper": "much", "tuned": query(treated="control", weak="control")},
+        {"id": "none", "statement": "Not so", "paper": "some", "published": query(weak="treated")},
         {"id": "later", "statement": "Later", "paper": "more"},
     ]
     (tmp_path / "claims.yml").write_text(yaml.safe_dump(claims))
@@ -55,21 +55,33 @@ def results(tmp_path, monkeypatch, rows_of):
 
 def query(**compare: str) -> dict:
     pairs = [list(pair) for pair in compare.items()]
-    return dict(experiment="trial", metric="accuracy", compare=pairs, reproduced_from=0.4, differ=["transfer"])
+    asked = dict(experiment="trial", metric="accuracy", compare=pairs, reproduced_from=0.4, differ=["transfer"])
+    return {"queries": [asked]}
 
 
 def test_the_ledger_is_computed(results):
     header, rule, ran, two, none, later = pages.fragments(results)["claims"].splitlines()
-    assert header == "| claim | measured here | verdict |"
+    assert header == "| claim | as published | beside a tuned baseline |"
     assert rule == "| --- | --- | --- |"
+    later_than = "not&nbsp;yet&nbsp;run"
     assert ran.startswith(
-        "| A \\| B.<br>*Paper: much.* | accuracy +0.80 (+0.80 to +0.80): treated over control; 6 seeds"
+        "| A \\| B.<br>*Paper: much.* | **✔&nbsp;reproduced**<br>accuracy +0.80 (+0.80 to +0.80); 6 seeds; scale laptop"
     )
-    assert "laptop | **✔&nbsp;reproduced** |" in ran
-    assert "accuracy +0.20 (+0.20 to +0.20): the weaker of treated over control, weak over control" in two
-    assert "**◐&nbsp;partly**" in two
+    assert "treated over control: +0.80 (+0.80 to +0.80), 6 seeds, laptop; reproduced from +0.4<" in ran
+    assert ran.endswith(f"| {later_than} |")
+    assert two.startswith(f"| Both.<br>*Paper: much.* | {later_than} | **◐&nbsp;partly**<br>accuracy +0.20")
+    assert "treated over control: +0.80" in two and "weak over control: +0.20" in two
     assert "**✘&nbsp;not&nbsp;reproduced**" in none
-    assert later == "| Later.<br>*Paper: more.* |  | not&nbsp;yet&nbsp;run |"
+    assert later == f"| Later.<br>*Paper: more.* | {later_than} | {later_than} |"
+
+
+def test_few_seeds_are_called_few(results):
+    rows = Store(results / "trial").rows()
+    for path in (results / "trial").iterdir():
+        path.unlink()
+    for cell, part in rows[rows["seed"] < 4].groupby("cell"):
+        Store(results / "trial").append(part, {cell: {"configuration": trial("laptop")[cell].key}})
+    assert "partly**<br>accuracy +0.80 (+0.80 to +0.80); 4 seeds, which are few;" in pages.fragments(results)["claims"]
 
 
 def test_what_a_claim_says_is_no_html(results):
@@ -105,8 +117,10 @@ def test_every_claim_of_the_book_that_asks_is_answered_from_the_stored_rows(book
     assert len(claims) == 11
     for claim, entry in zip(claims, book_ledger, strict=True):
         assert entry.id == claim["id"]
-        assert (entry.verdict == "not yet run") == ("query" not in claim), entry
-        assert entry.seeds >= 6 or "query" not in claim, entry
+        for column in COLUMNS:
+            answer = getattr(entry, column)
+            assert (answer is not None) == (column in claim), f"{entry.id}, {column}"
+            assert answer is None or answer.seeds >= 3
 
 
 @pytest.mark.parametrize(
@@ -120,9 +134,12 @@ def test_a_chapter_on_text_shows_its_lines_of_the_ledger(stem, ids, book_ledger,
     exec(code, {"Path": Path, "table": shown.append})
     (table,) = shown
     entries = {entry.statement: entry for entry in book_ledger if entry.id in ids}
-    assert set(table.index) == set(entries) and len(entries) == len(ids)
+    assert set(table.index.get_level_values("claim")) == set(entries) and len(entries) == len(ids)
     for statement, entry in entries.items():
-        assert entry.verdict in table.loc[statement].to_list() and entry.gain() in table.loc[statement].to_list()
+        lines = table.loc[statement]
+        answers = [answer for answer in (entry.published, entry.tuned) if answer]
+        assert lines["verdict"].to_list() == [answer.verdict for answer in answers]
+        assert lines["seeds"].to_list() == [answer.seeds for answer in answers]
 
 
 def test_the_chapter_exhibits_every_source_and_control():

@@ -1,6 +1,10 @@
-"""The ledger: every claim of the paper beside what the stored rows say. A verdict is computed, never typed."""
+"""The ledger: every claim of the paper beside what the stored rows say, twice. A verdict is computed, never typed.
 
-from collections.abc import Mapping
+*Published* is the paper's comparison with the paper's recipe; *tuned* is what is left beside a baseline whose settings
+were sought first, blind to what is compared with it.
+"""
+
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from math import isfinite
 from pathlib import Path
@@ -18,34 +22,67 @@ from structure_first.runs.recipe import Cell, Experiment, Recipe
 from structure_first.scales import SCALES
 
 ENOUGH_SEEDS = 6  # with five, even the range from the lowest to the highest misses the median more often than 1 in 20
+FEWEST_SEEDS = 3  # of which an interval says anything
+COLUMNS = ("published", "tuned")
+CASES = ("all", "any")  # how many of a claim's comparisons must hold; any: it says that there is a case
+VERDICTS = ("too few seeds", "not reproduced", "partly", "reproduced")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One cell beside another: the gain of the treated one, its median over seeds and 95 % interval."""
+
+    treated: str
+    control: str
+    measured: float
+    low: float
+    high: float
+    seeds: int
+    scale: str
+    unit: str  # what a gain is of
+    threshold: float  # from which gain on it counts as reproduced
+
+    @property
+    def verdict(self) -> str:
+        return verdict_of(self.low, self.threshold, self.seeds)
+
+    def gain(self, digits: int = 3, ends: str = "({} to {})") -> str:
+        """The gain and its interval, `none` for what not even all of the text was enough for."""
+        middle, *both = (f"{value:+.{digits}f}" for value in (self.measured, self.low, self.high))
+        return f"{middle} {ends.format(*both)}".replace("-inf", "none")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the rows say to a claim: `measured`, `low` and `high` are those of the comparison that decides, the weakest,
+    or, where a case is enough, the strongest; seeds and scale the least of any.
+    """
+
+    measured: float
+    low: float
+    high: float
+    seeds: int
+    scale: str
+    verdict: str
+    comparisons: tuple[Comparison, ...]
+    decides: Comparison
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the ledger; `measured`, `low` and `high` are null where nothing has run."""
+    """A line of the ledger; a column is None where it has not run."""
 
     id: str
     statement: str
     paper: str
-    measured: float | None = None  # the gain of the treated cell over its control, median over seeds
-    low: float | None = None  # of the gain's 95 % interval
-    high: float | None = None
-    seeds: int = 0
-    scale: str | None = None
-    verdict: str = "not yet run"
-
-    def gain(self, digits: int = 3, ends: str = "({} to {})") -> str:
-        """The gain and its interval, `none` for what not even all of the text was enough for; empty if not yet run."""
-        if self.measured is None:
-            return ""
-        middle, *both = (f"{value:+.{digits}f}" for value in (self.measured, self.low, self.high))
-        return f"{middle} {ends.format(*both)}".replace("-inf", "none")
+    published: Answer | None = None
+    tuned: Answer | None = None
 
 
 def ledger(claims: Path, results: Path) -> list[Entry]:
     """Every claim of the file `claims`, answered from the stores under `results`; raises `UserError` if broken."""
     try:
-        return [_answer(claim, Path(results)) for claim in yaml.safe_load(Path(claims).read_text())]
+        return [_entry(claim, Path(results)) for claim in yaml.safe_load(Path(claims).read_text())]
     except FileNotFoundError:
         hint = "go to the folder of the book, or name the list with --ledger"
         raise UserError(f"cannot read the claims in {claims}: there is no such file; {hint}") from None
@@ -57,42 +94,78 @@ def ledger(claims: Path, results: Path) -> list[Entry]:
 
 def as_json(entries: list[Entry]) -> list[dict[str, Any]]:
     """The entries as plain objects; JSON has no infinity, so what is not finite is null."""
-    return [
-        {name: None if isinstance(value, float) and not isfinite(value) else value for name, value in entry.items()}
-        for entry in map(asdict, entries)
-    ]
+    told = {each.name for kind in (Entry, Answer, Comparison) for each in fields(kind)}
+    told -= {"decides", "unit", "threshold"}
+
+    def plain(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        return {name: _finite(value) for name, value in items if name in told}
+
+    return [asdict(entry, dict_factory=plain) for entry in entries]
 
 
-def answers(entries: list[Entry], ids: tuple[str, ...], unit: str = "nats a token") -> pd.DataFrame:
-    """The ledger's lines for these claims, and in what they are measured."""
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
+def answers(entries: list[Entry], ids: tuple[str, ...]) -> pd.DataFrame:
+    """The ledger's lines for these claims: a line for each column that has run."""
     by_id = {entry.id: entry for entry in entries}
-    lines = {
-        entry.statement: {
+    lines = [
+        {
+            "claim": entry.statement,
             "paper": entry.paper,
-            f"measured, {unit}": entry.gain(),
-            "seeds": entry.seeds or "",
-            "verdict": entry.verdict,
+            "beside": {"published": "the published baseline", "tuned": "a tuned baseline"}[column],
+            "measured": f"{answer.decides.unit} {answer.decides.gain()}",
+            "seeds": answer.seeds,
+            "verdict": answer.verdict,
         }
         for entry in map(by_id.__getitem__, ids)
-    }
-    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("claim")
-
-
-def _answer(claim: dict, results: Path) -> Entry:
-    unanswered = Entry(claim["id"], claim["statement"], claim["paper"])
-    query = claim.get("query")
-    if not query:
-        return unanswered
-    if not query["compare"]:
-        raise ValueError(f"{claim['id']} compares nothing; name pairs of cells under compare")
-    experiment = _checked(claim["id"], query)
-    answers = [
-        _entry(unanswered, gains, scale, query["reproduced_from"])
-        for scale, rows in of_today(experiment, results).items()
-        if (gains := _gains(rows, query, experiment.cells(scale)))
+        for column in COLUMNS
+        if (answer := getattr(entry, column))
     ]
-    enough = [entry for entry in answers if entry.seeds >= ENOUGH_SEEDS]
-    return next(iter(enough + answers), unanswered)
+    return pd.DataFrame(lines).set_index(["claim", "paper", "beside"])
+
+
+def _entry(claim: dict, results: Path) -> Entry:
+    columns = {column: _answer(claim, column, results) for column in COLUMNS}
+    return Entry(claim["id"], claim["statement"], claim["paper"], **columns)
+
+
+def _answer(claim: dict, column: str, results: Path) -> Answer | None:
+    """What the rows say; None where there is no query, where none of its comparisons has rows or, unless a case is
+    enough, where one has none.
+    """
+    asked = claim.get(column)
+    if not asked:
+        return None
+    if (cases := asked.get("cases", "all")) not in CASES:
+        raise ValueError(f"{claim['id']}: {unknown('cases', cases, CASES)}")
+    found = [each for query in asked["queries"] for each in _compared(claim["id"], query, results)]
+    ran = [each for each in found if each]
+    if not ran or (cases == "all" and len(ran) < len(found)):
+        return None
+    decides = (min if cases == "all" else max)(ran, key=lambda each: (VERDICTS.index(each.verdict), each.low))
+    seeds, scale = min(each.seeds for each in ran), min((each.scale for each in ran), key=SCALES.index)
+    verdict = decides.verdict if cases == "any" else verdict_of(decides.low, decides.threshold, seeds)
+    return Answer(decides.measured, decides.low, decides.high, seeds, scale, verdict, tuple(ran), decides)
+
+
+def _compared(claim: str, query: dict, results: Path) -> Iterator[Comparison | None]:
+    """Each comparison of the query at the largest scale at which it has some seeds; None where it has no rows."""
+    if not query["compare"]:
+        raise ValueError(f"{claim} compares nothing; name pairs of cells under compare")
+    experiment, threshold = _checked(claim, query), query["reproduced_from"]
+    unit = "share of the text saved" if query.get("saved") else query["metric"]
+    stored = of_today(experiment, results)
+    for treated, control in query["compare"]:
+        found = []
+        for scale, rows in stored.items():
+            gain = _gain(rows, query, experiment.cells(scale), treated, control)
+            if not gain.empty:
+                measured, low, high = interval(gain.to_numpy())
+                found.append(Comparison(treated, control, measured, low, high, len(gain), scale, unit, threshold))
+        enough = [each for each in found if each.seeds >= FEWEST_SEEDS]
+        yield next(iter(enough + found), None)
 
 
 def _checked(claim: str, query: dict) -> Experiment:
@@ -119,52 +192,46 @@ def _differences(one: Recipe, other: Recipe) -> set[str]:
     return {each.name for each in fields(Recipe) if getattr(one, each.name) != getattr(other, each.name)}
 
 
-def _entry(unanswered: Entry, gains: list[pd.Series], scale: str, threshold: float) -> Entry:
-    """The line that `gains` fill in: of several comparisons the lowest interval counts, and the fewest seeds."""
-    low, measured, high = min(
-        (low, measured, high) for gain in gains for measured, low, high in [interval(gain.to_numpy())]
-    )
-    seeds = min(map(len, gains))
-    verdict = verdict_of(low, threshold, seeds)
-    return replace(unanswered, measured=measured, low=low, high=high, seeds=seeds, scale=scale, verdict=verdict)
+def _gain(rows: pd.DataFrame, query: dict, cells: Mapping[str, Cell | Recipe], treated: str, control: str) -> pd.Series:
+    """The gain of each seed that has both, treated minus control.
 
-
-def _gains(rows: pd.DataFrame, query: dict, cells: Mapping[str, Cell]) -> list[pd.Series]:
-    """For each comparison of the query the gain, treated minus control, paired by seed; empty if any has no rows.
-
-    A lower loss is a gain; where the query asks what is `saved`, the share of the text is. A seed that diverged counts
-    as the worst gain there is: left out, it would flatter.
+    A lower loss is a gain; where the query asks what is `saved`, the share of the text is: of `runs` whose schedule
+    ends there, or off the `curve` of one run. A seed that diverged counts as the worst gain there is: left out, it
+    would flatter.
     """
     rows = rows[~rows["seed"].isin(query.get("search_seeds", []))]
     last, sign = final(rows, query["metric"]), -1 if query["metric"] == "loss" else 1
     found = {cell: values.droplevel("cell") for cell, values in last.groupby("cell")}
-    gains = []
-    for treated, control in query["compare"]:
-        if not {treated, control} <= set(found):
-            return []
-        if query.get("saved"):
-            models = _family(treated, cells, found)
-            gain = 1 - needed(models.assign(target=models["seed"].map(found[control])), "text")
-        else:
-            both = found[treated].index.intersection(found[control].index)
-            gain = sign * (found[treated][both] - found[control][both])
-        if gain.empty:
-            return []
-        gains.append(gain.fillna(-np.inf))
-    return gains
+    if not {treated, control} <= set(found):
+        return pd.Series(dtype=float)
+    if how := query.get("saved"):
+        models = {"runs": _family, "curve": _curve}[how](treated, cells, rows)
+        return (1 - needed(models.assign(target=models["seed"].map(found[control])), "text")).fillna(-np.inf)
+    both = found[treated].index.intersection(found[control].index)
+    return (sign * (found[treated][both] - found[control][both])).fillna(-np.inf)
 
 
-def _family(cell: str, cells: Mapping[str, Cell], losses: Mapping[str, pd.Series]) -> pd.DataFrame:
+def _family(cell: str, cells: Mapping[str, Cell], rows: pd.DataFrame) -> pd.DataFrame:
     """The models of the cells that differ from this one in their share of the text alone: seed, text, loss."""
-    own = cells[cell].factors
+    own, last = cells[cell].factors, final(rows, "loss")
+    losses = {name: values.droplevel("cell") for name, values in last.groupby("cell")}
     alike = [name for name in losses if replace(cells[name].factors, text=own.text) == own]
     return pd.concat(losses[name].rename("loss").reset_index().assign(text=cells[name].factors.text) for name in alike)
+
+
+def _curve(cell: str, cells: Mapping[str, Cell], rows: pd.DataFrame) -> pd.DataFrame:
+    """The cell's models at each of their evaluations: seed, text, loss."""
+    own = rows[(rows["cell"] == cell) & (rows["stage"] == 2) & (rows["metric"] == "loss") & (rows["step"] > 0)]
+    text = own["step"] / own.groupby("seed")["step"].transform("max")
+    return own[["seed"]].assign(text=text, loss=own["value"])
 
 
 def verdict_of(low: float, threshold: float, seeds: int) -> str:
     """Reproduced: the whole interval of enough seeds reaches `threshold`, half the paper's effect. Partly: it is
     above zero.
     """
+    if seeds < FEWEST_SEEDS:
+        return "too few seeds"
     if low >= threshold and seeds >= ENOUGH_SEEDS:
         return "reproduced"
     return "partly" if low > 0 else "not reproduced"

@@ -3,40 +3,35 @@
 from html import escape
 from pathlib import Path
 
-import yaml
-
-from structure_first.analysis.claims import Entry, ledger
+from structure_first.analysis.claims import COLUMNS, ENOUGH_SEEDS, Answer, Comparison, ledger
 
 SIGNS = {"reproduced": "✔", "partly": "◐", "not reproduced": "✘"}
-HEADER = ("claim", "measured here", "verdict")
+HEADER = ("claim", "as published", "beside a tuned baseline")
 
 
 def fragments(results: Path) -> dict[str, str]:
     """Each generated page by its name, computed from the folder of results; `claims.yml` lies beside that."""
-    claims = Path(results).parent / "claims.yml"
-    entries = ledger(claims, results)
-    queries = [claim.get("query") for claim in yaml.safe_load(claims.read_text())]
     lines = [HEADER, ("---",) * len(HEADER)]
-    lines += [
-        (f"{text(it.statement)}.<br>*Paper: {text(it.paper)}.*", text(measured(it, query)), verdict(it))
-        for it, query in zip(entries, queries, strict=True)
-    ]
+    for entry in ledger(Path(results).parent / "claims.yml", results):
+        answers = [answered(getattr(entry, column)) for column in COLUMNS]
+        lines.append((f"{text(entry.statement)}.<br>*Paper: {text(entry.paper)}.*", *answers))
     return {"claims": "".join(f"| {' | '.join(map(cell, line))} |\n" for line in lines)}
 
 
-def measured(entry: Entry, query: dict | None) -> str:
-    """The gain, its interval and what it was measured from; nothing where nothing has run."""
-    if entry.measured is None or not query:
-        return ""
-    what = "share of the text saved" if query.get("saved") else query["metric"]
-    compared = ", ".join(f"{treated} over {control}" for treated, control in query["compare"])
-    weakest = {1: "", 2: "the weaker of "}.get(len(query["compare"]), "the weakest of ")
-    return f"{what} {entry.gain(2)}: {weakest}{compared}; {entry.seeds} seeds, {entry.scale}"
+def answered(answer: Answer | None) -> str:
+    """The verdict and the gain that decides it, and behind a click every comparison."""
+    if answer is None:
+        return "not&nbsp;yet&nbsp;run"
+    sign, words = SIGNS.get(answer.verdict, ""), answer.verdict.replace(" ", "&nbsp;")
+    few = "" if answer.seeds >= ENOUGH_SEEDS else ", which are few"
+    gain = f"{answer.decides.unit} {answer.decides.gain(2)}; {answer.seeds} seeds{few}; scale {answer.scale}"
+    each = "<br>".join(map(compared, answer.comparisons))
+    return f"**{sign}&nbsp;{words}**<br>{text(gain)}<details><summary>compared</summary>{each}</details>"
 
 
-def verdict(entry: Entry) -> str:
-    sign, words = SIGNS.get(entry.verdict), entry.verdict.replace(" ", "&nbsp;")
-    return f"**{sign}&nbsp;{words}**" if sign else words
+def compared(each: Comparison) -> str:
+    told = f"{each.treated} over {each.control}: {each.gain(2)}, {each.seeds} seeds, {each.scale}"
+    return text(f"{told}; reproduced from {each.threshold:+g}")
 
 
 def text(words: object) -> str:

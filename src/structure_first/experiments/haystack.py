@@ -82,6 +82,8 @@ def cells(scale: str) -> dict[str, Recipe]:
     found["tuned init" + FASTER] = TUNED.recipe(task)
     found["dyck" + FASTER] = Recipe(warm["dyck"], FULL, faster)
     found["dyck mean"] = Recipe(warm["dyck"], MEAN, task)
+    found["dyck permuted mean"] = Recipe(warm["dyck"], replace(PERMUTED, embeddings="mean"), task)
+    found["shuffled dyck mean"] = Recipe(warm["shuffled dyck"], MEAN, task)
     for name in ("dyck", "identity", "set"):
         if name != "dyck":
             found[f"{name} full"] = Recipe(warm[name], FULL, task)

@@ -156,8 +156,14 @@ def claims(
         typer.echo(json.dumps(book.as_json(entries), indent=2, default=str))
         return
     for entry in entries:
-        scale = "" if entry.scale is None else f"{entry.scale}, {entry.seeds} seeds"
-        typer.echo(f"{entry.id!s:13} {entry.verdict:15} {entry.gain(ends='[{}, {}]'):26} {scale:18} {entry.statement}")
+        typer.echo(f"{entry.id}: {entry.statement}")
+        for column in book.COLUMNS:
+            answer = getattr(entry, column)
+            if answer is None:
+                typer.echo(f"  {column:9}  not yet run")
+                continue
+            told = f"{answer.decides.unit} {answer.decides.gain(ends='[{}, {}]')}, {answer.seeds} seeds, {answer.scale}"
+            typer.echo(f"  {column:9}  {answer.verdict:14}  {told}")
 
 
 @app.command()
