@@ -295,7 +295,7 @@ def test_json_has_the_promised_fields(book):
         "reproduced_from: 0.4, compare: [dyck]}]}}",
         "- {id: a, statement: b, paper: c, tuned: {queries: [{experiment: trial, metric: accuracy, "  # no threshold
         "compare: [[dyck, random init]], differ: [stage_one, transfer]}]}}",
-        "- {id: a, statement: b, paper: c, tuned: {queries: [{experiment: trial, metric: accuracy, "  # nor what may differ
+        "- {id: a, statement: b, paper: c, tuned: {queries: [{experiment: trial, metric: accuracy, "  # nor what differs
         "compare: [[dyck, random init]], reproduced_from: 0.4}]}}",
         "- {id: a, statement: b, paper: c, tuned: {cases: most, queries: []}}",
         b"\xff\xfe\x00",

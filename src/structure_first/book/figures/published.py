@@ -1,0 +1,71 @@
+"""Chapters 05 and 06: the published recipe on text, and the ladder from it to a tuned baseline."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from structure_first.book.figures.style import GREY, coloured, facets
+from structure_first.book.figures.text import DOTTED, line
+
+LABELS = ("random init", "set", "set, permuted", "set, rescaled", "set, attention", "set, mlp", "union", "sort")
+COLOURS = {label: colour for colour, label in coloured(LABELS)} | {"random init": GREY}
+RUNGS = ("no warm-up", "warmed up", "wider start")
+
+
+def curves(found: pd.DataFrame, shown: tuple[str, ...] = LABELS[:3]) -> go.Figure:
+    """Held-out loss against the share of the text that was read, the median over seeds, a panel a corpus; the dotted
+    line is where random init ends, and a mark where a median curve has come down to it.
+    """
+    found = found[found["label"].isin(shown) & (found["step"] > 0)]
+    fig, parts = facets(found, 430, "task", horizontal_spacing=0.08)
+    for at, here in parts:
+        for label in [name for name in shown if (here["label"] == name).any()]:
+            part = here[here["label"] == label]
+            for seed, one in part.groupby("seed"):
+                fig.add_scatter(
+                    x=one["text"].round(4),
+                    y=one["loss"].round(4),
+                    mode="lines",
+                    line={"color": COLOURS[label], "width": 1},
+                    opacity=0.45,
+                    hovertemplate=f"{label}, seed {seed}, %{{x:.0%}} of the text: %{{y:.3f}} nats<extra></extra>",
+                    showlegend=False,
+                    **at,
+                )
+            middle = part.groupby("text")["loss"].median()
+            fig.add_scatter(
+                x=middle.index.to_series().round(4),
+                y=middle.round(4),
+                mode="lines",
+                name=label,
+                legendgroup=label,
+                line={"color": COLOURS[label], "width": 3},
+                hovertemplate=f"{label}, median, %{{x:.0%}} of the text: %{{y:.3f}} nats<extra></extra>",
+                showlegend=at["col"] == 1,
+                **at,
+            )
+        fig.add_hline(here["target"].median(), line=DOTTED, **at)
+    fig.update_xaxes(title="share of the text that was read", tickformat=".0%")
+    return fig.update_yaxes(title="held-out loss, nats a byte", col=1).update_layout(legend={"y": 1.1})
+
+
+def ladder(last: pd.DataFrame, shown: tuple[str, ...] = LABELS[:4]) -> go.Figure:
+    """Above the final loss, below the gain over random init, against the learning rate: a column of panels for each
+    start, every seed a dot.
+    """
+    last = last[last["label"].isin(shown) & last["swept"].isin(RUNGS)].sort_values(
+        ["swept", "amount"], key=lambda column: column.map(RUNGS.index) if column.name == "swept" else column
+    )
+    gain = last[last["label"] != "random init"].assign(value=last["gain"], what="gain over random init, nats")
+    both = pd.concat([last.assign(value=last["loss"], what="final loss, nats a byte"), gain])
+    fig, parts = facets(both, 620, "swept", "what", shared_yaxes="rows", horizontal_spacing=0.04, vertical_spacing=0.1)
+    for at, here in parts:
+        for label in shown:
+            part = here[here["label"] == label].assign(rate=here["amount"].map("{:g}".format))
+            line(fig, part, "rate", "value", label, "rate %{x}: %{y:+.3f}", colour=COLOURS[label], **at)
+        rates = [f"{rate:g}" for rate in sorted(here["amount"].unique())]
+        fig.update_xaxes(type="category", categoryorder="array", categoryarray=rates, **at)
+    fig.add_hline(0, line=DOTTED, row=2)
+    fig.update_xaxes(title="learning rate", row=2)
+    for row, what in enumerate(dict.fromkeys(both["what"]), 1):
+        fig.update_yaxes(title=what, row=row, col=1)
+    return fig.update_layout(margin={"t": 90}, legend={"y": 1.08})
