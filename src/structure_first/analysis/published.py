@@ -2,9 +2,14 @@
 
 import pandas as pd
 
-from structure_first.analysis.text import labels
+from structure_first.analysis.text import PAPER, labels
+from structure_first.cost import flops
 from structure_first.evidence.statistics import final, interval, needed
+from structure_first.experiments.additive import spent
+from structure_first.experiments.published import PUBLISHED
+from structure_first.runs.recipe import Recipe
 
+TOLD = ("set", "set, permuted", "set, rescaled")  # of every start
 ALIKE = ["task", "swept", "amount", "seed"]  # what models that are compared have in common
 
 
@@ -34,29 +39,71 @@ def ends(found: pd.DataFrame) -> pd.DataFrame:
 
 
 def published(last: pd.DataFrame) -> pd.DataFrame:
-    """The models that have each corpus' published settings alone: no warm-up, and its own rate."""
-    return last[last["swept"].eq("no warm-up") & last["amount"].eq(last.groupby("task")["amount"].transform("first"))]
+    """The models that have their corpus' published rate, and no warm-up of it."""
+    own = last.groupby("task")["amount"].transform("first")
+    return last[last["swept"].eq(PUBLISHED) & last["amount"].eq(own)]
 
 
 def answers(last: pd.DataFrame) -> pd.DataFrame:
     """For each corpus and front the final loss, the gain and the text that it does without: median and interval."""
-    lines = []
-    for (corpus, label), part in last.groupby(["task", "label"], sort=False):
-        gain, share = (interval(part[what].dropna().to_numpy()) for what in ("gain", "needed"))
-        lines.append(
-            {
-                "corpus": corpus,
-                "in front": label,
-                "seeds": len(part),
-                "final loss": f"{part['loss'].median():.3f}",
-                "gain, nats a token": told("{:+.3f}", *gain),
-                "of the text, for the loss of all of it": told("{:.0%}", *share),
-            }
-        )
+    lines = [
+        {
+            "corpus": corpus,
+            "in front": label,
+            "seeds": len(part),
+            "final loss": f"{part['loss'].median():.3f}",
+            "gain, nats a byte": told("{:+.3f}", part["gain"]),
+            "of the text, to its loss": told("{:.0%}", part["needed"]),
+        }
+        for (corpus, label), part in last.groupby(["task", "label"], sort=False)
+    ]
     return pd.DataFrame(lines).set_index("corpus")
 
 
-def told(form: str, middle: float, low: float, high: float) -> str:
-    """A measurement and its interval; what is infinite was never reached."""
-    each = [form.format(value).replace("inf%", "never") for value in (middle, low, high)]
+def said(last: pd.DataFrame, corpus: str = "code", front: str = "set") -> str:
+    """The answer in words: what the front is worth on a corpus, and what its own numbers in random order are."""
+    of = {label: part for label, part in last[last["task"] == corpus].groupby("label")}
+    warm = of[front]
+    words = (
+        f"On {corpus}, as published, *{front}* in front gains {told('{:+.3f}', warm['gain'])} nats a byte over random "
+        f"initialisation and is down at its final loss after {told('{:.0%}', warm['needed'])} of the text "
+        f"(the paper: {PAPER[corpus]:.0%}); seeds: {len(warm)}."
+    )
+    if (twin := of.get(f"{front}, permuted")) is not None:
+        gain, share = told("{:+.3f}", twin["gain"]), told("{:.0%}", twin["needed"])
+        words += f" Its own numbers in random order: {gain} nats, {share} of the text."
+    return words
+
+
+def rungs(last: pd.DataFrame) -> str:
+    """For each start, in words, what the fronts are worth at the rate at which random initialisation ends lowest."""
+    lines = []
+    for rung, part in last.groupby("swept", sort=False):
+        cold = part[part["label"] == "random init"].groupby("amount")["loss"].median()
+        best = part[part["amount"] == cold.idxmin()]
+        gains = [
+            f"*{label}* {told('{:+.3f}', here['gain'])}"
+            for label, here in best.groupby("label", sort=False)
+            if label in TOLD
+        ]
+        start = f"- **{rung}**, at the best of its rates ({cold.idxmin():g}): random init ends at {cold.min():.3f}"
+        lines.append("; gains: ".join([start, *filter(None, [", ".join(gains)])]))
+    return "\n".join(lines)
+
+
+def pinch(recipe: Recipe) -> str:
+    """How much is in front, in words."""
+    first, text = recipe.alone.last.stage, recipe.last
+    made, (tokens, cost) = text.make(), spent(recipe)
+    sequences = text.stage.steps * text.stage.batch
+    read, whole = sequences * made.length, sequences * flops.training(recipe.shape(text, made), made)
+    return (
+        f"Stage one takes {first.steps:,} updates and {tokens / 1e6:.2g} M tokens, stage two {text.stage.steps:,} and "
+        f"{read / 1e6:.2g} M. In front stands {tokens / read:.0%} of the text, for {cost / whole:.0%} of its FLOPs."
+    )
+
+
+def told(form: str, values: pd.Series) -> str:
+    """The median and its interval; what is infinite was never reached."""
+    each = [form.format(value).replace("inf%", "never") for value in interval(values.dropna().to_numpy())]
     return each[0] if len(set(each)) == 1 else f"{each[0]} ({each[1]} to {each[2]})"

@@ -15,6 +15,7 @@ from structure_first.training.stage import Stage
 
 SOURCES = ("union", "sort")  # beside Set
 PUBLISHED = "no warm-up"  # the first rung of the ladder: and GPT-2's start
+RUNGS = (PUBLISHED, "warmed up", "wider start")
 EPOCHS = 13  # that the authors read of C4 (?)
 WIDER = 3.0  # times GPT-2's initialisation, of the ladder's last rung
 WARMUP = 200
@@ -109,9 +110,9 @@ def cells(scale: str) -> dict[str, Cell]:
     warmup = min(WARMUP, text.stage.steps // 4)
     warm = text.at(warmup=warmup)
     rungs = [(PUBLISHED, sized, text.at(lr=rate)) for rate in RATES if rate != text.stage.lr]
-    rungs += [("warmed up", sized, warm.at(lr=rate)) for rate in RATES]
+    rungs += [(RUNGS[1], sized, warm.at(lr=rate)) for rate in RATES]
     wide = replace(sized, body=replace(sized.body, init=WIDER * sized.body.init))
-    rungs += [("wider start", wide, warm.at(lr=BEST))]
+    rungs += [(RUNGS[2], wide, warm.at(lr=BEST))]
     for rung, at, phase in rungs:
         rate = phase.stage.lr
         ladder = replace(at, corpora={"code": phase})

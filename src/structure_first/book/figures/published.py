@@ -5,10 +5,10 @@ import plotly.graph_objects as go
 
 from structure_first.book.figures.style import GREY, coloured, facets
 from structure_first.book.figures.text import DOTTED, line
+from structure_first.experiments.published import RUNGS
 
 LABELS = ("random init", "set", "set, permuted", "set, rescaled", "set, attention", "set, mlp", "union", "sort")
 COLOURS = {label: colour for colour, label in coloured(LABELS)} | {"random init": GREY}
-RUNGS = ("no warm-up", "warmed up", "wider start")
 
 
 def curves(found: pd.DataFrame, shown: tuple[str, ...] = LABELS[:3]) -> go.Figure:
@@ -48,24 +48,33 @@ def curves(found: pd.DataFrame, shown: tuple[str, ...] = LABELS[:3]) -> go.Figur
     return fig.update_yaxes(title="held-out loss, nats a byte", col=1).update_layout(legend={"y": 1.1})
 
 
-def ladder(last: pd.DataFrame, shown: tuple[str, ...] = LABELS[:4]) -> go.Figure:
-    """Above the final loss, below the gain over random init, against the learning rate: a column of panels for each
-    start, every seed a dot.
-    """
-    last = last[last["label"].isin(shown) & last["swept"].isin(RUNGS)].sort_values(
-        ["swept", "amount"], key=lambda column: column.map(RUNGS.index) if column.name == "swept" else column
-    )
-    gain = last[last["label"] != "random init"].assign(value=last["gain"], what="gain over random init, nats")
-    both = pd.concat([last.assign(value=last["loss"], what="final loss, nats a byte"), gain])
-    fig, parts = facets(both, 620, "swept", "what", shared_yaxes="rows", horizontal_spacing=0.04, vertical_spacing=0.1)
+LOSS, GAIN, NEEDED = "final loss, nats a byte", "gain over random init, nats", "of the text, for its loss"
+NEVER = 1.06  # where a share stands that no part of the text was enough for
+
+
+def ladder(last: pd.DataFrame, shown: tuple[str, ...] = LABELS[:4], whats: tuple[str, ...] = (LOSS, GAIN)) -> go.Figure:
+    """A row of panels for each of `whats`, against the learning rate, a column for each start, every seed a dot."""
+    last = last[last["label"].isin(shown) & last["swept"].isin(RUNGS)]
+    last = last.assign(rate=last["amount"].map("{:g}".format))
+    last = last.assign(**{LOSS: last["loss"], GAIN: last["gain"], NEEDED: last["needed"].clip(upper=NEVER)})
+    last = last.sort_values("swept", key=lambda swept: swept.map(RUNGS.index), kind="stable")
+    treated = last[last["label"] != "random init"]
+    both = pd.concat([(last if what == LOSS else treated).assign(what=what, value=last[what]) for what in whats])
+    gaps = {"horizontal_spacing": 0.04, "vertical_spacing": 0.1}
+    fig, parts = facets(both, 100 + 260 * len(whats), "swept", "what", shared_yaxes="rows", **gaps)
     for at, here in parts:
         for label in shown:
-            part = here[here["label"] == label].assign(rate=here["amount"].map("{:g}".format))
-            line(fig, part, "rate", "value", label, "rate %{x}: %{y:+.3f}", colour=COLOURS[label], **at)
+            part = here[here["label"] == label]
+            line(fig, part, "rate", "value", label, "rate %{x}: %{y:.3f}", colour=COLOURS[label], **at)
         rates = [f"{rate:g}" for rate in sorted(here["amount"].unique())]
         fig.update_xaxes(type="category", categoryorder="array", categoryarray=rates, **at)
-    fig.add_hline(0, line=DOTTED, row=2)
-    fig.update_xaxes(title="learning rate", row=2)
-    for row, what in enumerate(dict.fromkeys(both["what"]), 1):
+    fig.update_xaxes(title="learning rate", row=len(whats))
+    for row, what in enumerate(whats, 1):
         fig.update_yaxes(title=what, row=row, col=1)
+        if what != LOSS:
+            fig.add_hline(0 if what == GAIN else 1, line=DOTTED, row=row)
+        if what == NEEDED:
+            fig.update_yaxes(
+                tickvals=[0.25, 0.5, 0.75, 1, NEVER], ticktext=["25%", "50%", "75%", "all", "never"], row=row
+            )
     return fig.update_layout(margin={"t": 90}, legend={"y": 1.08})

@@ -60,6 +60,13 @@ def table(frame: pd.DataFrame) -> None:
         display(HTML(frame.reset_index().to_html(index=False, justify="left", border=0)))
 
 
+def say(words: str) -> None:
+    """Put a sentence on the page whose numbers were computed."""
+    from IPython.display import Markdown, display
+
+    display(Markdown(words))
+
+
 def read(*functions: Callable) -> None:
     """Put the source of functions on the page, as it runs."""
     from IPython.display import Markdown, display

@@ -1,0 +1,97 @@
+"""The published recipe: gains and savings are over random init of the same seed and settings."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from structure_first.analysis import published as analysis
+from structure_first.analysis.stored import with_factors
+from structure_first.book.figures import published as draw
+from structure_first.experiments.published import EXPERIMENT
+
+CURVES = {  # at a quarter, half and all of the text
+    "code / random init": (3.0, 2.5, 2.0),
+    "code / set": (2.0, 1.8, 1.5),
+    "code / set / permuted": (2.5, 2.0, 1.8),
+    "code / random init / wider start at 0.002": (2.0, 1.5, 1.0),
+    "code / set / wider start at 0.002": (2.0, 1.6, 1.2),
+}
+
+
+@pytest.fixture
+def found(rows_of) -> pd.DataFrame:
+    losses = {
+        (cell, seed): {0: 5.0} | {step: value + seed / 100 for step, value in zip((375, 750, 1500), curve, strict=True)}
+        for cell, curve in CURVES.items()
+        for seed in (700, 701, 702)
+    }
+    return analysis.curves(with_factors(rows_of(losses, metric="loss"), EXPERIMENT))
+
+
+@pytest.fixture
+def last(found) -> pd.DataFrame:
+    return analysis.ends(found)
+
+
+def test_gains_are_over_the_same_seed_and_settings(last):
+    gains = last.groupby("cell")["gain"].agg(["min", "max"])
+    assert gains.loc["code / set"].to_list() == pytest.approx([0.5, 0.5])
+    assert gains.loc["code / set / wider start at 0.002"].to_list() == pytest.approx([-0.2, -0.2])
+    assert (gains.loc[[cell for cell in CURVES if "random init" in cell]] == 0).all(axis=None)
+
+
+def test_what_is_needed_is_read_off_the_curve_after_training_began(last):
+    needed = last.groupby("cell")["needed"].median()
+    assert needed["code / set"] == 0.25 and needed["code / set / permuted"] == pytest.approx(0.5)
+    assert np.isinf(needed["code / set / wider start at 0.002"])
+
+
+def test_what_was_published_is_the_rung_of_the_papers_rate(last):
+    assert set(analysis.published(last)["label"]) == {"random init", "set", "set, permuted"}
+
+
+def test_the_answers_stand_in_a_table_and_in_words(last):
+    ours = analysis.published(last)
+    table = analysis.answers(ours).set_index("in front")
+    assert table.loc["set"].to_list() == [3, "8.510", "+0.500", "25%"]
+    assert analysis.said(ours) == (
+        "On code, as published, *set* in front gains +0.500 nats a byte over random initialisation and is down at its "
+        "final loss after 25% of the text (the paper: 67%); seeds: 3. Its own numbers in random order: +0.200 nats, "
+        "50% of the text."
+    )
+    first, second = analysis.rungs(last).splitlines()
+    assert first.endswith("random init ends at 9.010; gains: *set* +0.500, *set, permuted* +0.200")
+    assert second.startswith("- **wider start**, at the best of its rates (0.002)") and second.endswith("*set* -0.200")
+
+
+def test_of_several_rates_the_words_are_about_the_baselines_best(rows_of):
+    losses = {
+        (f"code / {front} / warmed up at {rate}", 700): {1500: loss}
+        for rate, pair in {"0.001": (2.0, 1.0), "0.002": (1.5, 1.4)}.items()
+        for front, loss in zip(("random init", "set"), pair, strict=True)
+    }
+    last = analysis.ends(analysis.curves(with_factors(rows_of(losses, metric="loss"), EXPERIMENT)))
+    assert "(0.002): random init ends at 1.500; gains: *set* +0.100" in analysis.rungs(last)
+
+
+def test_what_is_in_front_is_reckoned_from_the_recipe():
+    recipe = EXPERIMENT.recipes("laptop")["code / set"]
+    said = analysis.pinch(recipe)
+    assert said.startswith("Stage one takes 2,500 updates and 10 M tokens, stage two 1,500 and 6.2 M.")
+
+
+def test_the_curves_end_on_the_dotted_line(found):
+    fig = draw.curves(found[found["swept"] == "no warm-up"])
+    medians = {trace.name: trace for trace in fig.data if trace.showlegend}
+    assert set(medians) == {"random init", "set", "set, permuted"}
+    (dotted,) = fig.layout.shapes
+    assert medians["random init"].y[-1] == dotted.y0 == pytest.approx(9.01)
+    assert medians["set"].x[0] == 0.25, "not the loss before training"
+
+
+def test_the_ladder_has_a_panel_for_each_start_and_what_was_never_reached_at_its_top(last):
+    fig = draw.ladder(last, whats=(draw.LOSS, draw.GAIN, draw.NEEDED))
+    assert [each.text for each in fig.layout.annotations] == ["no warm-up", "wider start"]
+    medians = {(trace.name, trace.yaxis): trace.y[0] for trace in fig.data if trace.mode == "lines+markers"}
+    assert medians["set", "y3"] == pytest.approx(0.5) and medians["set", "y4"] == pytest.approx(-0.2)
+    assert medians["set", "y6"] == draw.NEVER and ("random init", "y3") not in medians

@@ -1,0 +1,35 @@
+"""The published recipe's settings, and that each rung of the ladder changes one thing for every front alike."""
+
+import pytest
+
+from structure_first.experiments.published import EXPERIMENT, RUNGS
+
+
+@pytest.mark.parametrize("scale", ["laptop", "paper"])
+def test_nothing_warms_the_rate_up_and_nothing_is_tuned(scale):
+    factors, recipes = EXPERIMENT.factors(scale), EXPERIMENT.recipes(scale)
+    own = factors[(factors["swept"] == RUNGS[0])].index
+    for cell in own:
+        recipe = recipes[cell]
+        assert recipe.body.init == 0.02 and recipe.body.init_embedding in (None, 0.02) and not recipe.body_stage_one
+        for phase in filter(None, (recipe.stage_one, recipe.stage_two)):
+            assert (phase.stage.warmup, phase.tied, phase.dropout, phase.stage.clip) == (0, True, 0.1, 1.0)
+        if recipe.transfer:
+            assert recipe.transfer.embeddings == recipe.transfer.positions == "fresh"
+            assert (recipe.stage_one.stage.steps, recipe.stage_one.stage.batch) == (2_500, 64)
+
+
+def test_the_rate_is_theirs_for_the_width():
+    theirs, ours = (EXPERIMENT.recipes(scale) for scale in ("paper", "laptop"))
+    for cell in theirs:
+        rates = [recipes[cell].stage_two.stage.lr * recipes[cell].body.width for recipes in (theirs, ours)]
+        assert rates[0] == pytest.approx(rates[1])
+
+
+def test_on_a_rung_only_what_stands_in_front_differs():
+    factors, recipes = EXPERIMENT.factors("laptop"), EXPERIMENT.recipes("laptop")
+    assert list(factors["swept"].unique()) == list(RUNGS)
+    for _, rung in factors.groupby(["task", "swept", "amount"]):
+        assert len({(str(recipes[cell].stage_two), str(recipes[cell].body)) for cell in rung.index}) == 1
+        assert (rung["front"] == "random init").sum() == 1
+        assert {"full", "permuted", "rescaled"} <= set(rung["carried"])
