@@ -1,0 +1,47 @@
+"""Every choice that a tuned baseline has is the one that stored rows of baselines alone make, on seeds of their own."""
+
+from pathlib import Path
+
+import pytest
+
+from structure_first.analysis import text
+from structure_first.analysis.stored import stored
+from structure_first.evidence.statistics import final
+from structure_first.experiments import additive, haystack, skills
+
+RESULTS = Path(__file__).parents[2] / "book" / "results"
+
+
+@pytest.mark.parametrize("task", skills.LAPTOP.tuned)
+def test_a_diagnostic_begins_where_it_alone_learns_most(task):
+    rows = stored(skills.TUNING, RESULTS)
+    middle = final(rows[rows["task"] == task]).groupby("cell").median()
+    best = skills.TUNING.recipes("laptop")[middle.idxmax()]
+    assert best == skills.LAPTOP.tuned[task].recipe(skills.diagnostics("laptop")[task])
+
+
+def test_the_haystack_begins_where_it_alone_learns_most():
+    middle = final(stored(haystack.TUNING, RESULTS)).groupby("cell").median()
+    assert haystack.TUNING.recipes("laptop")[middle.idxmax()] == haystack.TUNED.recipe(haystack.stage_two("laptop"))
+
+
+@pytest.mark.parametrize("swept", ["rate", "weights", "warm-up"])
+def test_text_is_trained_as_code_and_language_alone_end_lowest_together(swept):
+    size = additive.FORMER_SIZES["laptop"]
+    losses = text.baseline(text.tuning(stored(additive.TUNING, RESULTS), size), size)
+    tried = losses[(losses["swept"] == swept) & losses["task"].isin(["code", "language"]) & ~losses["narrow"]]
+    assert tried.groupby("amount")["loss"].sum().idxmin() == pytest.approx(text.chosen(size)[swept])
+
+
+@pytest.mark.parametrize(
+    ("tuning", "others"),
+    [
+        (skills.TUNING, [skills.EXPERIMENT, skills.TUNED]),
+        (haystack.TUNING, [haystack.EXPERIMENT]),
+        (additive.TUNING, [additive.FORMER]),
+    ],
+    ids=lambda found: getattr(found, "name", None),
+)
+def test_nothing_was_chosen_on_seeds_that_are_shown(tuning, others):
+    chosen_on = set(stored(tuning, RESULTS)["seed"])
+    assert chosen_on and not any(chosen_on & set(stored(other, RESULTS)["seed"]) for other in others)
