@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
-from structure_first.analysis.claims import answers, as_json, ledger
+from structure_first.analysis.claims import answers, as_json, ledger, verdicts
 from structure_first.errors import UserError
 from structure_first.evidence.store import Store
 from structure_first.experiments.registry import EXPERIMENTS
@@ -323,7 +323,17 @@ def test_answers_are_those_that_were_asked_for_as_a_table(book):
     book.measure("dyck", [1.0] * 6)
     book.measure("random init", [0.25] * 6)
     entries = ledger(book.claims, book.results)
-    line = answers(entries, ("haystack",)).loc["It jumps", "10 % to 98 %", "the published baseline"].to_list()
+    line = answers(entries, ("haystack",)).loc["It jumps", "10 % to 98 %", "as published"].to_list()
     assert line == ["accuracy +0.750 (+0.750 to +0.750)", 6, "reproduced"]
     with pytest.raises(KeyError, match="another"):  # no chapter shows an empty ledger unawares
         answers(entries, ("another",))
+
+
+def test_the_verdicts_are_told_in_words(book):
+    book.measure("random init", [0.25] * 6)
+    book.measure("dyck", [1.0] * 4)
+    said = verdicts("haystack", claims=book.claims, results=book.results)
+    assert said == (
+        "- It jumps: as published **partly** (accuracy +0.75 from +0.75 to +0.75, 4 seeds, which are few); "
+        "beside a tuned baseline not yet run."
+    )

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from structure_first.analysis.stored import of_today
+from structure_first.analysis.stored import RESULTS, of_today
 from structure_first.errors import UserError, unknown
 from structure_first.evidence.statistics import final, interval, needed
 from structure_first.experiments.registry import EXPERIMENTS
@@ -23,7 +23,8 @@ from structure_first.scales import SCALES
 
 ENOUGH_SEEDS = 6  # with five, even the range from the lowest to the highest misses the median more often than 1 in 20
 FEWEST_SEEDS = 3  # of which an interval says anything
-COLUMNS = ("published", "tuned")
+BESIDE = {"published": "as published", "tuned": "beside a tuned baseline"}
+COLUMNS = tuple(BESIDE)
 CASES = ("all", "any")  # how many of a claim's comparisons must hold; any: it says that there is a case
 VERDICTS = ("too few seeds", "not reproduced", "partly", "reproduced")
 
@@ -114,7 +115,7 @@ def answers(entries: list[Entry], ids: tuple[str, ...]) -> pd.DataFrame:
         {
             "claim": entry.statement,
             "paper": entry.paper,
-            "beside": {"published": "the published baseline", "tuned": "a tuned baseline"}[column],
+            "asked": BESIDE[column],
             "measured": f"{answer.decides.unit} {answer.decides.gain()}",
             "seeds": answer.seeds,
             "verdict": answer.verdict,
@@ -123,7 +124,23 @@ def answers(entries: list[Entry], ids: tuple[str, ...]) -> pd.DataFrame:
         for column in COLUMNS
         if (answer := getattr(entry, column))
     ]
-    return pd.DataFrame(lines).set_index(["claim", "paper", "beside"])
+    return pd.DataFrame(lines).set_index(["claim", "paper", "asked"])
+
+
+def verdicts(*ids: str, claims: Path = Path("../claims.yml"), results: Path = RESULTS) -> str:
+    """What the ledger says to these claims, in words: a line each."""
+    by_id, lines = {entry.id: entry for entry in ledger(claims, results)}, []
+    for entry in map(by_id.__getitem__, ids):
+        told = [f"{where} {_worded(getattr(entry, column))}" for column, where in BESIDE.items()]
+        lines.append(f"- {entry.statement}: {'; '.join(told)}.")
+    return "\n".join(lines)
+
+
+def _worded(answer: Answer | None) -> str:
+    if answer is None:
+        return "not yet run"
+    few = "" if answer.seeds >= ENOUGH_SEEDS else ", which are few"
+    return f"**{answer.verdict}** ({answer.decides.unit} {answer.decides.gain(2, 'from {} to {}')}, {answer.seeds} seeds{few})"
 
 
 def _entry(claim: dict, results: Path) -> Entry:
