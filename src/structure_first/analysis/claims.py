@@ -140,7 +140,8 @@ def _worded(answer: Answer | None) -> str:
     if answer is None:
         return "not yet run"
     few = "" if answer.seeds >= ENOUGH_SEEDS else ", which are few"
-    return f"**{answer.verdict}** ({answer.decides.unit} {answer.decides.gain(2, 'from {} to {}')}, {answer.seeds} seeds{few})"
+    gain = f"{answer.decides.unit} {answer.decides.gain(2, 'from {} to {}')}"
+    return f"**{answer.verdict}** ({gain}, {answer.seeds} seeds{few})"
 
 
 def _entry(claim: dict, results: Path) -> Entry:
