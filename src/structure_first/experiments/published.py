@@ -99,9 +99,10 @@ def size(scale: str) -> Published | None:
 
 def cells(scale: str) -> dict[str, Cell]:
     """The recipe as it was published; and on code the ladder from it to a tuned baseline, a rung at a time."""
-    sized, found = size(scale), {}
+    found: dict[str, Cell] = {}
+    sized = size(scale)
     if sized is None:
-        return {}
+        return found
     for corpus, text in sized.corpora.items():
         found |= sized.cells(corpus, PUBLISHED, text.stage.lr)
     if scale == "paper":
