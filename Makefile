@@ -20,7 +20,7 @@ book: $(READY)
 	@$(BIN)/structure-first book --scale "$(SCALE)" $(if $(CHAPTER),--chapter "$(CHAPTER)")
 
 test: $(READY)
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(READY)
 	@$(BIN)/ruff format --check -q src tests

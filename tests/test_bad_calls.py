@@ -25,7 +25,7 @@ corpus: {name: ./texts, tokeniser: bytes, context: 16, held_out: 0.2}
 stage_two: {steps: 6, batch: 4, lr: 1e-3}
 compute: {precision: float32}
 """
-CLAIM = "- {{id: a, statement: b, paper: c, query: {}}}"
+CLAIM = "- {{id: a, statement: b, paper: c, tuned: {{queries: [{}]}}}}"
 PAIR = "[[dyck, random init]]"
 QUERY = (
     f"{{experiment: haystack, metric: accuracy, compare: {PAIR}, differ: [stage_one, transfer], reproduced_from: 0.1}}"

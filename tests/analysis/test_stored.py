@@ -8,7 +8,7 @@ import pytest
 from structure_first.analysis.stored import of_today, stored, with_factors
 from structure_first.errors import UserError
 from structure_first.evidence.store import Store
-from structure_first.experiments import additive, haystack, skills, substitutive
+from structure_first.experiments import additive, haystack, published, skills, substitutive
 from structure_first.experiments.registry import EXPERIMENTS
 from structure_first.model.transfer import Transfer
 from structure_first.model.transformer import Body
@@ -34,7 +34,7 @@ SEARCHES = (
 FAMILIES = (
     (haystack.EXPERIMENT, haystack.SEARCH, haystack.TUNING),
     (skills.EXPERIMENT, skills.TUNED, skills.TUNING),
-    (additive.EXPERIMENT, additive.FORMER, additive.UNTUNED, additive.TUNING),
+    (additive.EXPERIMENT, additive.FORMER, additive.UNTUNED, additive.TUNING, published.EXPERIMENT),
     (substitutive.EXPERIMENT, substitutive.FORMER),
 )
 

@@ -31,17 +31,3 @@ def test_text_is_trained_as_code_and_language_alone_end_lowest_together(swept):
     losses = text.baseline(text.tuning(stored(additive.TUNING, RESULTS), size), size)
     tried = losses[(losses["swept"] == swept) & losses["task"].isin(["code", "language"]) & ~losses["narrow"]]
     assert tried.groupby("amount")["loss"].sum().idxmin() == pytest.approx(text.chosen(size)[swept])
-
-
-@pytest.mark.parametrize(
-    ("tuning", "others"),
-    [
-        (skills.TUNING, [skills.EXPERIMENT, skills.TUNED]),
-        (haystack.TUNING, [haystack.EXPERIMENT]),
-        (additive.TUNING, [additive.FORMER]),
-    ],
-    ids=lambda found: getattr(found, "name", None),
-)
-def test_nothing_was_chosen_on_seeds_that_are_shown(tuning, others):
-    chosen_on = set(stored(tuning, RESULTS)["seed"])
-    assert chosen_on and not any(chosen_on & set(stored(other, RESULTS)["seed"]) for other in others)
