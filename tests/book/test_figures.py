@@ -143,6 +143,20 @@ def test_an_automaton_for_each_rule():
     assert (fig.data[1].z[0] == first[0]).all()
 
 
+def test_neural_automata_stand_side_by_side_and_go_on_with_the_slider():
+    fig = data.neural(rules=2)
+    (slider,) = fig.layout.sliders
+    assert len(fig.data) == 2 and len(slider.steps) == 27
+    tokens = source("nca").draw(2, generator("cpu", 0)).tokens.view(2, 27, 38)
+    for step in (0, 26):
+        (change,) = slider.steps[step].args
+        for rule, grid in enumerate(np.array(change["z"])):
+            corner = int(tokens[rule, step, 1])
+            assert grid.shape == (12, 12)
+            assert corner == grid[0, 0] + 10 * grid[0, 1] + 100 * grid[1, 0] + 1000 * grid[1, 1]
+    assert (fig.data[0].z == np.array(slider.steps[0].args[0]["z"][0])).all()
+
+
 def test_answer_lengths_are_shares():
     for line in data.answer_lengths([source("set"), source("delete")], count=300).data:
         assert line.y.sum() == pytest.approx(1)
@@ -225,6 +239,7 @@ def test_a_panel_for_each_value_of_a_column_holds_its_rows():
     [
         data.gallery(source("set", length=4, vocab=4), statistics_of=100),
         data.automaton((30,), width=5, steps=3),
+        data.neural(rules=1),
         data.depth_path(BRACKETS[0], others=2),
         data.match_distances(BRACKETS, count=3),
         data.answer_lengths([source("set")], count=10),

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from structure_first.data.controls import shuffled
-from structure_first.data.registry import PROCEDURAL, source
+from structure_first.data.registry import PROCEDURAL, RULES, source
 from structure_first.seeding import generator
 
 
@@ -14,7 +14,7 @@ from structure_first.seeding import generator
 @settings(deadline=None, max_examples=10)
 @given(st.integers(0, 2**32))
 def test_shuffling_keeps_tokens_mask_and_pads(name, seed):
-    inner = source(name, **({"length": 32} if name != "haystack" else {}))
+    inner = source(name, **({"length": 32} if "length" in RULES[name].defaults else {}))
     outer = shuffled(inner)
     plain, mixed = (each.draw(50, generator("cpu", seed)) for each in (inner, outer))
     assert (outer.name, outer.vocab, outer.length, outer.window) == (

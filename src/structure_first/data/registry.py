@@ -88,6 +88,14 @@ def broken_states(length: int, width: int, **_) -> str | None:
     return f"length must be a multiple of width {width}, {2 * width} or more, not {length}"
 
 
+def unpatched(width: int, states: int, patch: int, **_) -> str | None:
+    if width % patch:
+        return f"width must be a multiple of patch {patch}, not {width}"
+    if (kinds := states ** (patch * patch)) > 1 << 20:
+        return f"patches of {patch} x {patch} cells of {states} states are {kinds:,} tokens, more than {1 << 20:,}"
+    return None
+
+
 PROCEDURAL = {
     "identity": Rule(transforms.identity, "to copy a sequence", marked),
     "reverse": Rule(transforms.reverse, "to copy a sequence backwards", marked),
@@ -111,6 +119,13 @@ PROCEDURAL = {
         determined=languages.without_choice,
     ),
     "eca": Rule(automata.eca, "to apply a local rule to a whole state", fixed(2), broken_states),
+    "nca": Rule(
+        automata.nca,
+        "to find out a local rule, and to apply it",
+        lambda states, patch, **_: states ** (patch * patch) + 2,  # and a start and an end
+        unpatched,
+        limits={"grids": (2, 1 << 12), "width": (2, 64), "states": (2, 16), "patch": (1, 8), "least": (0, 1)},
+    ),
 }
 
 DIAGNOSTICS = {

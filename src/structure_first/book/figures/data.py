@@ -193,6 +193,37 @@ def automaton(rules: Sequence[int] = (30, 90, 110, 184), width: int = 151, steps
     return fig
 
 
+def neural(rules: int = 4, seed: int = 0) -> go.Figure:
+    """Neural cellular automata, each a rule of its own, side by side; a slider over their grids."""
+    of = source("nca")
+    width, states, patch = (of.settings[name] for name in ("width", "states", "patch"))
+    tokens = rearrange(
+        of.draw(rules, generator("cpu", seed)).tokens,
+        "rule (grid t) -> grid rule t",
+        rule=rules,
+        t=(width // patch) ** 2 + 2,
+    )
+    digits = tokens[..., 1:-1, None] // states ** torch.arange(patch * patch) % states
+    together = "grid rule (down across) (i j) -> grid rule (down i) (across j)"
+    cells = rearrange(digits, together, i=patch, down=width // patch).byte().numpy()
+    fig = make_subplots(1, rules, subplot_titles=[f"rule {rule + 1}" for rule in range(rules)], horizontal_spacing=0.03)
+    for rule, grid in enumerate(cells[0], 1):
+        hover = f"rule {rule}: state %{{z}}<extra></extra>"
+        fig.add_heatmap(
+            z=grid, zmin=0, zmax=states - 1, colorscale=INK, showscale=False, hovertemplate=hover, col=rule, row=1
+        )
+    choices = [
+        {"label": str(step), "method": "restyle", "args": [{"z": [grid.tolist() for grid in grids]}]}
+        for step, grids in enumerate(cells, 1)
+    ]
+    fig.update_layout(template=TEMPLATE, height=330, margin={"l": 10, "r": 10, "t": 30, "b": 90})
+    fig.update_layout(sliders=[{"steps": choices, "currentvalue": {"prefix": "grid "}, "pad": {"t": 20}}])
+    fig.update_xaxes(visible=False, constrain="domain")
+    for rule in range(1, rules + 1):
+        fig.update_yaxes(visible=False, autorange="reversed", scaleanchor=f"x{rule}", col=rule)
+    return fig
+
+
 def depth_path(of: Source, seed: int = 0, others: int = 40) -> go.Figure:
     """A word as a mountain path, up for an opener and down for a closer, before the paths of other words."""
     tokens, k = of.draw(1 + others, generator("cpu", seed)).tokens, of.settings["k"]
