@@ -334,6 +334,7 @@ def test_the_verdicts_are_told_in_words(book):
     book.measure("dyck", [1.0] * 4)
     said = verdicts("haystack", claims=book.claims, results=book.results)
     assert said == (
-        "- It jumps: as published **partly** (accuracy +0.75 from +0.75 to +0.75, 4 seeds, which are few); "
+        "- *It jumps*: as published **partly** "
+        "(accuracy +0.75 from +0.75 to +0.75, scale laptop, 4 seeds, which are few); "
         "beside a tuned baseline not yet run."
     )

@@ -75,6 +75,15 @@ def test_the_ledger_is_computed(results):
     assert later == f"| Later.<br>*Paper: more.* | {later_than} | {later_than} |"
 
 
+def test_what_a_newspaper_asks_is_answered_first(results):
+    assert pages.fragments(results)["answers"] == "", "none of these claims is the paper's"
+    claim = {"id": "haystack", "statement": "It <jumps>", "paper": "", "tuned": query(treated="control")}
+    (results.parent / "claims.yml").write_text(yaml.safe_dump([claim]))
+    assert pages.fragments(results)["answers"].startswith(
+        "- *It &lt;jumps&gt;*: as published not yet run; beside a tuned baseline **reproduced** (accuracy +0.80"
+    )
+
+
 def test_few_seeds_are_called_few(results):
     rows = Store(results / "trial").rows()
     for path in (results / "trial").iterdir():

@@ -129,18 +129,21 @@ def answers(entries: list[Entry], ids: tuple[str, ...]) -> pd.DataFrame:
 
 def verdicts(*ids: str, claims: Path = Path("../claims.yml"), results: Path = RESULTS) -> str:
     """What the ledger says to these claims, in words: a line each."""
-    by_id, lines = {entry.id: entry for entry in ledger(claims, results)}, []
-    for entry in map(by_id.__getitem__, ids):
-        told = [f"{where} {_worded(getattr(entry, column))}" for column, where in BESIDE.items()]
-        lines.append(f"- {entry.statement}: {'; '.join(told)}.")
-    return "\n".join(lines)
+    by_id = {entry.id: entry for entry in ledger(claims, results)}
+    return "\n".join(f"- {told(entry)}" for entry in map(by_id.__getitem__, ids))
+
+
+def told(entry: Entry) -> str:
+    """What the rows say to a claim, in words."""
+    answers = [f"{where} {_worded(getattr(entry, column))}" for column, where in BESIDE.items()]
+    return f"*{entry.statement}*: {'; '.join(answers)}."
 
 
 def _worded(answer: Answer | None) -> str:
     if answer is None:
         return "not yet run"
     few = "" if answer.seeds >= ENOUGH_SEEDS else ", which are few"
-    gain = f"{answer.decides.unit} {answer.decides.gain(2, 'from {} to {}')}"
+    gain = f"{answer.decides.unit} {answer.decides.gain(2, 'from {} to {}')}, scale {answer.scale}"
     return f"**{answer.verdict}** ({gain}, {answer.seeds} seeds{few})"
 
 

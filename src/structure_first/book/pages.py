@@ -3,19 +3,22 @@
 from html import escape
 from pathlib import Path
 
-from structure_first.analysis.claims import COLUMNS, ENOUGH_SEEDS, Answer, Comparison, ledger
+from structure_first.analysis.claims import COLUMNS, ENOUGH_SEEDS, Answer, Comparison, ledger, told
 
 SIGNS = {"reproduced": "✔", "partly": "◐", "not reproduced": "✘"}
+FIRST = ("haystack", "additive", "substitutive", "where", "mixing")  # what a newspaper would ask
 HEADER = ("claim", "as published", "beside a tuned baseline")
 
 
 def fragments(results: Path) -> dict[str, str]:
     """Each generated page by its name, computed from the folder of results; `claims.yml` lies beside that."""
+    entries = ledger(Path(results).parent / "claims.yml", results)
     lines = [HEADER, ("---",) * len(HEADER)]
-    for entry in ledger(Path(results).parent / "claims.yml", results):
+    for entry in entries:
         answers = [answered(getattr(entry, column)) for column in COLUMNS]
         lines.append((f"{text(entry.statement)}.<br>*Paper: {text(entry.paper)}.*", *answers))
-    return {"claims": "".join(f"| {' | '.join(map(cell, line))} |\n" for line in lines)}
+    table = "".join(f"| {' | '.join(map(cell, line))} |\n" for line in lines)
+    return {"claims": table, "answers": "".join(f"- {text(told(entry))}\n" for entry in entries if entry.id in FIRST)}
 
 
 def answered(answer: Answer | None) -> str:
