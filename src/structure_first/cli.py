@@ -14,7 +14,7 @@ STOPPED = (130, 143)  # the exit statuses after Ctrl-C and after SIGTERM
 
 def main() -> None:
     """Run the command line."""
-    message = ""
+    message: str | None = ""
     try:
         os.environ["PYTHONSAFEPATH"] = "1"  # no Python that this one starts runs what lies in the current folder
         from structure_first.training import signals

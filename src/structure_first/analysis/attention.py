@@ -13,7 +13,7 @@ from torch import Tensor
 from structure_first.data.batch import Batch, Source
 from structure_first.data.diagnostics import KEY, QUERY
 from structure_first.data.registry import source
-from structure_first.model.transformer import Transformer
+from structure_first.model.transformer import Block, Transformer
 from structure_first.seeding import generator
 
 # What a head does, and the weights that do it.
@@ -27,6 +27,11 @@ ALL = -1  # in place of a head: all heads of the layer
 Change = Callable[[Transformer, slice], None]  # of some replicas of a model, in place
 
 
+def blocks(model: Transformer) -> list[Block]:
+    """The layers; torch's list of modules does not tell of which type they are."""
+    return [block for block in model.blocks if isinstance(block, Block)]
+
+
 @torch.no_grad()
 def patterns(
     model: Transformer, tokens: Int[Tensor, "batch time"]
@@ -34,7 +39,7 @@ def patterns(
     """Each layer's attention pattern, all replicas on the same sequences."""
     x = model.embed(repeat(tokens.to(model.position.device), "... -> replica ...", replica=model.replicas))
     found = []
-    for block in model.blocks:
+    for block in blocks(model):
         found.append(block.attention.weights(block.attention_norm(x)))
         x = block(x)
     return torch.stack(found)
@@ -81,7 +86,7 @@ def scores(model: Transformer, of: Source, count: int = 200) -> pd.DataFrame:
         words = of.draw(count, random).tokens
         found["bracket match"] = share(patterns(model, words[:, :-1]), closings(words < of.settings["k"]))
     if of.name == "haystack":
-        tokens = example(of.settings["pairs"], count).tokens[:, :-1]
+        tokens = example(int(of.settings["pairs"]), count).tokens[:, :-1]
         pattern, key = patterns(model, tokens), asked(tokens)
         found["value → key"] = pattern.diagonal(-1, -2, -1)[..., ::2].mean((2, 4))
         for kind, place in {"query → key": key, "query → value": key + 1}.items():
@@ -132,7 +137,7 @@ def copying(model: Transformer, tokens: Int[Tensor, " token"]) -> Float[Tensor, 
     logits = table[:, tokens] * model.norm.scale[:, None]
     logits = logits - logits.mean(1, keepdim=True)
     found = []
-    for block in model.blocks:
+    for block in blocks(model):
         seen = block.attention_norm(model.embedding[:, None, tokens])[:, 0]
         value = block.attention.key_value.weight.chunk(2, -1)[1]
         value = rearrange(value, "replica width (head d) -> replica head width d", head=heads)
@@ -158,7 +163,7 @@ def accuracy(model: Transformer, batch: Batch) -> Float[Tensor, " replica"]:
 
 def weights(model: Transformer, layer: int, heads: slice) -> dict[str, list[Tensor]]:
     """Views of the heads' own weights, by what they are for."""
-    attention, width = model.blocks[layer].attention, model.shape.width // model.shape.heads
+    attention, width = blocks(model)[layer].attention, model.shape.width // model.shape.heads
     mine, split = (..., heads, slice(None)), "replica ... (head d) -> replica ... head d"
     keys, values = zip(*(each.chunk(2, -1) for each in attention.key_value.parameters()), strict=True)
     read = {"query": attention.query.parameters(), "key": keys, "value": values}
@@ -185,7 +190,7 @@ def ablations(model: Transformer, batch: Batch) -> pd.DataFrame:
     The mean is over the places that the layer computes: all, but in the last layer those of the answers.
     """
     means = []
-    outs = [block.attention.out for block in model.blocks]
+    outs = [block.attention.out for block in blocks(model)]
     hooks = [out.register_forward_pre_hook(lambda _, mixed: means.append(mixed[0].mean((1, 2)))) for out in outs]
     accuracy(model, batch)
     for hook in hooks:
@@ -194,7 +199,7 @@ def ablations(model: Transformer, batch: Batch) -> pd.DataFrame:
     def ablate(layer: int, head: int, many: Transformer, those: slice) -> None:
         (rows,) = weights(many, layer, slice(head, head + 1))["out"]
         mean = rearrange(means[layer], "replica (head d) -> replica head d", head=model.shape.heads)[:, head]
-        bias = many.blocks[layer].attention.out.bias
+        bias = blocks(many)[layer].attention.out.bias
         bias[those] += einsum(mean, rows[those, 0], "replica d, replica d width -> replica width")
         rows[those] = 0
 

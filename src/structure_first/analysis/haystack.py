@@ -54,7 +54,7 @@ def horizons(rows: pd.DataFrame) -> pd.Series:
 
 def guess(task: Source) -> float:
     """How often a guess among the values shown is right."""
-    return float(np.mean([1 / n for n in range(1, task.settings["pairs"] + 1)]))
+    return float(np.mean([1 / n for n in range(1, int(task.settings["pairs"]) + 1)]))
 
 
 def table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -92,10 +92,10 @@ def label(job: Job) -> str:
 
 def states(job: Job) -> dict[str, tuple[Transformer, Source]]:
     """The model after stage one, then as stage two found and left it, each with the source of its tokens."""
-    task, recipe = job.phase.make(), job.replicas[0].recipe
+    task, first = job.phase.make(), [one for replica in job.replicas if (one := replica.before)]
     found, left = trained_model(job)
-    before = trained([replica.before for replica in job.replicas], job.folder)
-    return {"after stage one": (before, recipe.stage_one.make()), "as found": (found, task), "as left": (left, task)}
+    before = trained(first, job.folder)
+    return {"after stage one": (before, first[0].phase.make()), "as found": (found, task), "as left": (left, task)}
 
 
 class Looked(NamedTuple):
@@ -110,10 +110,11 @@ def looked(jobs: Sequence[Job], count: int = 400) -> Looked:
     """Every head of every model: its kind, what is lost without it, what stays with an earlier one in its place."""
     scores, ablations, patches = {}, {}, {}
     for job in jobs:
-        batch, of = attention.example(job.phase.settings["pairs"], count), states(job)
+        of = states(job)
         for state, (model, source) in of.items():
             scores[label(job), state] = attention.scores(model, source)
-        (found, _), (left, _) = of["as found"], of["as left"]
+        (found, _), (left, task) = of["as found"], of["as left"]
+        batch = attention.example(int(task.settings["pairs"]), count)
         ablated = attention.ablations(left, batch)
         ablations[label(job)] = ablated.assign(lost=attention.accuracy(left, batch).item() - ablated["accuracy"])
         donors = {
@@ -181,7 +182,8 @@ class Watched(NamedTuple):
 
 def watched(job: Job, rows: pd.DataFrame, pairs: int = 6, frames: int = 20) -> Watched:
     """Every head's attention on one example through the training of a model, which is trained again."""
-    tokens = attention.example(min(pairs, job.phase.settings["pairs"])).tokens[:, :-1]
+    task = job.phase.make()
+    tokens = attention.example(min(pairs, int(task.settings["pairs"]))).tokens[:, :-1]
     maps = {}
 
     def watch(step: int, model: Transformer) -> None:
@@ -193,11 +195,11 @@ def watched(job: Job, rows: pd.DataFrame, pairs: int = 6, frames: int = 20) -> W
     keep_freed_memory()
     model = initial_model(job).to(device(job.device))
     name = f"stage {job.stage}"  # it seeds the batches
-    found = fit(model, job.phase.make(), stage, stream=name, label=f"{label(job)}, again", watch=watch)
+    found = fit(model, task, stage, stream=name, label=f"{label(job)}, again", watch=watch)
     right = {row["step"]: row["value"] for row in found if row["metric"] == "accuracy"}
     return Watched(label(job), tokens[0].tolist(), model.shape.layers, maps, right)
 
 
 def asked(tokens: Sequence[int]) -> int:
     """Where the key stands that the last of the tokens asks for."""
-    return attention.asked(torch.tensor([tokens])).item()
+    return int(attention.asked(torch.tensor([tokens])))

@@ -36,7 +36,7 @@ def perturbed(shape: Shape) -> Transformer:
     model, random = Transformer(shape), generator("cpu", 0, "perturbed")
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter += 0.2 * torch.randn(parameter.shape, generator=random)
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=random))
     return model
 
 
@@ -56,13 +56,14 @@ def _differences(model: Transformer) -> dict[str, float]:
     theirs = weights.to_hf(model)
     tokens = torch.randint(model.shape.vocab, (1, 4, model.shape.context), generator=generator("cpu", 0, "parity"))
     ours, reference = model(tokens)[0], theirs(tokens[0]).logits
-    for logits in (ours, reference):
-        logits.square().mean().backward()
     gradients = Transformer(model.shape)
+    found = torch.autograd.grad(ours.square().mean(), list(model.parameters()))
     with torch.no_grad():
-        for mine, parameter in zip(gradients.parameters(), model.parameters(), strict=True):
-            mine.copy_(parameter.grad)
-    pairs = [(mine, theirs.get_parameter(name).grad) for name, mine in weights.hf_state(gradients).items()]
+        for mine, gradient in zip(gradients.parameters(), found, strict=True):
+            mine.copy_(gradient)
+    named = weights.hf_state(gradients)
+    others = torch.autograd.grad(reference.square().mean(), [theirs.get_parameter(name) for name in named])
+    pairs = list(zip(named.values(), others, strict=True))
     return {
         "largest logit": ours.abs().max().item(),
         "differs by": _furthest(ours, reference),
@@ -92,7 +93,7 @@ def carried(transfers: Mapping[str, Transfer], shape: Shape) -> pd.DataFrame:
 
 def largest(parts: Mapping[str, int]) -> str:
     """The largest of some parts and its share, in words."""
-    name = max(parts, key=parts.get)
+    name = max(parts, key=lambda part: parts[part])
     return f"{name}, {parts[name] / sum(parts.values()):.0%}"
 
 

@@ -38,6 +38,6 @@ def partners(word: Sequence[int], k: int) -> list[int | None]:
         if token < k:
             waiting.append(t)
         elif waiting:
-            found[t] = waiting.pop()
-            found[found[t]] = t
+            opener = waiting.pop()
+            found[t], found[opener] = opener, t
     return found

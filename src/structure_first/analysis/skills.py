@@ -159,7 +159,8 @@ def stage_ones(rows: pd.DataFrame, experiment: Experiment = skills.EXPERIMENT) -
     scale = rows["scale"].iloc[0]
     fronts, sources = experiment.factors(scale)["front"], skills.sources(scale)
     taught = {cell: recipe for cell, recipe in experiment.recipes(scale).items() if fronts[cell] in sources}
-    named = {Replica(cell, recipe, 0).before.cell: fronts[cell] for cell, recipe in taught.items()}
+    before = {cell: Replica(cell, recipe, 0).before for cell, recipe in taught.items()}
+    named = {one.cell: fronts[cell] for cell, one in before.items() if one}
     last = final(rows, stage=1)
     return last[last.index.isin(named, level="cell")].rename(index=named, level="cell")
 

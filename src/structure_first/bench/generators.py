@@ -32,13 +32,13 @@ def report(sizes: Sizes, kept: Kept) -> None:
 
 
 def plain_identity(of: Source, random: Random) -> tuple[list[int], list[int]]:
-    vocab, length = of.settings["vocab"], of.settings["length"]
+    vocab, length = int(of.settings["vocab"]), int(of.settings["length"])
     x = [1 + int((vocab - 1) * random.random()) for _ in range(length)]
     return [*x, vocab, *x], [0] * (length + 1) + [1] * length
 
 
 def plain_set(of: Source, random: Random) -> tuple[list[int], list[int]]:
-    vocab, length = of.settings["vocab"], of.settings["length"]
+    vocab, length = int(of.settings["vocab"]), int(of.settings["length"])
     x = [1 + int((vocab - 1) * random.random()) for _ in range(length)]
     distinct = list(dict.fromkeys(x))
     pads = length - len(distinct)
@@ -46,8 +46,9 @@ def plain_set(of: Source, random: Random) -> tuple[list[int], list[int]]:
 
 
 def plain_dyck(of: Source, random: Random) -> tuple[list[int], list[int]]:
-    k, p, length = of.settings["k"], of.settings["p"], of.settings["length"]
-    word, still_open = [], []
+    k, p, length = int(of.settings["k"]), of.settings["p"], int(of.settings["length"])
+    word: list[int] = []
+    still_open: list[int] = []
     for left in range(length, 0, -1):
         if not still_open or (len(still_open) < left and random.random() < p):
             still_open.append(int(k * random.random()))

@@ -102,7 +102,7 @@ def trainer(
         lr_scheduler_type="constant_with_warmup",
         warmup_steps=stage.warmup,
         weight_decay=stage.weight_decay,
-        max_grad_norm=stage.clip,
+        max_grad_norm=stage.clip or 0.0,  # which clips nothing
         logging_strategy="no",
         save_strategy="no",
         eval_strategy="no",

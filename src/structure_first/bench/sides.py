@@ -1,7 +1,7 @@
 """The sides of a comparison, each in a process of its own and taking turns; and the tables that say who won."""
 
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -187,7 +187,7 @@ def met(value: float, target: float) -> str:
     return "yes" if value >= target else "no"
 
 
-def table(title: str, head: tuple[str, ...], lines: list[tuple[str, ...]]) -> None:
+def table(title: str, head: tuple[str, ...], lines: Sequence[tuple[str, ...]]) -> None:
     widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
     print(f"\n{title}")
     for line in [head, *lines]:

@@ -71,7 +71,7 @@ def report(sizes: Sizes, kept: Kept) -> None:
                 for name, mine in together.items():
                     target = TARGET_REPLICAS if whole else None
                     seeds.append((*case, name, *kept.judged(f"{what}: seeds, {name}", mine, alone, target)))
-    head = ("haystack", "threads", "ours", "transformers", "target", "met", "ratio, median (range)")
+    head: tuple[str, ...] = ("haystack", "threads", "ours", "transformers", "target", "met", "ratio, median (range)")
     table(f"Optimizer steps a second, batch {sizes.batch}, float32", head, steps)
     head = ("haystack", "threads", "as", "at once", "one", "target", "met", "ratio, median (range)")
     table(f"Models times steps a second, {sizes.replicas} seeds, against one on the same threads", head, seeds)

@@ -130,7 +130,7 @@ def peers(case: tuple[int, ...]) -> Take:
         raise UserError("the bench compares with transformers, which is not installed; use make bench") from None
     logging.set_verbosity_error()
     made, of, batch = model(case)
-    theirs = to_hf(made.cpu()).to(device()).train()
+    theirs = torch.nn.Module.to(to_hf(made.cpu()), device()).train()  # its own `to` tells no type
     theirs.set_attn_implementation("sdpa")
     optimizer = torch.optim.AdamW(theirs.parameters(), lr=1e-3, weight_decay=1e-3, fused=True)
     tokens = Stream(of, batch, [0], "bench", device())(0).tokens[0]

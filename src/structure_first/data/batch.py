@@ -37,9 +37,15 @@ class Source:
     remade: Callable[..., "Source"] | None = None  # the same source with some settings changed
     held_out: "Source | None" = None  # what evaluation draws from; None: from this one, which never repeats itself
 
+    @property
+    def length_setting(self) -> int | None:
+        """Its `length` setting, if it has one."""
+        length = self.settings.get("length")
+        return None if length is None else int(length)
+
     def at(self, length: int | None) -> "Source":
         """The same source with another `length` setting, for a curriculum; None leaves it as it is."""
-        if length is None or length == self.settings.get("length"):
+        if length is None or length == self.length_setting:
             return self
         if self.remade is None:
             raise UserError(f"{self.name} comes in one length only; leave out the curriculum")

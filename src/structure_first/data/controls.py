@@ -30,12 +30,13 @@ def shuffled(source: Source) -> Source:
         order = ascending(rank << 16 | place) & 0xFFFF
         return Batch(tokens.gather(1, order), loss_mask)
 
+    remade = source.remade
     return replace(
         source,
         name=f"shuffled:{source.name}",
         teaches=f"which tokens occur in {source.name}, and nothing of their order",
         draw=draw,
         determined=None,
-        remade=lambda **settings: shuffled(source.remade(**settings)),
+        remade=remade and (lambda **settings: shuffled(remade(**settings))),
         held_out=source.held_out and shuffled(source.held_out),
     )

@@ -144,7 +144,7 @@ RULES = PROCEDURAL | DIAGNOSTICS | CONTROLS
 CHANGES = {"shuffled": controls.shuffled}  # `shuffled:dyck` is the source dyck, changed
 
 
-def source(name: str, **settings: int | float | None) -> Source:
+def source(name: str, **given: int | float | None) -> Source:
     """The source of that name; a setting left out or None has its default.
 
     `shuffled:dyck` is the source dyck, changed; `set+dyck` is a mixture, each member with the settings that it takes;
@@ -152,16 +152,17 @@ def source(name: str, **settings: int | float | None) -> Source:
     """
     corpus, slash, tokeniser = name.partition("/")
     if slash:
-        return shelf.corpus(corpus, tokeniser, **settings)
+        packed: Callable[..., Source] = shelf.corpus  # by name, as the rules take theirs
+        return packed(corpus, tokeniser, **given)
     change, changed, base = name.partition(":")
     if changed:
         if change not in CHANGES:
             raise unknown("control", change, CHANGES)
-        return CHANGES[change](source(base, **settings))
+        return CHANGES[change](source(base, **given))
     if "+" in name:
-        return mixed(name.split("+"), settings)
+        return mixed(name.split("+"), given)
     rule = rule_of(name)
-    settings = checked(name, rule, settings)
+    settings = checked(name, rule, given)
 
     def draw(count: int, generator: torch.Generator) -> Batch:
         if count < 1:
@@ -207,7 +208,7 @@ def describe(name: str) -> str:
 
 
 def first_paragraph(function: Callable) -> str:
-    return " ".join(inspect.getdoc(function).split("\n\n")[0].split())
+    return " ".join((inspect.getdoc(function) or "").split("\n\n")[0].split())
 
 
 def rule_of(name: str) -> Rule:
@@ -218,17 +219,17 @@ def rule_of(name: str) -> Rule:
     return RULES[base]
 
 
-def checked(name: str, rule: Rule, given: Mapping[str, object]) -> dict[str, int | float]:
+def checked(name: str, rule: Rule, given: Mapping[str, int | float | None]) -> dict[str, int | float]:
     """All settings of a source, the defaults filled in and those that stay None left out; illegal ones say why."""
     defaults = rule.defaults
     for setting in given:
         if setting not in defaults:
             raise unknown(f"setting of {name}", setting, defaults)
-    settings = defaults | {setting: value for setting, value in given.items() if value is not None}
-    settings = {setting: value for setting, value in settings.items() if value is not None}
+    filled = defaults | {setting: value for setting, value in given.items() if value is not None}
+    settings = {setting: value for setting, value in filled.items() if value is not None}
     for setting, value in settings.items():
         real = isinstance(defaults[setting], float)
-        low, high = (LIMITS | rule.limits).get(setting, (-math.inf, math.inf) if real else (0, 1 << 20))
+        low, high = {**LIMITS, **rule.limits}.get(setting, (-math.inf, math.inf) if real else (0, 1 << 20))
         kind, wanted = (Real, "a number") if real else (Integral, "a whole number")
         if isinstance(value, bool) or not isinstance(value, kind):
             raise UserError(f"{name}: {setting} must be {wanted} from {low:,} to {high:,}, not {value!r}")

@@ -89,7 +89,7 @@ def transfer(
     Vocabulary and context may differ from stage one's: rows that fit are taken, the rest stay fresh. Raises
     `UserError` where the layers' shapes differ or `from(name)` names none of `others`, or one of another body.
     """
-    model = Transformer(shape, seeds).to(trained.position.device)
+    model, others = Transformer(shape, seeds).to(trained.position.device), others or {}
     fields = ("layers", "heads", "width")
     different = [f for f in fields if getattr(shape, f) != getattr(trained.shape, f)]
     if different or trained.replicas != model.replicas:
@@ -104,8 +104,8 @@ def transfer(
         source = trained
         if rule.startswith("from("):
             other = rule[5:-1]
-            if other not in (others or {}):
-                raise unknown("run to transfer from", other, others or {})
+            if other not in others:
+                raise unknown("run to transfer from", other, others)
             source, rule = others[other], "keep"
             _same_body(other, source, model, group(name))
         # A tied stage one has one table: a head of its own starts from the rows that the embeddings start from.

@@ -190,7 +190,8 @@ class Transformer(nn.Module):
                 elif name.endswith(".scale"):
                     parameter[replica].fill_(1.0)
                 else:
-                    std = self.shape.init if name.startswith("blocks.") else self.shape.init_embedding
+                    own = None if name.startswith("blocks.") else self.shape.init_embedding
+                    std = self.shape.init if own is None else own
                     if name.endswith(("out.weight", "down.weight")):
                         std /= (2 * self.shape.layers) ** 0.5
                     parameter[replica] = std * torch.randn(parameter.shape[1:], generator=random)

@@ -47,6 +47,7 @@ def load(*paths: Path) -> Transformer:
 
 def _names(shape: Shape) -> dict[str, tuple[str, ...]]:
     """Hugging Face's name of each tensor, and ours; theirs holds query, key and value side by side."""
+    names: dict[str, tuple[str, ...]]
     names = {"transformer.wte.weight": ("embedding",), "transformer.wpe.weight": ("position",)}
     parts = {
         "ln_1.weight": ("attention_norm.scale",),

@@ -110,7 +110,7 @@ def cost(stage: StageRun, compute: Compute, gpu: str, gpus: int, utilisation: fl
             return found
         batch = min(micro_batch, found.most)
         rate = 3 * forward * batch / timed(stage, batch, compute)
-        spent = found.flops + found.evaluation_flops
+        spent: float = found.flops + found.evaluation_flops
     else:
         rate = getattr(GPUS[gpu], compute.precision) * 1e12 * utilisation
         spent = found.flops * (4 / 3 if compute.recompute else 1) + found.evaluation_flops
@@ -130,13 +130,15 @@ def lines(costs: list[Cost], gpu: str, gpus: int, price: float | None) -> Iterat
         yield f"         GB on each: {parts} ({cost.micro_batch:,} sequences at once), in all {total}"
         if not cost.fits:
             yield f"         it does NOT fit; {remedy(cost)}"
-    tokens, spent = ([getattr(cost, name) for cost in costs] for name in ("tokens", "flops"))
     if len(costs) == 2:
-        shares = f"{tokens[0] / tokens[1]:.2%} of stage two's tokens, {spent[0] / spent[1]:.2%} of its FLOPs"
+        one, two = costs
+        shares = f"{one.tokens / two.tokens:.2%} of stage two's tokens, {one.flops / two.flops:.2%} of its FLOPs"
         yield f"stage one is {shares}"
-    if None not in (hours := [cost.hours for cost in costs]):
-        bill = "" if price is None else f", {price * gpus * sum(hours):,.2f} at {price:g} a GPU-hour"
-        whole = f"{sum(tokens):,} tokens, {sum(spent) / 1e15:.4g} PFLOPs, {sum(hours):.3g} hours on {machine}"
+    known = [cost.hours for cost in costs if cost.hours is not None]
+    if len(known) == len(costs):
+        bill = "" if price is None else f", {price * gpus * sum(known):,.2f} at {price:g} a GPU-hour"
+        tokens, spent = sum(cost.tokens for cost in costs), sum(cost.flops for cost in costs) / 1e15
+        whole = f"{tokens:,} tokens, {spent:.4g} PFLOPs, {sum(known):.3g} hours on {machine}"
         yield f"in all {whole}{bill}"
 
 

@@ -70,10 +70,10 @@ def check_corpus(corpus: Corpus) -> None:
     made = vocab(replace(corpus, vocab=None))
     if corpus.packed is not None:
         packed_source(Path(corpus.packed), corpus.context, checked=False)
-        if corpus.tokeniser not in (None, read_manifest(corpus.packed)["tokeniser"]["name"]):
+        if corpus.tokeniser not in (None, read_manifest(Path(corpus.packed))["tokeniser"]["name"]):
             wanted = tokenisers.tokeniser(corpus.tokeniser, lambda: ())
-            Packed(corpus.packed, checked=False).match(tokenisers.digest(wanted))
-    learnt = corpus.packed is None and corpus.tokeniser.startswith("bpe:")  # from a small corpus it has fewer
+            Packed(Path(corpus.packed), checked=False).match(tokenisers.digest(wanted))
+    learnt = corpus.packed is None and corpus.unpacked[1].startswith("bpe:")  # from a small corpus it has fewer
     check_vocab(corpus, min(made, corpus.vocab or made) if learnt else made)
 
 

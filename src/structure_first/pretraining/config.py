@@ -85,7 +85,8 @@ class Training(Stage):
 
     def updates(self, length: int | None, steps: int | None = None) -> Counter[int | None]:
         """How many of the first `steps` updates, or of all, have each length setting; `length` is the source's own."""
-        rungs, last, counts = 2 * len(self.curriculum), self.steps if steps is None else steps, Counter()
+        rungs, last = 2 * len(self.curriculum), self.steps if steps is None else steps
+        counts: Counter[int | None] = Counter()
         ends = [min(last, -(-rung * self.steps // rungs)) for rung in range(1, len(self.curriculum) + 1)]
         for each, start, end in zip((*self.curriculum, length), (0, *ends), (*ends, last), strict=True):
             counts[each] += end - start
@@ -148,17 +149,23 @@ class Corpus:
     def __post_init__(self):
         if (self.name is None) == (self.packed is None):
             raise UserError("name either a corpus (name: c4, or a path) or a packed folder (packed: FOLDER)")
-        if self.name is not None and self.tokeniser is None:
-            raise UserError("tokeniser is missing; write bytes, characters, bpe:VOCAB, a folder, or a hub name")
+        name = "" if self.packed is not None else self.unpacked[0]
         of_packing = ("limit_tokens", "held_out", "text_column", "seed")
         defaults = {each.name: each.default for each in fields(self)}
         if self.packed is not None and (given := [k for k in of_packing if getattr(self, k) != defaults[k]]):
             raise UserError(f"{given[0]} was settled when {self.packed} was packed; leave it out")
-        if self.name and self.name.startswith("~") and os.path.expanduser(self.name) == self.name:
-            raise UserError(f"{self.name}: there is no user of that name; write ./{self.name} for a file called so")
+        if name.startswith("~") and os.path.expanduser(name) == name:
+            raise UserError(f"{name}: there is no user of that name; write ./{name} for a file called so")
         check_ranges(self, "context", "limit_tokens", "vocab", "seed")
         if not 0 < self.held_out < 1:
             raise UserError(f"held_out must be a share above 0 and below 1, not {self.held_out}")
+
+    @property
+    def unpacked(self) -> tuple[str, str]:
+        """The corpus and the tokeniser of what is yet to be packed."""
+        if self.name is None or self.tokeniser is None:
+            raise UserError("tokeniser is missing; write bytes, characters, bpe:VOCAB, a folder, or a hub name")
+        return self.name, self.tokeniser
 
 
 class Config(BaseModel):
@@ -224,7 +231,7 @@ class Config(BaseModel):
     def tokens(self) -> int:
         """How many stage two trains on."""
         counts = self.stage_two.updates(self.corpus.context + 1)
-        return self.stage_two.batch * sum(count * length for length, count in counts.items())
+        return self.stage_two.batch * sum(count * length for length, count in counts.items() if length)
 
     def plain(self) -> dict:
         """As JSON would hold it; `read` reads it."""

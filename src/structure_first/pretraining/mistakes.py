@@ -61,12 +61,12 @@ def mistake(error: ValidationError, config: type[BaseModel]) -> str:
         error.errors(include_url=False), key=lambda each: (each["type"] not in EXTRA, each["type"] in MISSING)
     )
     found = worst_first[0]
-    kind, where = found["type"], [part for part in found["loc"] if part not in TAGS]
-    path = ".".join(map(str, where)) or "the file"
+    kind, where = found["type"], [str(part) for part in found["loc"] if part not in TAGS]
+    path = ".".join(where) or "the file"
     if kind in EXTRA:
-        section = [*map(str, where[:-1])]
-        meant = ".".join([*section, ELSEWHERE.get(str(where[-1]), "")])
-        return str(unknown("key", path, (".".join([*section, name]) for name in names(config, where[:-1])), meant))
+        section = where[:-1]
+        meant = ".".join([*section, ELSEWHERE.get(where[-1], "")])
+        return str(unknown("key", path, (".".join([*section, name]) for name in names(config, section)), meant))
     if kind in MISSING:
         return f"{path} is missing; it has no default"
     if kind == "value_error":
@@ -83,7 +83,7 @@ def names(config: type[BaseModel], where: Sequence[str] = ()) -> list[str]:
     for part in where:
         hint = get_type_hints(kind)[part]
         kind = next((each for each in (hint, *get_args(hint)) if is_dataclass(each)), None)
-    if not is_dataclass(kind):
+    if not (isinstance(kind, type) and is_dataclass(kind)):
         return list(config.model_fields)
     order = [name for each in kind.__mro__ for name in get_annotations(each)]
     return sorted((each.name for each in fields(kind) if each.init), key=order.index)

@@ -20,7 +20,7 @@ class Loader(yaml.SafeLoader):
 
     depth = 0
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise ConstructorError(None, None, "an alias; write out what it stands for", self.peek_event().start_mark)
         self.depth += 1

@@ -1,6 +1,7 @@
 """The stages of a run: what each trains on, how, and the transformer that it trains."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from structure_first.cost import flops
 from structure_first.data.batch import Source
@@ -26,7 +27,7 @@ class StageRun:
 
     def flops(self, steps: int | None = None) -> int:
         """What the first `steps` updates cost, or all of them."""
-        counts = self.training.updates(self.source.settings.get("length"), steps)
+        counts = self.training.updates(self.source.length_setting, steps)
         each = (count * flops.training(self.shape, self.source.at(length)) for length, count in counts.items())
         return self.training.batch * sum(each)
 
@@ -50,12 +51,13 @@ def stand_in(corpus: Corpus) -> Source:
 def vocab(corpus: Corpus) -> int:
     """How many tokens the corpus's tokeniser has, at most; raises `UserError` where one of the two is not there."""
     if corpus.packed is not None:
-        return read_manifest(corpus.packed)["tokeniser"]["vocab"]
-    if corpus.name not in HUB and not corpus.name.startswith("hub:"):
-        documents(corpus.name, corpus.text_column, corpus.seed)  # reads no more than names
+        return read_manifest(Path(corpus.packed))["tokeniser"]["vocab"]
+    name, wanted = corpus.unpacked
+    if name not in HUB and not name.startswith("hub:"):
+        documents(name, corpus.text_column, corpus.seed)  # reads no more than names
     if corpus.vocab is not None:
         return corpus.vocab
-    kind, _, size = corpus.tokeniser.partition(":")
+    kind, _, size = wanted.partition(":")
     if kind == "bpe" and size.isdecimal() and VOCABS[0] <= int(size) <= VOCABS[1]:
         return int(size)
-    return tokeniser(corpus.tokeniser, lambda: ()).vocab
+    return tokeniser(wanted, lambda: ()).vocab

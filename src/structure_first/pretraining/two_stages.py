@@ -92,7 +92,7 @@ class TwoStages:
         limit = corpus.limit_tokens or self.config.enough
         if processes.first():
             options = {name: getattr(corpus, name) for name in ("text_column", "seed", "held_out")}
-            pack(corpus.name, corpus.tokeniser, folder, **options, limit_tokens=limit)
+            pack(*corpus.unpacked, folder, **options, limit_tokens=limit)
         else:
             while not reaches(folder, limit):
                 time.sleep(1)

@@ -25,7 +25,7 @@ class Phase:
 
     source: str
     stage: Stage
-    settings: Mapping[str, int | float] = field(default_factory=dict)
+    settings: Mapping[str, int | float | None] = field(default_factory=dict)
     tied: bool = False  # whether the head reads with the embeddings it embeds with
     dropout: float = 0.0
 

@@ -97,7 +97,8 @@ def run(
 
 def _each(jobs: Sequence[Job], pool: Pool) -> Iterator[Outcome]:
     """Each job with its outcome as it ends; none starts before the stage ones that it needs have ended."""
-    waiting, running = list(jobs), {}
+    waiting = list(jobs)
+    running: dict[Future[list[Outcome]], Job] = {}
     while waiting or running:
         making = {replica.key for job in (*waiting, *running.values()) for replica in job.replicas}
         ready = [job for job in waiting if not _needs(job) & making]
@@ -132,9 +133,8 @@ def local(count: int) -> Iterator[Pool]:
     """So many processes of this machine."""
     context = multiprocessing.get_context("spawn")
     tqdm.set_lock(context.RLock())  # one for all processes, so that their bars do not overwrite each other
-    setup = dict(initializer=_worker, initargs=(tqdm.get_lock(), os.getpid()))
     others, begun = multiprocessing.active_children(), set()
-    with ProcessPoolExecutor(count, mp_context=context, **setup) as executor:
+    with ProcessPoolExecutor(count, context, _worker, (tqdm.get_lock(), os.getpid())) as executor:
 
         def submit(job: Job) -> "Future[list[Outcome]]":
             future = executor.submit(_execute, job)
@@ -170,7 +170,7 @@ def _execute(job: Job) -> list[Outcome]:
     try:
         return execute_in_parts(job, say)
     except (SystemExit, KeyboardInterrupt) as stopped:
-        if not multiprocessing.parent_process().is_alive():
+        if (parent := multiprocessing.parent_process()) and not parent.is_alive():
             os._exit(128 + signal.SIGTERM)
         _stopped.append(stopped)
         raise

@@ -6,6 +6,7 @@ import sys
 from functools import cache
 
 import torch
+from torch.backends.mkldnn import MkldnnModule  # what `torch.backends.mkldnn` is; mypy sees its file
 
 from structure_first.errors import UserError, unknown
 
@@ -49,13 +50,13 @@ def choose_products(multiplications: int) -> None:
     leave to round to bfloat16 inside, of which oneDNN makes use where hardware is made for it (AMX): there MKL stays.
     """
     large = multiplications >= LARGE and onednn_is_exact()
-    torch.backends.mkldnn.matmul.fp32_precision = "bf16" if large else "none"
+    MkldnnModule.matmul.fp32_precision = "bf16" if large else "none"
 
 
 @cache
 def onednn_is_exact() -> bool:
     """Whether float32 products keep what bfloat16 would round away, even where they may."""
-    matmul = torch.backends.mkldnn.matmul
+    matmul = MkldnnModule.matmul
     before, matmul.fp32_precision = matmul.fp32_precision, "bf16"
     fine = torch.full((2, 64, 64), 1 + 2.0**-12)  # bfloat16 makes it 1, and their product 64
     exact = all((product > 64.01).all().item() for product in (fine[0] @ fine[1], torch.bmm(fine, fine)))

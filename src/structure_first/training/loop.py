@@ -20,7 +20,7 @@ from structure_first.training.compute import Compute, remove
 from structure_first.training.devices import choose_products
 from structure_first.training.optimizer import adamw, clip
 from structure_first.training.predictions import evaluate, parts, predict, short_and_long
-from structure_first.training.protocol import Model, device_of
+from structure_first.training.protocol import AnyModel, Forward, Model, device_of
 from structure_first.training.stage import Stage
 from structure_first.training.stream import Stream
 
@@ -52,7 +52,7 @@ class Run:
         self.program = self.model if every and not self.sharded else self.model.pick(replicas)
         remove(self.program)
         self.compute.apply(self.program)
-        self.forward: nn.Module = self.program  # what a training step calls
+        self.forward: Forward = self.program  # what a training step calls
         if self.sharded:
             self.forward = processes.sharded(self.program, self.device, self.compute.dtype)
         elif processes.world() > 1:
@@ -96,7 +96,9 @@ class Run:
 
     def _adding_up(self, last: bool) -> AbstractContextManager:
         """Copies of the weights exchange their gradients once a step, after its last micro-batch."""
-        return nullcontext() if last or self.forward is self.program else self.forward.no_sync()
+        if isinstance(self.forward, nn.parallel.DistributedDataParallel) and not last:
+            return self.forward.no_sync()
+        return nullcontext()
 
     @contextmanager
     def _seeded(self) -> Iterator[None]:
@@ -104,7 +106,7 @@ class Run:
         if not self.model.stochastic:
             yield
             return
-        key = (*self.model.seeds, self.stream, "dropout", self.step, processes.rank())
+        key: tuple[int | str, ...] = (*self.model.seeds, self.stream, "dropout", self.step, processes.rank())
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(generator("cpu", *key).initial_seed())
             yield
@@ -151,7 +153,7 @@ class Run:
     def save(self, path: Path) -> None:
         """Write a checkpoint of whole tensors, in the first process; all must call."""
         self.write_back()
-        tensors = {f"model.{name}": parameter for name, parameter in self.model.named_parameters()}
+        tensors: dict[str, Tensor] = {f"model.{name}": parameter for name, parameter in self.model.named_parameters()}
         for index, state in self.optimizer.state_dict()["state"].items():
             for name, tensor in state.items():
                 whole = processes.whole(tensor)
@@ -181,7 +183,7 @@ class Run:
 
 
 def fit(
-    model: Model,
+    model: AnyModel,
     source: Source,
     stage: Stage,
     *,
@@ -189,7 +191,7 @@ def fit(
     label: str | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 60.0,
-    watch: Callable[[int, Model], None] | None = None,
+    watch: Callable[[int, AnyModel], None] | None = None,
     compute: Compute = Compute(),
 ) -> list[dict]:
     """Train every replica of `model` on `source` in place; returns held-out measurements, a row each.
@@ -211,9 +213,10 @@ def fit(
             run.restore(checkpoint)
         held_out = Stream(source.held_out or source, stage.held_out, model.seeds, f"{stream}, held out", run.device)(0)
         held_out, batches = processes.share(held_out), None
+        hidden = None if processes.first() else True
         saved, started = monotonic(), (monotonic(), run.tokens)
-        shown = dict(total=stage.steps, initial=run.step, desc=label or stream, unit="step", leave=False)
-        with tqdm(**shown, disable=None if processes.first() else True) as bar:
+        bar = tqdm(total=stage.steps, initial=run.step, desc=label or stream, unit="step", leave=False, disable=hidden)
+        with bar:
             while True:
                 if checkpoint:
                     signal, due = processes.agreed(came(), monotonic() - saved > checkpoint_seconds)
@@ -236,9 +239,9 @@ def fit(
                             watch(run.step, model)
                 if run.finished:
                     break
-                length = stage.length_at(run.step, source.settings.get("length"))
+                length = stage.length_at(run.step, source.length_setting)
                 seeds = run.program.seeds
-                if batches is None or (batches.source.settings.get("length"), batches.seeds) != (length, seeds):
+                if batches is None or (batches.source.length_setting, batches.seeds) != (length, seeds):
                     batches = Stream(source.at(length), stage.batch, seeds, stream, run.device)
                 run.update(batches(run.step), batches.source)
                 bar.update()

@@ -1,6 +1,7 @@
 """AdamW, and the clip before it."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +12,10 @@ from structure_first.training.stage import Stage
 
 def adamw(parameters: Sequence[nn.Parameter], stage: Stage) -> torch.optim.AdamW:
     """The optimizer of a stage; norms and biases are a group of their own where they do not decay with the rest."""
-    groups = [{"params": parameters}]
+    groups: list[dict[str, Any]] = [{"params": parameters}]
     if not stage.decay_vectors:
-        matrices, vectors = [], []
-        for parameter in parameters:
-            (matrices if parameter.ndim > 2 else vectors).append(parameter)  # the first axis is the replicas'
+        matrices = [each for each in parameters if each.ndim > 2]  # the first axis is the replicas'
+        vectors = [each for each in parameters if each.ndim <= 2]
         groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=stage.lr, weight_decay=stage.weight_decay, fused=True)
 
@@ -25,7 +25,7 @@ def clip(parameters: Iterable[Tensor], limit: float, spread: bool = False) -> No
 
     Each process holds a part of every gradient where they are `spread`.
     """
-    gradients = [processes.local(parameter.grad).flatten(1) for parameter in parameters]
+    gradients = [processes.local(each.grad).flatten(1) for each in parameters if each.grad is not None]
     alone = len(gradients[0]) == 1  # all gradients are then one vector: a few operations, not a few for each
     if alone and not spread:
         norm = torch.stack(torch._foreach_norm(gradients)).norm()

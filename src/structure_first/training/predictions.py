@@ -11,7 +11,7 @@ from torch import Tensor
 from structure_first.data.batch import Batch, Source
 from structure_first.training import processes
 from structure_first.training.compute import Compute
-from structure_first.training.protocol import Model
+from structure_first.training.protocol import Forward, Model
 
 EVALUATED_AT_ONCE = 500  # sequences, of each replica
 LOGITS_AT_ONCE = 1 << 26  # of each replica, where so many sequences have more
@@ -32,11 +32,11 @@ class Predictions(NamedTuple):
         loss = F.cross_entropy(self.logits.float().flatten(0, 2), self.targets.flatten(), reduction="none")
         return (loss.view(self.targets.shape) * self.mask).sum((1, 2))
 
-    def count(self) -> Int[Tensor, " replica"]:
+    def counts(self) -> Int[Tensor, " replica"]:
         return self.mask.sum((1, 2))
 
 
-def predict(model: Model, batch: Batch, source: Source) -> Predictions:
+def predict(model: Forward, batch: Batch, source: Source) -> Predictions:
     """What the model says of `batch`; only the window that bears loss is computed to the end."""
     inputs, at = batch.tokens[..., :-1], None
     if source.window < inputs.shape[-1]:
@@ -69,7 +69,7 @@ def short_and_long(batch: Batch) -> list[Batch]:
     needed = (batch.loss_mask * torch.arange(1, batch.tokens.shape[-1] + 1)).amax(-1)
     ordered, order = needed.sort(stable=True)
     middle = ordered.shape[-1] // 2
-    short, long = (max(2, ordered[:, :stop].amax().item()) for stop in (max(1, middle), None))
+    short, long = (max(2, int(ordered[:, :stop].amax())) for stop in (max(1, middle), None))
     if short > UNLIKE * long:
         return [Batch(*(tensor[..., :long] for tensor in batch))]
     pieces = ((order[:, :middle, None], short), (order[:, middle:, None], long))
@@ -92,7 +92,7 @@ def evaluate(model: Model, batch: Batch, source: Source, compute: Compute = Comp
         if source.determined is not None:
             graded = graded & placed(source.determined(part.tokens), found.at)
         right = (found.logits.argmax(-1) == found.targets) & graded
-        found_in.append((found.nats(), found.count(), right.sum((1, 2)), graded.sum((1, 2))))
+        found_in.append((found.nats(), found.counts(), right.sum((1, 2)), graded.sum((1, 2))))
     model.train()
     sums = (torch.stack(column).sum(0) for column in zip(*found_in, strict=True))
     nats, count, right, graded = map(processes.summed, sums)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -115,14 +116,16 @@ def sharded(model: Model, device: torch.device, precision: torch.dtype | None) -
         if width % world():
             raise UserError(f"width {width} is not a multiple of {world()} processes; start another number")
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
-    settings = dict(
+    cut = partial(
+        fully_shard,
         mesh=init_device_mesh(device.type, (world(),)),
         shard_placement_fn=lambda parameter: Shard(parameter.ndim - 1),
         mp_policy=MixedPrecisionPolicy(param_dtype=precision, reduce_dtype=torch.float32),
     )
     for block in model.blocks:
-        fully_shard(block, **settings)
-    return fully_shard(model, **settings, reshard_after_forward=True)
+        cut(block)
+    cut(model, reshard_after_forward=True)
+    return model
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -137,9 +140,11 @@ def whole(tensor: Tensor) -> Tensor:
 
 def spread(tensor: Tensor, parameter: Tensor) -> Tensor:
     """This process's part of a whole tensor, spread as `parameter` is."""
-    if not hasattr(parameter, "placements") or not tensor.ndim:
+    if world() == 1 or not tensor.ndim:
         return tensor
-    from torch.distributed.tensor import distribute_tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
 
+    if not isinstance(parameter, DTensor):
+        return tensor
     there = parameter.device_mesh.device_type
     return distribute_tensor(tensor.to(there), parameter.device_mesh, parameter.placements, src_data_rank=None)

@@ -1,7 +1,7 @@
 """What the loop asks of a model, so that one of another library can be trained by it."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -11,21 +11,36 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
-class Model(Protocol):
-    """Replicas of one network that train side by side: theirs is the first axis of every parameter and of every batch.
-
-    `parameters` and what follows is as in a `torch.nn.Module`; what several processes train has to be one.
-    """
-
-    seeds: Sequence[int]  # of each replica, whose batches follow from it
-    shape: "DataclassInstance"  # what a checkpoint must agree with
-    blocks: Iterable[nn.Module]  # what is compiled, recomputed and spread over processes one by one; may be empty
-    stochastic: bool  # whether it draws random numbers while it trains, as dropout does
+class Forward(Protocol):
+    """What makes logits of tokens: a model, or what stands for it where several processes train."""
 
     def __call__(
         self, tokens: Int[Tensor, "replica batch time"], at: Int[Tensor, "replica batch n"] | None = None
     ) -> Float[Tensor, "replica batch n vocab"]:
         """Logits of the next token at the positions `at`, or at all. No token may change those of an earlier one."""
+
+
+class Model(Forward, Protocol):
+    """Replicas of one network that train side by side: theirs is the first axis of every parameter and of every batch.
+
+    `parameters` and what follows is as in a `torch.nn.Module`; what several processes train has to be one.
+    """
+
+    @property
+    def seeds(self) -> Sequence[int]:
+        """Of each replica, whose batches follow from it."""
+
+    @property
+    def shape(self) -> "DataclassInstance":
+        """What a checkpoint must agree with."""
+
+    @property
+    def blocks(self) -> Iterable[nn.Module]:
+        """What is compiled, recomputed and spread over processes one by one; may be empty."""
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether it draws random numbers while it trains, as dropout does."""
 
     def pick(self, replicas: Sequence[int]) -> Self:
         """Those replicas alone, copied into a model of their own."""
@@ -39,6 +54,9 @@ class Model(Protocol):
     def eval(self) -> Self: ...
 
     def to(self, device: torch.device) -> Self: ...
+
+
+AnyModel = TypeVar("AnyModel", bound=Model)
 
 
 def device_of(model: Model) -> torch.device:

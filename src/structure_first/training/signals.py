@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 
 @contextmanager
@@ -16,7 +17,8 @@ def put_off(wanted: bool = True) -> Iterator[Callable[[], int]]:
     A second one acts at once, but for a process that another one passes on to what the whole group was sent: a worker,
     or one that torchrun started. What is ignored stays so. Only the main thread can put signals off.
     """
-    came, before = [0], {}
+    came = [0]
+    before: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
     passed_on = multiprocessing.parent_process() is not None or "TORCHELASTIC_RUN_ID" in os.environ
 
     def note(number: int, frame: object) -> None:

@@ -22,11 +22,12 @@ class Stream:
         self._distinct = list(dict.fromkeys(self.seeds))  # each is drawn once, however many replicas have it
         self._replicas = [self._distinct.index(seed) for seed in self.seeds]
         self.block = max(1, min(64, BLOCK_TOKENS // (batch * source.length)))
-        self._index, self._drawn = -1, None
+        self._index = -1
+        self._drawn: Batch | None = None
 
     def __call__(self, step: int) -> Batch:
         index, within = divmod(step, self.block)
-        if index != self._index:
+        if self._drawn is None or index != self._index:
             parts = [
                 self.source.draw(self.block * self.batch, generator(self.device, seed, self.name, index))
                 for seed in self._distinct

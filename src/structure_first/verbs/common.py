@@ -1,7 +1,7 @@
 """What the verbs share: the application, checks of options, and how a mistake in them is said."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -43,7 +43,7 @@ def top(
         typer.echo(context.get_help())
 
 
-def usage(error: Exception) -> str:
+def usage(error: Any) -> str:  # of a class that typer keeps to itself
     """A usage error in one line, with the nearest verb or option."""
     if "No such command" in error.message:
         return str(unknown("verb", error.message.split("'")[1], error.ctx.command.commands))

@@ -64,9 +64,9 @@ def documents(
         chosen = hub.HUB.get(name) or hub.Hub(rest)
         column = text_column or chosen.column
         stream = hub.Stream(chosen, column, state.get("stream"), process, processes)
-        source = {"corpus": name, "hub": chosen.name, "config": chosen.config, "column": column} | share
+        source = {"corpus": name, "hub": chosen.name, "config": chosen.config, "column": column, **share}
         return Documents(source, iter(stream), position, at=lambda: {"stream": stream.state()})
-    source = {"corpus": name} | share
+    source = {"corpus": name, **share}
     if kind == "math":
         texts = mathematics.questions(rest or "train", seed, position * processes + process)
         return Documents(source | {"seed": seed}, islice(texts, 0, None, processes), position, endless=True)

@@ -45,18 +45,18 @@ def made(split: str, seed: int, start: int, workers: int) -> Iterator[str]:
         )
         for worker in range(workers)
     ]
+    pipes = [process.stdout for process in processes if process.stdout]
     try:
         for turn in count():
-            block = processes[turn % workers].stdout.readline()
+            block = pipes[turn % workers].readline()
             if not block:
                 raise RuntimeError(f"the generator of math:{split} stopped in block {first + turn}")
             yield from json.loads(block)[skip:]
             skip = 0
     finally:
         for process in processes:
-            process.kill()
-            process.wait()
-            process.stdout.close()
+            with process:  # waits for its end and closes its pipe
+                process.kill()
 
 
 def serve(split: str, seed: int, step: int, block: int) -> None:
@@ -116,8 +116,8 @@ def ordered(elements: set) -> list:
 @cache
 def package() -> ModuleType:
     """The package's `modules`, repaired."""
-    diophantine = import_module("sympy.solvers.diophantine")
-    diophantine.base_solution_linear = import_module("sympy.solvers.diophantine.diophantine").base_solution_linear
+    moved = import_module("sympy.solvers.diophantine.diophantine").base_solution_linear
+    vars(import_module("sympy.solvers.diophantine"))["base_solution_linear"] = moved
     from mathematics_dataset.modules import modules, numbers
     from mathematics_dataset.sample import polynomials
     from mathematics_dataset.util import composition

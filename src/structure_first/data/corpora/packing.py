@@ -3,8 +3,9 @@
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def pack(
     if not str(folder):
         raise UserError("the folder of shards has no name; name one that is new or empty")
     folder = Path(folder)
-    settings = {"text_column": text_column, "seed": seed}
+    read = partial(documents, corpus, text_column, seed)
     with locked(folder):
         collect(folder, OURS)
         manifest = read_manifest(folder) if (folder / MANIFEST).exists() else None
@@ -74,13 +75,13 @@ def pack(
             raise UserError(f"{folder} holds files but no packed corpus; name a folder that is new or empty")
         if manifest and not manifest["shards"]:
             manifest = None  # there is nothing to go on with
-        stream = documents(corpus, **settings, state=manifest and manifest["state"])
+        stream = read(manifest and manifest["state"])
         if stream.endless and limit_tokens is None:
             raise UserError(f"the corpus {corpus} has no end; say how much of it with --limit-tokens")
         if manifest is None:
 
-            def training() -> Iterator[str]:
-                for text in documents(corpus, **settings):
+            def training() -> Generator[str, None, None]:
+                for text in read():
                     if not hashed([text])[0] < threshold(held_out):
                         yield text
 

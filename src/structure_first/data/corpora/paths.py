@@ -8,9 +8,9 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from io import TextIOWrapper as TextLines
 from pathlib import Path
-from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -88,7 +88,7 @@ def shown(value: object) -> str:
     return " ".join(str(value).split())[:200]
 
 
-def opened(path: Path) -> IO[bytes]:
+def opened(path: Path) -> BufferedReader | gzip.GzipFile:
     """The file as bytes, unpacked; raises `UserError` if it begins as no text does."""
     file = gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb")  # noqa: SIM115
     if b"\0" in file.read(HEAD):

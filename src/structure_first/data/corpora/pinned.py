@@ -80,7 +80,7 @@ def files(seed: int) -> list[File]:
             raise UserError(f"code and language are made from {package}, which is not installed; {AGAIN}") from None
         if installed.version.partition("+")[0] != version:
             raise UserError(f"code and language are made from {package}, not {installed.version}; {AGAIN}")
-        root = Path(installed.locate_file(""))
+        root = Path(str(installed.locate_file("")))
         for path, (size, digest) in files.items():
             found[path] = file = File(package, root / path, digest)
             if not file.path.is_file() or file.path.stat().st_size != size:

@@ -103,10 +103,11 @@ class Trained:
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True  # a document that holds "<|endoftext|>" ends none
         self.vocab = self._tokenizer.get_vocab_size()
-        known = (self._tokenizer.token_to_id(token) for token in SEPARATORS)
-        self.separator = next((token for token in known if token is not None), None)
-        if self.separator is None:
+        numbers = (self._tokenizer.token_to_id(token) for token in SEPARATORS)
+        known = [number for number in numbers if number is not None]
+        if not known:
             raise UserError(f"tokeniser {name} has none of the separators {', '.join(SEPARATORS)}; name another")
+        self.separator = known[0]
 
     def encode(self, texts):
         encoded = [each.ids for each in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
