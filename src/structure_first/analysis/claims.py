@@ -18,7 +18,7 @@ from structure_first.analysis.stored import RESULTS, of_today
 from structure_first.errors import UserError, unknown
 from structure_first.evidence.statistics import final, interval, needed
 from structure_first.experiments.registry import EXPERIMENTS
-from structure_first.runs.recipe import Cell, Experiment, Recipe
+from structure_first.runs.recipe import Cell, Experiment, Factors, Recipe
 from structure_first.scales import SCALES
 
 ENOUGH_SEEDS = 6  # with five, even the range from the lowest to the highest misses the median more often than 1 in 20
@@ -181,7 +181,8 @@ def _compared(claim: str, query: dict, results: Path) -> Iterator[Comparison | N
     for treated, control in query["compare"]:
         found = []
         for scale, rows in stored.items():
-            gain = _gain(rows, query, experiment.cells(scale), treated, control)
+            factors = {name: each.factors for name, each in experiment.cells(scale).items() if isinstance(each, Cell)}
+            gain = _gain(rows, query, factors, treated, control)
             if not gain.empty:
                 measured, low, high = interval(gain.to_numpy())
                 found.append(Comparison(treated, control, measured, low, high, len(gain), scale, unit, threshold))
@@ -213,7 +214,7 @@ def _differences(one: Recipe, other: Recipe) -> set[str]:
     return {each.name for each in fields(Recipe) if getattr(one, each.name) != getattr(other, each.name)}
 
 
-def _gain(rows: pd.DataFrame, query: dict, cells: Mapping[str, Cell | Recipe], treated: str, control: str) -> pd.Series:
+def _gain(rows: pd.DataFrame, query: dict, factors: Mapping[str, Factors], treated: str, control: str) -> pd.Series:
     """The gain of each seed that has both, treated minus control.
 
     A lower loss is a gain; where the query asks what is `saved`, the share of the text is: of `runs` whose schedule
@@ -226,21 +227,21 @@ def _gain(rows: pd.DataFrame, query: dict, cells: Mapping[str, Cell | Recipe], t
     if not {treated, control} <= set(found):
         return pd.Series(dtype=float)
     if how := query.get("saved"):
-        models = {"runs": _family, "curve": _curve}[how](treated, cells, rows)
+        models = {"runs": _family, "curve": _curve}[how](treated, factors, rows)
         return (1 - needed(models.assign(target=models["seed"].map(found[control])), "text")).fillna(-np.inf)
     both = found[treated].index.intersection(found[control].index)
     return (sign * (found[treated][both] - found[control][both])).fillna(-np.inf)
 
 
-def _family(cell: str, cells: Mapping[str, Cell], rows: pd.DataFrame) -> pd.DataFrame:
+def _family(cell: str, factors: Mapping[str, Factors], rows: pd.DataFrame) -> pd.DataFrame:
     """The models of the cells that differ from this one in their share of the text alone: seed, text, loss."""
-    own, last = cells[cell].factors, final(rows, "loss")
+    own, last = factors[cell], final(rows, "loss")
     losses = {name: values.droplevel("cell") for name, values in last.groupby("cell")}
-    alike = [name for name in losses if replace(cells[name].factors, text=own.text) == own]
-    return pd.concat(losses[name].rename("loss").reset_index().assign(text=cells[name].factors.text) for name in alike)
+    alike = [name for name in losses if replace(factors[name], text=own.text) == own]
+    return pd.concat(losses[name].rename("loss").reset_index().assign(text=factors[name].text) for name in alike)
 
 
-def _curve(cell: str, cells: Mapping[str, Cell], rows: pd.DataFrame) -> pd.DataFrame:
+def _curve(cell: str, factors: Mapping[str, Factors], rows: pd.DataFrame) -> pd.DataFrame:
     """The cell's models at each of their evaluations: seed, text, loss."""
     own = rows[(rows["cell"] == cell) & (rows["stage"] == 2) & (rows["metric"] == "loss") & (rows["step"] > 0)]
     text = own["step"] / own.groupby("seed")["step"].transform("max")
