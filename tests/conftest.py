@@ -6,8 +6,9 @@ anything, as `data.registry`, is left out: it says itself what is wrong.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,6 +48,23 @@ def measured(values: Values, metric: str = "accuracy", stage: int = 2, **other) 
 @pytest.fixture(scope="session")
 def rows_of() -> Callable[..., pd.DataFrame]:
     return measured
+
+
+def misshapen_of(value: Any) -> Iterator[Any]:
+    """Copies of what JSON holds, each without one of the things in it, or with one of another type or range there."""
+    yield from (None, True, -1, 1.5, 1 << 70, float("nan"), "x", "\ud83d", [], [3], {}, {"a": 3})
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield {name: one for name, one in value.items() if name != key}
+            yield from (value | {key: other} for other in misshapen_of(each))
+    if isinstance(value, list):
+        for place, each in enumerate(value):
+            yield from ([*value[:place], other, *value[place + 1 :]] for other in misshapen_of(each))
+
+
+@pytest.fixture(scope="session")
+def misshapen() -> Callable[[Any], Iterator[Any]]:
+    return misshapen_of
 
 
 LOSSES = {

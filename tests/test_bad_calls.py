@@ -359,34 +359,46 @@ CLAIMS = [
     (f"claims --results {LONG}", "File name too long"),
     ("claims --results", "requires an argument"),
     ("claims --results ''", "an empty value"),
-    ("claims --results results --ledger none.yml", "cannot read the claims in none.yml"),
-    ("claims --results results --ledger texts", "cannot read the claims in texts"),
+    ("claims --results results --ledger none.yml", "cannot read none.yml: No such file or directory; go to the folder"),
+    ("claims --results results --ledger texts", "cannot read texts: Is a directory"),
     (f"claims --results results --ledger {LONG}", "File name too long"),
-    ("claims --results results --ledger latin.txt", "cannot read the claims in latin.txt"),
-    ("claims --results results --ledger empty.txt", "cannot read the claims in empty.txt"),
-    ("claims --results results --ledger binary.txt", "cannot read the claims in binary.txt"),
+    ("claims --results results --ledger latin.txt", "latin.txt is no YAML"),
+    ("claims --results results --ledger empty.txt", "cannot read the claims in empty.txt: it must be a list, not None"),
+    ("claims --results results --ledger binary.txt", "binary.txt is no YAML"),
     ("claims --resluts x", "unknown option '--resluts'; did you mean '--results'?"),
     ("claims --json more", "extra argument"),
     *(
-        ("claims --results results --ledger bad.yml", f"cannot read the claims in bad.yml{more}", {"bad.yml": text})
-        for text, more in [
-            ("- id: [", ":"),
-            ("3", ":"),
-            ("- 3", ":"),
-            ("a: b", ":"),
-            ("- [a]", ":"),
-            ("- {id: a}", ": a claim or its query lacks 'statement'"),
-            ("[" * 1100, ":"),
-            (CLAIM.format("3"), ":"),
-            (CLAIM.format("[a]"), ":"),
-            (CLAIM.format("{experiment: haystack}"), ": a claim or its query lacks 'compare'"),
-            (CLAIM.format(QUERY.replace(PAIR, "[]")), ": a compares nothing; name pairs of cells under compare"),
-            (CLAIM.format(QUERY.replace(PAIR, "null")), ": a compares nothing"),
-            (CLAIM.format(QUERY.replace(PAIR, "[[a]]")), ":"),
-            (CLAIM.format(QUERY.replace(PAIR, "3")), ":"),
-            (CLAIM.format(QUERY.replace("experiment: haystack, ", "")), ": a claim or its query lacks 'experiment'"),
-            (CLAIM.format(QUERY.replace("haystack", "[a]")), ":"),
+        ("claims --results results --ledger bad.yml", line, {"bad.yml": text})
+        for text, line in [
+            ("- id: [", "bad.yml is no YAML"),
+            ("[" * 1100, "more than 16 levels deep"),
+            (BOMB, "an alias; write out what it stands for"),
         ]
+    ),
+    *(
+        ("claims --results results --ledger bad.yml", f"cannot read the claims in bad.yml: {more}", {"bad.yml": text})
+        for text, more in [
+            ("3", "it must be a list, not 3; write them as the book's claims.yml does"),
+            ("- 3", "[0] must be an object, not 3"),
+            ("a: b", "it must be a list"),
+            ("- [a]", "[0] must be an object"),
+            ("- {id: a}", "[0].statement is missing"),
+            ("- {id: 1, statement: b, paper: c}", "[0].id must be text, not 1"),
+            (f"{CLAIM}\n{CLAIM}".format(QUERY, QUERY), "the id 'a' stands twice"),
+            (CLAIM.format("3"), "[0].tuned.queries[0] must be an object, not 3"),
+            (CLAIM.format("[a]"), "[0].tuned.queries[0] must be an object"),
+            (CLAIM.format("{experiment: haystack}"), "[0].tuned.queries[0].metric is missing"),
+            (CLAIM.format(QUERY.replace(PAIR, "null")), "[0].tuned.queries[0].compare must be a list, not None"),
+            (CLAIM.format(QUERY.replace(PAIR, "[[a]]")), "[0].tuned.queries[0].compare[0] must be a list of 2"),
+            (CLAIM.format(QUERY.replace(PAIR, "3")), "[0].tuned.queries[0].compare must be a list, not 3"),
+            (CLAIM.format(QUERY.replace("experiment: haystack, ", "")), "[0].tuned.queries[0].experiment is missing"),
+            (CLAIM.format(QUERY.replace("haystack", "[a]")), "[0].tuned.queries[0].experiment must be text"),
+        ]
+    ),
+    (
+        "claims --results results --ledger bad.yml",
+        "claim 'a' compares nothing; name pairs of cells under compare",
+        {"bad.yml": CLAIM.format(QUERY.replace(PAIR, "[]"))},
     ),
     *(
         ("claims --results results --ledger claims.yml", line, store(*files))
@@ -400,6 +412,9 @@ CLAIMS = [
             ("cannot read manifest", None, "null"),
             ("cannot read manifest", None, b"\xff"),
             ("cannot read manifest", None, f'{{"format": {FORMAT}, "runs": 3}}'),
+            ("cannot read manifest", None, f'{{"format": {FORMAT}, "runs": []}}'),
+            ("cannot read manifest", None, f'{{"format": {FORMAT}, "runs": {{"a": 3}}}}'),
+            ("cannot read manifest", None, f'{{"format": {FORMAT}, "runs": {{"a": {{"recipe": 3}}}}}}'),
             ("bring it up to date with", None, '{"format": 1, "runs": {}}'),
             (f"was written in format {FORMAT + 1}", None, f'{{"format": {FORMAT + 1}, "runs": {{}}}}'),
         ]

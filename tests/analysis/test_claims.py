@@ -280,37 +280,75 @@ def test_json_has_the_promised_fields(book):
     assert comparison["treated"] == "dyck" and comparison["measured"] == answer["measured"] == pytest.approx(0.9)
 
 
+ASKED = "- {{id: a, statement: b, paper: c, tuned: {{queries: [{}]}}}}"
+ASKS = "{experiment: trial, metric: accuracy, compare: [[dyck, random init]], differ: [], reproduced_from: 0.4}"
+
+
 @pytest.mark.parametrize(
-    "text",
+    ("text", "said"),
     [
-        "- id: [",
-        "",
-        "just words",
-        "haystack: 3",
-        "- [1, 2]",
-        "- id: haystack",
-        "- {id: a, statement: b, paper: c, tuned: words}",
-        "- {id: a, statement: b, paper: c, tuned: {queries: [{experiment: trial}]}}",
-        "- {id: a, statement: b, paper: c, tuned: {queries: [{experiment: trial, metric: accuracy, differ: [], "
-        "reproduced_from: 0.4, compare: [dyck]}]}}",
-        "- {id: a, statement: b, paper: c, tuned: {queries: [{experiment: trial, metric: accuracy, "  # no threshold
-        "compare: [[dyck, random init]], differ: [stage_one, transfer]}]}}",
-        "- {id: a, statement: b, paper: c, tuned: {queries: [{experiment: trial, metric: accuracy, "  # nor what differs
-        "compare: [[dyck, random init]], reproduced_from: 0.4}]}}",
-        "- {id: a, statement: b, paper: c, tuned: {cases: most, queries: []}}",
-        b"\xff\xfe\x00",
-        None,
+        ("- id: [", "is no YAML"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]", "an alias; write out what it stands for"),
+        ("[" * 1100, "more than 16 levels deep"),
+        ("#" * 70_000, "has more than 65,536 bytes"),
+        ("", "it must be a list, not None"),
+        ("haystack: 3", "it must be a list, not {'haystack': 3}"),
+        ("- [1, 2]", "[0] must be an object, not [1, 2]"),
+        ("- id: haystack", "[0].statement is missing"),
+        ("- {id: 3, statement: b, paper: c}", "[0].id must be text, not 3"),
+        ("- {id: a, statement: [b], paper: c}", "[0].statement must be text, not ['b']"),
+        ("- {id: a, statement: b, paper: null}", "[0].paper must be text, not None"),
+        ('- {id: a, statement: "\\ud83d", paper: c}', "[0].statement must be text, not '\\ud83d'"),
+        ("- {id: a, statement: b, paper: c}\n- {id: a, statement: d, paper: e}", "the id 'a' stands twice"),
+        ("- {id: a, statement: b, paper: c, tund: 3}", "[0]: unknown key 'tund'; did you mean 'tuned'?"),
+        ("- {id: a, statement: b, paper: c, tuned: words}", "[0].tuned must be null or an object, not 'words'"),
+        (
+            "- {id: a, statement: b, paper: c, tuned: {cases: most, queries: []}}",
+            "cases must be 'all' or 'any', not 'most'",
+        ),
+        ("- {id: a, statement: b, paper: c, tuned: {}}", "[0].tuned.queries is missing"),
+        (ASKED.format("{experiment: trial}"), "[0].tuned.queries[0].metric is missing"),
+        (ASKED.format(ASKS.replace("[dyck, random init]", "dyck")), "compare[0] must be a list of 2, not 'dyck'"),
+        (ASKED.format(ASKS.replace("random init", "set, random init")), "compare[0] must be a list of 2, not ["),
+        (ASKED.format(ASKS.replace("[[dyck, random init]]", "[]")), "'a' compares nothing; name pairs of cells under"),
+        (ASKED.format(ASKS.replace("accuracy", "acuracy")), "metric must be 'accuracy' or 'loss', not 'acuracy'"),
+        (ASKED.format(ASKS.replace(", reproduced_from: 0.4", "")), "reproduced_from is missing"),
+        (ASKED.format(ASKS.replace("0.4", ".nan")), "reproduced_from must be a number, not nan"),
+        (ASKED.format(ASKS.replace(", differ: []", "")), "differ is missing"),
+        (ASKED.format(ASKS.replace("[]", "[stage_oen]")), "differ[0] must be 'stage_one' or 'transfer' or"),
+        (ASKED.format(ASKS.replace("[]", "[], saved: curve")), "the loss tells what is saved; write metric: loss"),
+        (
+            ASKED.format(ASKS.replace("[]", "[], saved: runs").replace("accuracy", "loss")),
+            "'dyck' has no runs on shares of the text; write saved: curve",
+        ),
+        (b"\xff\xfe\x00", "is no YAML"),
+        (None, "No such file or directory; go to the folder of the book, or name a list"),
     ],
 )
-def test_broken_claims_are_one_line(book, text):
+def test_broken_claims_are_one_line(book, text, said):
     book.measure("dyck", [1.0] * 6)
     book.measure("random init", [0.1] * 6)
     book.claims.unlink()
     if text is not None:
         book.claims.write_bytes(text.encode() if isinstance(text, str) else text)
-    with pytest.raises(UserError, match="cannot read the claims in") as caught:
+    with pytest.raises(UserError) as caught:
         ledger(book.claims, book.results)
-    assert "\n" not in str(caught.value) and str(caught.value).rstrip()[-1] != ":"
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_whatever_a_claim_holds_is_read_or_refused(book, misshapen):
+    for cell in ("dyck", "random init"):
+        book.measure(cell, [1.0] * 6, metric="loss")
+    asked = dict(cases="any", queries=[QUERY | dict(metric="loss", saved="curve", search_seeds=[9])])
+    whole, refused = dict(id="a", statement="b", paper="c", published=asked, tuned=None), 0
+    for claims in misshapen([whole]):
+        book.claims.write_text(json.dumps(claims))  # which is YAML too
+        try:
+            json.dumps(as_json(ledger(book.claims, book.results)), allow_nan=False)
+        except UserError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 100
 
 
 def test_the_books_own_claims_can_be_read(tmp_path):

@@ -153,7 +153,7 @@ PACKED = {
     "good.txt --out /dev/full": "cannot write to /dev/full: File exists",
     "good.txt --out /proc/out": "cannot write to /proc/out: No such file or directory",
     f"good.txt --out {LONG}": f"cannot write to {LONG}: File name too long",
-    "good.txt --out app": "cannot read app/manifest.json ('format'); restore it, or pack into another folder",
+    "good.txt --out app": "cannot read app/manifest.json (format is missing); restore it, or pack into another folder",
     "good.txt --out list": "cannot read list/manifest.json (",
     "good.txt --out few": "cannot read few/manifest.json (",
     "good.txt --out latin-app": "cannot read latin-app/manifest.json (",

@@ -269,10 +269,58 @@ def test_a_folder_of_something_else(packed, corpus, tmp_path):
     with pytest.raises(UserError, match=r"there is no packed corpus in .*; make one with structure-first pack"):
         Packed(tmp_path)
     few = '{"format": 1, "shards": [], "tokeniser": {"digest": ""}, "finished": true}'
-    for text in ("", "{}", "[]", "null", '{"format": 1}', few):
+    for text in ("", "{}", "[]", "null", '{"format": 1}', few, "[" * 200_000):
         (packed / "manifest.json").write_text(text)
         with pytest.raises(UserError, match=r"cannot read .*manifest.json .*; restore it, or pack into another folder"):
             Packed(packed)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"shards": 3}, "shards must be a list, not 3"),
+        ({"shards": [3]}, r"shards\[0\] must be an object, not 3"),
+        ({"shards": []}, "tokens.train is not the sum of the shards'"),
+        ({"shards": [{"hashes": {"digest": ""}, "train": None}]}, r"shards\[0\].train must be an object, not None"),
+        ({"state": 3}, "state must be an object, not 3"),
+        (
+            {"state": {"position": -1}},
+            "state.position must be a whole number from 0 to 9,223,372,036,854,775,807, not -1",
+        ),
+        ({"tokens": 3}, "tokens must be an object, not 3"),
+        ({"tokens": {"train": 3, "held_out": 0, "more": "x"}}, "tokens: unknown key 'more'; known: held_out, train"),
+        ({"documents": []}, r"documents must be an object, not \[\]"),
+        ({"dtype": "float32"}, "dtype must be 'uint8' or 'uint16' or 'uint32', not 'float32'"),
+        ({"finished": 1}, "finished must be true or false, not 1"),
+        ({"held_out": float("nan")}, "held_out must be a number, not nan"),
+    ],
+)
+def test_a_manifest_of_another_form_is_one_line(packed, corpus, change, said):
+    path = packed / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    before = contents(packed)
+    for call in (lambda: Packed(packed), lambda: pack(corpus, "bytes", packed, held_out=0.2)):
+        with pytest.raises(
+            UserError, match=rf"cannot read .*manifest.json \({said}\); restore it, or pack into another"
+        ):
+            call()
+    assert contents(packed) == before
+
+
+def test_whatever_a_manifest_holds_is_read_or_refused(tmp_path, corpus, misshapen):
+    folder, options = tmp_path / "out", {"held_out": 0.2, "limit_tokens": 500}
+    whole, refused = pack(corpus, "bytes", folder, **options), 0
+    for manifest in misshapen(whole | {"finished": False}):
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        before = contents(folder)
+        try:
+            read_manifest(folder)
+            packed_source(folder, 4).draw(2, torch.Generator())
+            pack(corpus, "bytes", folder, **options)
+        except UserError:
+            refused += 1
+            assert contents(folder) == before
+    assert refused > 300
 
 
 def test_a_file_that_changed_is_another_corpus_whatever_its_name_size_and_date(tmp_path):

@@ -120,10 +120,45 @@ def test_rows_that_lack_a_column_are_one_line(store):
     assert "flops" in failure(store.rows)
 
 
-@pytest.mark.parametrize("content", ["", "[1]", "{", '{"runs": {}}', '{"format": 2}', '{"format": 2, "runs": 3}'])
-def test_a_broken_manifest_is_one_line(store, content):
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "Expecting value"),
+        ("[1]", "it must be an object, not [1]"),
+        ("{", "Expecting property name"),
+        ("[" * 200_000, "recursion"),
+        ('{"runs": {}}', "format is missing"),
+        ('{"format": 2}', "runs is missing"),
+        ('{"format": 2, "runs": 3}', "runs must be an object, not 3"),
+        ('{"format": 2, "runs": []}', "runs must be an object, not []"),
+        ('{"format": 2, "runs": {"run-a": 3}}', "runs['run-a'] must be an object, not 3"),
+        ('{"format": 2, "runs": {"run-a": {}}}', "runs['run-a'].configuration is missing"),
+        ('{"format": 2, "runs": {"run-a": {"configuration": 3}}}', "runs['run-a'].configuration must be text, not 3"),
+        ('{"format": 2, "runs": {"run-a": {"configuration": "0", "recipe": 3}}}', "recipe must be an object, not 3"),
+        ('{"format": 2, "runs": {"run-a": {"configuration": "0", "stage": true}}}', "stage must be 1 or 2, not True"),
+    ],
+)
+def test_a_broken_manifest_is_one_line(store, tmp_path, content, said):
     (store.folder / "manifest.json").write_text(content)
-    assert "cannot read manifest" in failure(store.rows)
+    before = {path: path.read_bytes() for path in store.folder.iterdir()}
+    other = other_store(tmp_path / "other", of_run("run-b", measured("random init")))
+    for call in (store.rows, lambda: store.append(*of_run("run-b", measured())), lambda: store.merge(other)):
+        told = failure(call)
+        assert "cannot read manifest" in told and said in told and "; restore or remove the folder" in told
+    assert {path: path.read_bytes() for path in store.folder.iterdir()} == before
+
+
+def test_whatever_a_manifest_holds_is_read_or_refused(store, misshapen):
+    run = {"configuration": "0", "stage": 2, "recipe": {"stage_two": {}}, "source": {"tokens": 3}, "seeds": [0]}
+    refused = 0
+    for manifest in misshapen({"format": 2, "runs": {"run-a": run}}):
+        (store.folder / "manifest.json").write_text(json.dumps(manifest))
+        try:
+            assert set(store.rows()["configuration"]) <= {"0", "x"}
+        except UserError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 80
 
 
 def test_rows_without_their_manifest_are_refused(store):

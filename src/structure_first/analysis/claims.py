@@ -4,6 +4,7 @@
 were sought first, blind to what is compared with it.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from math import isfinite
@@ -12,12 +13,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
 from structure_first.analysis.stored import RESULTS, of_today
 from structure_first.errors import UserError, unknown
 from structure_first.evidence.statistics import final, interval, needed
 from structure_first.experiments.registry import EXPERIMENTS
+from structure_first.forms import COUNT, of_form
+from structure_first.pretraining.reading import read_yaml
 from structure_first.runs.recipe import Cell, Experiment, Factors, Recipe
 from structure_first.scales import SCALES
 
@@ -26,6 +28,17 @@ FEWEST_SEEDS = 3  # of which an interval says anything
 BESIDE = {"published": "as published", "tuned": "beside a tuned baseline"}
 COLUMNS = tuple(BESIDE)
 CASES = ("all", "any")  # how many of a claim's comparisons must hold; any: it says that there is a case
+QUERY = {
+    "experiment": str,
+    "metric": ("accuracy", "loss"),
+    "compare": [[str, str]],
+    "differ": [tuple(each.name for each in fields(Recipe))],
+    "reproduced_from": float,
+    "saved?": ("runs", "curve"),
+    "search_seeds?": [COUNT],
+}
+ASKED = {"cases?": CASES, "queries": [QUERY]}
+CLAIM = {"id": str, "statement": str, "paper": str, **{f"{column}?": (None, ASKED) for column in COLUMNS}}
 VERDICTS = ("too few seeds", "not reproduced", "partly", "reproduced")
 
 
@@ -82,15 +95,15 @@ class Entry:
 
 def ledger(claims: Path, results: Path) -> list[Entry]:
     """Every claim of the file `claims`, answered from the stores under `results`; raises `UserError` if broken."""
+    listed = read_yaml(claims, "go to the folder of the book, or name a list like its claims.yml with --ledger")
     try:
-        return [_entry(claim, Path(results)) for claim in yaml.safe_load(Path(claims).read_text())]
-    except FileNotFoundError:
-        hint = "go to the folder of the book, or name the list with --ledger"
-        raise UserError(f"cannot read the claims in {claims}: there is no such file; {hint}") from None
-    except KeyError as error:
-        raise UserError(f"cannot read the claims in {claims}: a claim or its query lacks {error}") from None
-    except (OSError, yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"cannot read the claims in {claims}: {' '.join(str(error).split())}") from None
+        counts = Counter(claim["id"] for claim in of_form(listed, [CLAIM]))
+        if twice := [each for each, count in counts.items() if count > 1]:
+            raise ValueError(f"the id {twice[0]!r} stands twice")
+    except ValueError as error:
+        advice = "write them as the book's claims.yml does"
+        raise UserError(f"cannot read the claims in {claims}: {error}; {advice}") from None
+    return [_entry(claim, Path(results)) for claim in listed]
 
 
 def as_json(entries: list[Entry]) -> list[dict[str, Any]]:
@@ -159,8 +172,7 @@ def _answer(claim: dict, column: str, results: Path) -> Answer | None:
     asked = claim.get(column)
     if not asked:
         return None
-    if (cases := asked.get("cases", "all")) not in CASES:
-        raise ValueError(f"{claim['id']}: {unknown('cases', cases, CASES)}")
+    cases = asked.get("cases", "all")
     found = [each for query in asked["queries"] for each in _compared(claim["id"], query, results)]
     ran = [each for each in found if each]
     if not ran or (cases == "all" and len(ran) < len(found)):
@@ -173,8 +185,6 @@ def _answer(claim: dict, column: str, results: Path) -> Answer | None:
 
 def _compared(claim: str, query: dict, results: Path) -> Iterator[Comparison | None]:
     """Each comparison of the query at the largest scale at which it has some seeds; None where it has no rows."""
-    if not query["compare"]:
-        raise ValueError(f"{claim} compares nothing; name pairs of cells under compare")
     experiment, threshold = _checked(claim, query), query["reproduced_from"]
     unit = "share of the text saved" if query.get("saved") else query["metric"]
     stored = of_today(experiment, results)
@@ -192,13 +202,19 @@ def _compared(claim: str, query: dict, results: Path) -> Iterator[Comparison | N
 
 def _checked(claim: str, query: dict) -> Experiment:
     """The experiment of the query; raises `UserError` where there is none of that name, where a pair is of no scale's
-    cells, and where its recipes differ in more than the claim says.
+    cells, where its recipes differ in more than the claim says, and where nothing tells what is saved.
     """
+    if not query["compare"]:
+        raise UserError(f"claim {claim!r} compares nothing; name pairs of cells under compare")
+    if "saved" in query and query["metric"] != "loss":
+        raise UserError(f"claim {claim!r}: the loss tells what is saved; write metric: loss")
     if query["experiment"] not in EXPERIMENTS:
         raise UserError(f"claim {claim!r}: {unknown('experiment', query['experiment'], EXPERIMENTS)}")
     experiment, may = EXPERIMENTS[query["experiment"]], set(query["differ"])
     scales = [experiment.recipes(scale) for scale in SCALES]
     for treated, control in query["compare"]:
+        if query.get("saved") == "runs" and any(isinstance(experiment.cells(s).get(treated), Recipe) for s in SCALES):
+            raise UserError(f"claim {claim!r}: {treated!r} has no runs on shares of the text; write saved: curve")
         known = [recipes for recipes in scales if {treated, control} <= recipes.keys()]
         if not known:
             missing = treated if any(control in recipes for recipes in scales) else control
@@ -236,7 +252,7 @@ def _gain(rows: pd.DataFrame, query: dict, factors: Mapping[str, Factors], treat
 def _family(cell: str, factors: Mapping[str, Factors], rows: pd.DataFrame) -> pd.DataFrame:
     """The models of the cells that differ from this one in their share of the text alone: seed, text, loss."""
     own, last = factors[cell], final(rows, "loss")
-    losses = {name: values.droplevel("cell") for name, values in last.groupby("cell")}
+    losses = {name: values.droplevel("cell") for name, values in last.groupby("cell") if name in factors}
     alike = [name for name in losses if replace(factors[name], text=own.text) == own]
     return pd.concat(losses[name].rename("loss").reset_index().assign(text=factors[name].text) for name in alike)
 

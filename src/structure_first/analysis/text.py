@@ -5,8 +5,10 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
+from structure_first.errors import UserError
 from structure_first.evidence.statistics import final, interval, needed
 from structure_first.experiments import additive
+from structure_first.forms import COUNT, of_form
 from structure_first.runs.recipe import Experiment
 
 SWEPT = {  # in a tuning
@@ -14,6 +16,12 @@ SWEPT = {  # in a tuning
     "weights": "first weights' deviation",
     "warm-up": "warm-up, updates",
     "decay": "weight decay",
+}
+STAGE_TWO = {  # what is read of a run's manifest
+    "stage": 2,
+    "recipe": {"stage_two": {"source": str, ...: object}, ...: object},
+    "source": {"tokens": COUNT, ...: object},
+    ...: object,
 }
 PAPER = {"language": 0.55, "code": 0.67, "math": 0.86}  # of the text, for the loss of all of it (Jiang et al. 2026)
 
@@ -147,7 +155,10 @@ def at_each_budget(models: pd.DataFrame) -> pd.DataFrame:
 
 def sizes(size: additive.Size, manifest: dict) -> pd.DataFrame:
     """What the stored runs trained on, a line a corpus: the model, the tokens that were packed, and those read."""
-    runs = [run for run in manifest["runs"].values() if run["stage"] == 2]
+    try:
+        runs = [of_form(run, STAGE_TWO) for run in manifest["runs"].values() if run.get("stage") != 1]
+    except ValueError as error:
+        raise UserError(f"a run's manifest is not whole ({error}); restore it or run the experiment again") from None
     packed = {run["recipe"]["stage_two"]["source"]: run["source"]["tokens"] for run in runs}
     body = "{layers} layers, {heads} heads, width {width}".format(**asdict(size.body))
     lines = {}

@@ -23,6 +23,7 @@ import torch
 from structure_first import __version__
 from structure_first.errors import UserError
 from structure_first.files import locked, replacing
+from structure_first.forms import of_form
 
 FORMAT = 2
 COLUMNS = {
@@ -38,6 +39,8 @@ COLUMNS = {
     "value": "float64",
     "run": "str",
 }
+# What is read of a run; the oldest lack some of it
+RUN = {"configuration": str, "stage?": (1, 2), "recipe?": dict, "settings?": dict, "source?": dict, ...: object}
 KEY = ["scale", "cell", "configuration", "stage", "seed"]  # of a model: a cell of that name may have been another
 PACKAGES = ("torch", "numpy", "einops", "pandas", "pyarrow", "tokenizers", "datasets", "mathematics-dataset", "sympy")
 
@@ -90,9 +93,7 @@ def processor() -> str:
 
 def _configured(rows: pd.DataFrame, runs: Mapping[str, dict]) -> pd.DataFrame:
     """The rows, each with the key of what was trained."""
-    return rows.assign(
-        configuration=rows["run"].map({key: str(run.get("configuration", "")) for key, run in runs.items()})
-    )
+    return rows.assign(configuration=rows["run"].map({key: run["configuration"] for key, run in runs.items()}))
 
 
 class Store:
@@ -122,14 +123,14 @@ class Store:
             return {"format": FORMAT, "runs": {}}
         try:
             manifest = json.loads(self._manifest.read_text())
-            if manifest["format"] != FORMAT:
+            if of_form(manifest, {"format": object, ...: object})["format"] != FORMAT:
                 advice = "name another results folder"
                 if manifest["format"] == 1:
                     advice = f"bring it up to date with: python -m structure_first.runs.migrate {self.folder}"
-                found = f"{self.folder} was written in format {manifest['format']}, this version reads {FORMAT}"
+                found = f"{self.folder} was written in format {manifest['format']!r:.60}, this version reads {FORMAT}"
                 raise UserError(f"{found}; {advice}")
-            dict(manifest["runs"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            of_form(manifest, {"format": FORMAT, "runs": {...: RUN}, ...: object})
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"cannot read manifest {self._manifest}: {error}; restore or remove the folder") from None
         return manifest
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b, file_digest
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,27 @@ from numpy.lib.stride_tricks import sliding_window_view
 from structure_first.data.batch import Batch, Source
 from structure_first.data.parts import predicted_from
 from structure_first.errors import UserError, unknown
+from structure_first.forms import COUNT, of_form
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 SPLITS = ("train", "held_out")
-KEYS = ("source", "held_out", "dtype", "finished", "ended", "state", "tokens", "documents", "shards")  # of a manifest
-TOKENISER = ("name", "vocab", "separator", "digest")
 HASHES = "hashes"  # beside the splits of a shard: the hash of each of its documents
+FILE = {"tokens": COUNT, "documents": COUNT, "digest": str, ...: object}
+FORM = {  # what is read of a manifest
+    "format": FORMAT,
+    "source": {"corpus": str, ...: object},
+    "tokeniser": {"name": str, "vocab": range(1, 1 << 32), "separator": COUNT, "digest": str, ...: object},
+    "held_out": float,
+    "dtype": ("uint8", "uint16", "uint32"),
+    "finished": bool,
+    "ended": bool,
+    "state": {"position": COUNT, "stream?": dict, ...: object},
+    "tokens": {"train": COUNT, "held_out": COUNT},
+    "documents": {"train": COUNT, "held_out": COUNT, "duplicates": COUNT},
+    "shards": [{"train?": FILE, "held_out?": FILE, HASHES: {"digest": str, ...: object}, ...: object}],
+    ...: object,
+}
 
 
 def read_manifest(folder: Path) -> dict:
@@ -29,15 +44,18 @@ def read_manifest(folder: Path) -> dict:
     path = Path(folder) / MANIFEST
     try:
         manifest = json.loads(path.read_text())
-        found = manifest["format"]
+        found = of_form(manifest, {"format": object, ...: object})["format"]
         if found == FORMAT:
-            [manifest[name] for name in KEYS], [manifest["tokeniser"][name] for name in TOKENISER]
+            of_form(manifest, FORM)
+            for name, split in product(("tokens", "documents"), SPLITS):
+                if manifest[name][split] != sum(shard[split][name] for shard in manifest["shards"] if split in shard):
+                    raise ValueError(f"{name}.{split} is not the sum of the shards'")
     except FileNotFoundError:
         raise UserError(f"there is no packed corpus in {folder}; make one with structure-first pack") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {path} ({error}); restore it, or pack into another folder") from None
     if found != FORMAT:
-        raise UserError(f"{folder} is packed in format {found}, this version reads {FORMAT}; pack again") from None
+        raise UserError(f"{folder} is packed in format {found!r:.60}, this version reads {FORMAT}; pack again")
     return manifest
 
 
@@ -82,7 +100,7 @@ class Packed:
         numbers = [number for number, shard in enumerate(self.manifest["shards"]) if split in shard]
         try:
             self.shards = [np.load(shard_path(folder, split, number), mmap_mode="r") for number in numbers]
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise UserError(f"cannot read the shards in {folder} ({error}); restore them or pack again") from None
         self.vocab, self.separator = (self.manifest["tokeniser"][name] for name in ("vocab", "separator"))
 
