@@ -43,7 +43,7 @@ def test_quick_prints_every_ratio(said: str):
     assert re.search(r"\d+ cores, torch \d", lines[0])
     listed = [line.split()[0] for line in lines if line.startswith("  ")]
     assert set(PROCEDURAL) <= set(listed)
-    assert len(re.findall(r"\d x$", said, re.MULTILINE)) == 3  # the generators that have a plain peer
+    assert len(re.findall(r"\d x$", said, re.MULTILINE)) == 4  # the generators that have a plain peer
     ratios = RATIO.findall(said[: said.index("Bytes, packed")])
     steps = RATIO.findall(said[said.index("Optimizer steps") : said.index("The grid: ")])
     threads = len({1, cores()})
@@ -75,7 +75,7 @@ def test_every_ratio_is_kept(said: str, kept: Path):
     printed = [float(middle) for middle, _, _ in RATIO.findall(said)]
     compared = {what: ratio for what, ratio in ratios.items() if not what.startswith("generator")}
     assert sorted(printed) == sorted(round(ratio, 2) for ratio in compared.values())
-    assert len(ratios) == len(printed) + 3
+    assert len(ratios) == len(printed) + 4
 
 
 def test_a_ratio_lower_than_nine_tenths_of_the_former_is_slower(capsys):
