@@ -33,9 +33,9 @@ def report(sizes: Sizes, kept: Kept) -> None:
     keep_freed_memory()
     head = ("source", "length", "M tokens/s", "target", "met", "against plain Python")
     table(f"Generators, {sizes.sequences:,} sequences at once, one thread", head, list(generators(sizes, kept)))
-    head = ("source", "length", "ours", "plain Python", "target", "met", "ratio, median (range)")
+    heads = ("source", "length", "ours", "plain Python", "target", "met", "ratio, median (range)")
     title = f"M tokens/s as the trainer draws them, {BATCH} sequences a step, one thread"
-    table(title, head, list(for_training(sizes, kept)))
+    table(title, heads, list(for_training(sizes, kept)))
     torch.set_num_threads(before)
 
 
@@ -67,8 +67,9 @@ def plain_dyck(of: Source, random: Random) -> tuple[list[int], list[int]]:
 
 
 def plain_dyck_shuffle(of: Source, random: Random) -> tuple[list[int], list[int]]:
-    k, p, length, depth = (of.settings[name] for name in ("k", "p", "length", "depth"))
-    word, height, still_open = [], 0, {}
+    k, length, depth = (int(of.settings[name]) for name in ("k", "length", "depth"))
+    p, height, word = of.settings["p"], 0, []
+    still_open: dict[int, int] = {}
     for left in range(length, 0, -1):
         if not height or (height < min(depth, left) and random.random() < p):
             kind = int(k * random.random())
@@ -132,4 +133,5 @@ def for_training(sizes: Sizes, kept: Kept) -> Iterator[tuple[str, ...]]:
         ours = partial(block, Stream(of, BATCH, [0], "bench"), itertools.count())
         theirs = partial(drawn_plainly, of, sizes.plain, Random(0))
         turns = [(rate(ours, 1), rate(theirs, 1)) for _ in range(sizes.turns)]
-        yield name, f"{of.length}", *kept.judged(f"drawn for training, {name}", *zip(*turns, strict=True), target)
+        mine, plain = ([turn[side] for turn in turns] for side in (0, 1))
+        yield name, f"{of.length}", *kept.judged(f"drawn for training, {name}", mine, plain, target)
