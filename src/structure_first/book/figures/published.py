@@ -8,6 +8,7 @@ from structure_first.book.figures.text import DOTTED, line
 from structure_first.experiments.published import RUNGS
 
 LABELS = ("random init", "set", "set, permuted", "set, rescaled", "set, attention", "set, mlp", "union", "sort")
+STEEP = 0.5  # nats above the end: what lies higher, at the very beginning, would press the lines together
 COLOURS = {label: colour for colour, label in coloured(LABELS)} | {"random init": GREY}
 
 
@@ -43,7 +44,9 @@ def curves(found: pd.DataFrame, shown: tuple[str, ...] = LABELS[:3]) -> go.Figur
                 showlegend=at["col"] == 1,
                 **at,
             )
-        fig.add_hline(here["target"].median(), line=DOTTED, **at)
+        goal = here["target"].median()
+        fig.add_hline(goal, line=DOTTED, **at)
+        fig.update_yaxes(range=[here["loss"].min() - 0.03, goal + STEEP], **at)
     fig.update_xaxes(title="share of the text that was read", tickformat=".0%")
     return fig.update_yaxes(title="held-out loss, nats a byte", col=1).update_layout(legend={"y": 1.1})
 
