@@ -156,7 +156,8 @@ def _worded(answer: Answer | None) -> str:
     if answer is None:
         return "not yet run"
     few = "" if answer.seeds >= ENOUGH_SEEDS else ", which are few"
-    gain = f"{answer.decides.unit} {answer.decides.gain(2, 'from {} to {}')}, scale {answer.scale}"
+    digits = 3 if answer.decides.unit == "loss" else 2
+    gain = f"{answer.decides.unit} {answer.decides.gain(digits, 'from {} to {}')}, scale {answer.scale}"
     return f"**{answer.verdict}** ({gain}, {answer.seeds} seeds{few})"
 
 
