@@ -86,7 +86,9 @@ def rungs(last: pd.DataFrame) -> str:
             for label, here in best.groupby("label", sort=False)
             if label in TOLD
         ]
+        seeds = best["seed"].nunique()
         start = f"- **{rung}**, at the best of its rates ({cold.idxmin():g}): random init ends at {cold.min():.3f}"
+        start += f" (seeds: {seeds})"
         lines.append("; gains: ".join([start, *filter(None, [", ".join(gains)])]))
     return "\n".join(lines)
 
