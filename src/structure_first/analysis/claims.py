@@ -81,6 +81,11 @@ class Answer:
     comparisons: tuple[Comparison, ...]
     decides: Comparison
 
+    @property
+    def counted(self) -> str:
+        """How many seeds, in words."""
+        return f"{self.seeds} seeds" + ("" if self.seeds >= ENOUGH_SEEDS else ", which are few")
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -155,10 +160,9 @@ def told(entry: Entry) -> str:
 def _worded(answer: Answer | None) -> str:
     if answer is None:
         return "not yet run"
-    few = "" if answer.seeds >= ENOUGH_SEEDS else ", which are few"
     digits = 3 if answer.decides.unit == "loss" else 2
     gain = f"{answer.decides.unit} {answer.decides.gain(digits, 'from {} to {}')}, scale {answer.scale}"
-    return f"**{answer.verdict}** ({gain}, {answer.seeds} seeds{few})"
+    return f"**{answer.verdict}** ({gain}, {answer.counted})"
 
 
 def _entry(claim: dict, results: Path) -> Entry:

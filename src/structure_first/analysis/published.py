@@ -89,7 +89,7 @@ def rungs(last: pd.DataFrame) -> str:
         seeds = best["seed"].nunique()
         start = f"- **{rung}**, at the best of its rates ({cold.idxmin():g}): random init ends at {cold.min():.3f}"
         start += f" (seeds: {seeds})"
-        lines.append("; gains: ".join([start, *filter(None, [", ".join(gains)])]))
+        lines.append(start + (f"; gains: {', '.join(gains)}" if gains else ""))
     return "\n".join(lines)
 
 

@@ -3,11 +3,11 @@
 from html import escape
 from pathlib import Path
 
-from structure_first.analysis.claims import COLUMNS, ENOUGH_SEEDS, Answer, Comparison, ledger, told
+from structure_first.analysis.claims import BESIDE, COLUMNS, Answer, Comparison, ledger, told
 
 SIGNS = {"reproduced": "✔", "partly": "◐", "not reproduced": "✘"}
 FIRST = ("haystack", "additive", "substitutive", "where", "mixing")  # what a newspaper would ask
-HEADER = ("claim", "as published", "beside a tuned baseline")
+HEADER = ("claim", *BESIDE.values())
 
 
 def fragments(results: Path) -> dict[str, str]:
@@ -26,15 +26,14 @@ def answered(answer: Answer | None) -> str:
     if answer is None:
         return "not&nbsp;yet&nbsp;run"
     sign, words = SIGNS.get(answer.verdict, ""), answer.verdict.replace(" ", "&nbsp;")
-    few = "" if answer.seeds >= ENOUGH_SEEDS else ", which are few"
-    gain = f"{answer.decides.unit} {answer.decides.gain(2)}; {answer.seeds} seeds{few}; scale {answer.scale}"
+    gain = f"{answer.decides.unit} {answer.decides.gain(2)}; {answer.counted}; scale {answer.scale}"
     each = "<br>".join(map(compared, answer.comparisons))
     return f"**{sign}&nbsp;{words}**<br>{text(gain)}<details><summary>compared</summary>{each}</details>"
 
 
 def compared(each: Comparison) -> str:
-    told = f"{each.treated} over {each.control}: {each.gain(2)}, {each.seeds} seeds, {each.scale}"
-    return text(f"{told}; reproduced from {each.threshold:+g}")
+    gain = f"{each.treated} over {each.control}: {each.gain(2)}, {each.seeds} seeds, {each.scale}"
+    return text(f"{gain}; reproduced from {each.threshold:+g}")
 
 
 def text(words: object) -> str:

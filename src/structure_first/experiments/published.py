@@ -4,7 +4,7 @@ The settings are those of the authors' code (Jiang et al. 2026, semantic stage):
 warm-up of the rate. At `laptop` the rate is theirs for the width, since Adam's best rate goes as one over the width.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from structure_first.experiments.text import BODY, CARRIED
@@ -17,10 +17,11 @@ SOURCES = ("union", "sort")  # beside Set
 PUBLISHED = "no warm-up"  # the first rung of the ladder: and GPT-2's start
 RUNGS = (PUBLISHED, "warmed up", "wider start")
 EPOCHS = 13  # that the authors read of C4 (?)
+DROPOUT = 0.1  # in both stages
 WIDER = 3.0  # times GPT-2's initialisation, of the ladder's last rung
 WARMUP = 200
 RATES = (3e-4, 1e-3, 2e-3, 4e-3)
-BEST = 2e-3  # of these, where the rate is warmed up
+BEST = 2e-3  # of these, where the rate is warmed up: from a first look, until all of the ladder has run
 PARTS = {
     "full": CARRIED["full"],
     "permuted": CARRIED["permuted"],
@@ -38,13 +39,18 @@ class Published:
     corpora: Mapping[str, Phase]  # stage two on each
     stage_one: Stage
     settings: Mapping[str, int]  # of the procedural sources
-    dropout: float = 0.1
 
     def front(self, source: str) -> Phase:
-        return Phase(source, self.stage_one, self.settings, tied=True, dropout=self.dropout)
+        return Phase(source, self.stage_one, self.settings, tied=True, dropout=DROPOUT)
 
     def cells(
-        self, corpus: str, rung: str, rate: float, ending: str = "", sources=SOURCES, parts=PARTS
+        self,
+        corpus: str,
+        rung: str,
+        rate: float,
+        ending: str = "",
+        sources: Iterable[str] = SOURCES,
+        parts: Iterable[str] = tuple(PARTS),
     ) -> dict[str, Cell]:
         """Stage two on the corpus alone, after each source, and after what tells what of Set it is."""
         text, found = self.corpora[corpus], {}
@@ -64,7 +70,7 @@ class Published:
 
 
 def stage_two(source: str, stage: Stage, context: int, pool: int) -> Phase:
-    return Phase(source, stage, {"context": context, "tokens": pool}, tied=True, dropout=0.1)
+    return Phase(source, stage, {"context": context, "tokens": pool}, tied=True, dropout=DROPOUT)
 
 
 def size(scale: str) -> Published | None:

@@ -197,12 +197,8 @@ def neural(rules: int = 4, seed: int = 0) -> go.Figure:
     """Neural cellular automata, each a rule of its own, side by side; a slider over their grids."""
     of = source("nca")
     width, states, patch = (of.settings[name] for name in ("width", "states", "patch"))
-    tokens = rearrange(
-        of.draw(rules, generator("cpu", seed)).tokens,
-        "rule (grid t) -> grid rule t",
-        rule=rules,
-        t=(width // patch) ** 2 + 2,
-    )
+    drawn = of.draw(rules, generator("cpu", seed)).tokens
+    tokens = rearrange(drawn, "rule (grid t) -> grid rule t", grid=of.settings["grids"])
     digits = tokens[..., 1:-1, None] // states ** torch.arange(patch * patch) % states
     together = "grid rule (down across) (i j) -> grid rule (down i) (across j)"
     cells = rearrange(digits, together, i=patch, down=width // patch).byte().numpy()

@@ -4,7 +4,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from structure_first.book.figures.style import GREY, coloured, facets
-from structure_first.book.figures.text import DOTTED, line
+from structure_first.book.figures.text import DOTTED, line, stepped
 from structure_first.experiments.published import RUNGS
 
 LABELS = ("random init", "set", "set, permuted", "set, rescaled", "set, attention", "set, mlp", "union", "sort")
@@ -13,8 +13,8 @@ COLOURS = {label: colour for colour, label in coloured(LABELS)} | {"random init"
 
 
 def curves(found: pd.DataFrame, shown: tuple[str, ...] = LABELS[:3]) -> go.Figure:
-    """Held-out loss against the share of the text that was read, the median over seeds, a panel a corpus; the dotted
-    line is where random init ends, and a mark where a median curve has come down to it.
+    """Held-out loss against the share of the text that was read, every seed and their median, a panel a corpus; the
+    dotted line is where random init ends.
     """
     found = found[found["label"].isin(shown) & (found["step"] > 0)]
     fig, parts = facets(found, 430, "task", horizontal_spacing=0.08)
@@ -58,7 +58,6 @@ NEVER = 1.06  # where a share stands that no part of the text was enough for
 def ladder(last: pd.DataFrame, shown: tuple[str, ...] = LABELS[:4], whats: tuple[str, ...] = (LOSS, GAIN)) -> go.Figure:
     """A row of panels for each of `whats`, against the learning rate, a column for each start, every seed a dot."""
     last = last[last["label"].isin(shown) & last["swept"].isin(RUNGS)]
-    last = last.assign(rate=last["amount"].map("{:g}".format))
     last = last.assign(**{LOSS: last["loss"], GAIN: last["gain"], NEEDED: last["needed"].clip(upper=NEVER)})
     last = last.sort_values("swept", key=lambda swept: swept.map(RUNGS.index), kind="stable")
     treated = last[last["label"] != "random init"]
@@ -68,10 +67,8 @@ def ladder(last: pd.DataFrame, shown: tuple[str, ...] = LABELS[:4], whats: tuple
     for at, here in parts:
         for label in shown:
             part = here[here["label"] == label]
-            line(fig, part, "rate", "value", label, "rate %{x}: %{y:.3f}", colour=COLOURS[label], **at)
-        rates = [f"{rate:g}" for rate in sorted(here["amount"].unique())]
-        fig.update_xaxes(type="category", categoryorder="array", categoryarray=rates, **at)
-    fig.update_xaxes(title="learning rate", row=len(whats))
+            line(fig, part, "amount", "value", label, "rate %{x}: %{y:.3f}", colour=COLOURS[label], **at)
+        stepped(fig, here["amount"], "learning rate" if at["row"] == len(whats) else "", **at)
     for row, what in enumerate(whats, 1):
         fig.update_yaxes(title=what, row=row, col=1)
         if what != LOSS:
