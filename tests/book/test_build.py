@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from structure_first.book import build as module
+from structure_first.book.resources import remote_resources
 from structure_first.errors import UserError
 
 FRAME = Path(__file__).parents[2]
@@ -68,6 +68,20 @@ def test_one_chapter_runs_again_alone(tiny_book):
     assert (live / "laptop/runs.txt").read_text() == "laptop\n"
 
 
+def test_a_chapter_runs_again_when_something_that_it_reads_has_changed(tiny_book):
+    def runs() -> int:
+        tiny_book.build()
+        return (tiny_book.book / "_build/live/smoke/runs.txt").read_text().count("smoke")
+
+    assert [runs(), runs()] == [1, 1]
+    (tiny_book.book / "results" / "rows.parquet").write_bytes(b"other rows")
+    assert [runs(), runs()] == [2, 2]
+    tiny_book.write("claims.yml", "[]")
+    assert [runs(), runs()] == [3, 3]
+    tiny_book.write("intro.md", "# A page that no chapter reads")
+    assert runs() == 3
+
+
 def test_a_failing_cell_is_named_and_the_last_book_stays(tiny_book):
     tiny_book.build()
     before = page(tiny_book)
@@ -123,7 +137,7 @@ def test_what_would_need_the_network_fails_the_build(tiny_book):
 def test_remote_resources_are_found(tmp_path, html):
     (tmp_path / "page.html").write_text(html)
     (tmp_path / "local.html").write_text('<a href="https://host/">a link</a><img src="data:,"><script src="a.js">')
-    assert len(module.remote_resources(tmp_path)) == 1
+    assert len(remote_resources(tmp_path)) == 1
 
 
 def test_a_notebook_without_a_parameters_cell_is_refused_before_anything_runs(tiny_book):

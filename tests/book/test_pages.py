@@ -15,7 +15,7 @@ from selenium import webdriver
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.support.ui import WebDriverWait
 
-from structure_first.book.build import remote_resources
+from structure_first.book.resources import remote_resources
 
 SWITCHES = [
     "--headless=new",

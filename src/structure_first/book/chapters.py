@@ -1,0 +1,186 @@
+"""The chapters: which there are, and papermill running those whose last run is of other code, rows or words."""
+
+import hashlib
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
+from importlib.metadata import distributions
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import yaml
+from tqdm import tqdm
+
+import structure_first
+from structure_first.errors import UserError, unknown
+from structure_first.files import replacing
+
+ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def notebooks(book: Path) -> dict[str, Path]:
+    """The notebooks that the table of contents names, by their path in the book without its ending."""
+
+    def files(entry) -> Iterator[str]:
+        if isinstance(entry, list):
+            for item in entry:
+                yield from files(item)
+        elif isinstance(entry, dict):
+            yield from (entry[key] for key in ("root", "file") if key in entry)
+            yield from files([entry[key] for key in ("parts", "chapters", "sections") if key in entry])
+
+    config, toc = book.parent / "_config.yml", book / "_toc.yml"
+    for needed in (config, toc):
+        if not needed.is_file():
+            raise UserError(f"{needed} does not exist; run this from the top of the repository")
+    try:
+        names = list(files(yaml.safe_load(toc.read_text())))
+    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{toc} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not names:
+        raise UserError(f"{toc} lists no page; write root: intro, and chapters")
+    for name in names:
+        if not any((book / f"{name}{ending}").is_file() for ending in (".md", ".ipynb")):
+            raise UserError(f"{toc} lists {name}, but there is no {name}.md or {name}.ipynb beside it")
+    found = {name: book / f"{name}.ipynb" for name in names if (book / f"{name}.ipynb").is_file()}
+    for name, path in list(found.items()):
+        cells = _read(path).cells
+        if any("parameters" in cell.metadata.get("tags", ()) for cell in cells):
+            continue
+        if name != names[0] or any(cell.cell_type == "code" for cell in cells):
+            raise UserError(f"book/{name}.ipynb has no cell tagged 'parameters'; give it one that sets scale and out")
+        del found[name]  # a first page of text alone is rendered as it is
+    return found
+
+
+def chosen(chapter: str | None, notebooks: Mapping[str, Path]) -> set[str]:
+    """The notebooks that run whatever they ran on last; raises `UserError` for a chapter that there is not."""
+    if chapter is None:
+        return set()
+    stems = {name: Path(name).name for name in notebooks}
+    found = {name for name, stem in stems.items() if chapter == stem or chapter.zfill(2) == stem.partition("_")[0]}
+    if not found:
+        raise unknown("chapter", chapter, (stem.partition("_")[0] for stem in stems.values()))
+    return found
+
+
+def execute(notebooks: Mapping[str, Path], sure: Set[str], scale: str, book: Path, staging: Path) -> None:
+    """Put each chapter, as it ran at that scale, into the staged copy of the book.
+
+    One that ran on the same notebook, code, packages, rows and claims does not run again, unless it is `sure` to; where
+    some are, the others do only if their notebook has changed.
+    """
+    import nbformat
+
+    depends = _inputs(book)
+    with tqdm(notebooks.items(), unit="chapter", disable=None) as progress:
+        for name, path in progress:
+            progress.set_description(Path(name).name)
+            done = book / "_build" / "executed" / scale / f"{name}.ipynb"
+            now = {"notebook": hashlib.sha256(path.read_bytes()).hexdigest(), "inputs": depends}
+            before = _read(done).metadata.get("structure_first", {}) if done.is_file() else {}
+            looked_at = {"notebook"} if sure else now.keys()
+            if name in sure or any(before.get(each) != now[each] for each in looked_at):
+                notebook = _run(name, path, scale, book / "_build", (staging / name).parent)
+                notebook.metadata["structure_first"] = now
+                with replacing(done) as partial:
+                    nbformat.write(notebook, partial)
+            shutil.copy2(done, staging / f"{name}.ipynb")
+
+
+def _inputs(book: Path) -> str:
+    """A digest of all that a chapter may read but its own notebook: code, packages, rows, claims and configurations."""
+    package = Path(structure_first.__file__).parent
+    files = [
+        path
+        for folder, ending in ((package, "*.py"), (book / "results", "*"), (book / "configs", "*"))
+        for path in sorted(folder.rglob(ending))
+    ]
+    found = hashlib.sha256(f"{sys.version} {sorted((each.name, each.version) for each in distributions())}".encode())
+    for path in (*files, book / "claims.yml"):
+        if path.is_file():
+            found.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}".encode())
+    return found.hexdigest()
+
+
+def _read(path: Path):
+    import nbformat
+
+    try:
+        return nbformat.read(path, as_version=4)
+    except (nbformat.ValidationError, ValueError, AttributeError, TypeError, KeyError, OSError) as error:
+        raise UserError(f"{path} is not a Jupyter notebook") from error
+
+
+def _run(name: str, path: Path, scale: str, work: Path, cwd: Path):
+    """Execute one notebook from the staged copy's folder; papermill's own parameters cell takes the author's place."""
+    from nbclient.exceptions import DeadKernelError
+    from papermill import PapermillExecutionError, execute_notebook
+    from traitlets.config import Config
+
+    source = _read(path)
+    live = work / "live" / scale
+    live.mkdir(parents=True, exist_ok=True)
+    try:
+        with (
+            TemporaryDirectory() as scratch,
+            _environment(
+                STRUCTURE_FIRST_BOOK="1",
+                PYTHONSAFEPATH="1",  # nothing that lies beside a chapter,
+                IPYTHONDIR=scratch,  # no start-up files of the user's,
+                JUPYTER_PATH="",  # and no "python3" kernel of theirs: the one of this environment
+                JUPYTER_PREFER_ENV_PATH="1",
+            ),
+        ):
+            sockets = {"transport": "ipc", "connection_file": f"{scratch}/kernel.json"}
+            notebook = execute_notebook(
+                source,
+                None,
+                # relative, since the page shows it
+                parameters={"scale": scale, "out": os.path.relpath(live, cwd)},
+                kernel_name="python3",
+                language="python",
+                progress_bar=False,
+                cwd=cwd,
+                config=Config(KernelManager=sockets),
+                extra_arguments=["--log-level=CRITICAL"],  # it calls its own shutdown an error
+            )
+    except PapermillExecutionError as error:
+        traced = log(work, Path(name).name, "\n".join(error.traceback))
+        # papermill has put its own cell behind the parameters; count the author's cells, from one
+        tagged = next(i for i, cell in enumerate(source.cells) if "parameters" in cell.metadata.get("tags", ()))
+        number = error.cell_index + (error.cell_index <= tagged)
+        message = ANSI.sub("", f"{error.ename}: {error.evalue}").strip().splitlines()[0]
+        raise UserError(f"book/{name}.ipynb, cell {number}: {message}  (traceback: {traced})") from None
+    except DeadKernelError as error:
+        raise UserError(f"book/{name}.ipynb: its kernel died; is there enough memory?") from error
+    del notebook.metadata["papermill"]  # names this machine's folders
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+        if "parameters" in cell.metadata.get("tags", ()):
+            cell.metadata["tags"].append("remove-cell")
+    return notebook
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def log(work: Path, name: str, text: str) -> Path:
+    path = work / "logs" / f"{name}.log"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(ANSI.sub("", text) + "\n")
+    return path
