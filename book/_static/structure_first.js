@@ -66,6 +66,7 @@
       { displaylogo: false, showSendToCloud: false, ...config },
     );
     resized.observe(plot);
+    plot.dispatchEvent(new CustomEvent("sf-drawn", { bubbles: true }));
   }
 
   async function start() {

@@ -1,6 +1,5 @@
 """A book of two pages in the real frame: this repository's configuration and its static files."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -43,18 +42,16 @@ Four.
 ```
 """
 
-# What `structure_first.js` draws, as JSON in the page.
 FIGURE = {
     "data": [
         {"type": "scatter", "x": [1, 2, 3], "y": [3, 1, 2], "name": "seed 0"},
         {"type": "scatter", "x": [1, 2, 3], "y": [1, 1, 2], "name": "seed 1"},
     ],
     "layout": {"title": {"text": "A jump"}, "xaxis": {"title": {"text": "step"}}, "height": 300},
-    "config": {},
 }
-SHOW = f"""from IPython.display import HTML
-HTML('<figure class="sf-figure" role="img" aria-label="a line that falls and rises"><div class="sf-plot"></div>'
-     '<script type="application/json">{json.dumps(FIGURE)}</script><figcaption>A jump.</figcaption></figure>')"""
+SHOW = f"""import plotly.graph_objects as go
+from structure_first.book.figures.style import show
+show(go.Figure({FIGURE["data"]}, {FIGURE["layout"]}), alt="a line that falls and rises", caption="A jump.")"""
 COMPUTE = """from pathlib import Path
 folder = Path(out)
 with (folder / "runs.txt").open("a") as runs:

@@ -36,8 +36,8 @@ def test_what_show_puts_on_the_page(page):
     style.show(fig, 'a "quoted" <alternative>', "1 < 2 & so on")
     (html,) = page
     parts = re.fullmatch(
-        r'<figure class="sf-figure" role="img" aria-label="(.*)"><div class="sf-plot"></div>\n'
-        r'<script type="application/json">(.*)</script><figcaption>(.*)</figcaption></figure>',
+        r'<figure class="sf-figure" aria-label="(.*)"><div class="sf-plot"></div>\n'
+        r'<script type="application/json">(.*)</script><figcaption>(.*)</figcaption><details .*</details></figure>',
         html,
     )
     alt, data, caption = parts.groups()

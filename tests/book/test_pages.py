@@ -11,8 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from axe_core_python.base import AXE_FILE_PATH
 from selenium import webdriver
 from selenium.common.exceptions import TimeoutException
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from structure_first.book.resources import remote_resources
@@ -142,6 +144,51 @@ def test_pages_draw_without_a_network(html: Path, browser: webdriver.Chrome, the
         assert not remote, f"{name} asked the network for {remote}"
         drawn += len(figures)
     assert drawn, "no page has a figure"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_pages_keep_to_the_accessibility_guidelines(html: Path, browser: webdriver.Chrome, theme: str):
+    """WCAG 2.1, A and AA, by axe, over all of each page."""
+    run = "const done = arguments[0]; axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']}).then(done)"
+    browser.set_script_timeout(60)
+    for page in sorted(path for path in html.rglob("*.html") if "_static" not in path.parts):
+        _open(browser, page, theme)
+        _figures(browser)
+        browser.execute_script(AXE_FILE_PATH.read_text(encoding="utf-8"))
+        found = browser.execute_async_script(run)["violations"]
+        told = [f"{each['id']}: {node['html'][:150]}" for each in found for node in each["nodes"]]
+        assert not told, f"{page.relative_to(html)}, {theme}: {len(told)} violations, such as {told[:5]}"
+
+
+def test_a_figure_is_read_as_numbers_and_used_by_key(html: Path, browser: webdriver.Chrome):
+    page = next(path for path in sorted(html.rglob("*.html")) if "sf-figure" in path.read_text())
+    _open(browser, page, "light")
+    _figures(browser)
+    table = (
+        "return [...document.querySelectorAll('.sf-figure')].map((it) => it.querySelectorAll('.sf-numbers td').length)"
+    )
+    WebDriverWait(browser, 10, 0.1).until(lambda it: all(it.execute_script(table)))
+    legend = browser.find_elements("css selector", ".sf-figure .legendtoggle")
+    if not legend:
+        pytest.skip("no legend on this book's first page with a figure")
+    assert legend[0].get_attribute("tabindex") == "0"
+    shown = "return document.querySelector('.sf-plot')._fullData.map((it) => it.visible)"
+    before = browser.execute_script(shown)
+    browser.execute_script("arguments[0].focus()", legend[0])
+    webdriver.ActionChains(browser).send_keys(Keys.ENTER).perform()
+    WebDriverWait(browser, 10, 0.1).until(lambda it: it.execute_script(shown) != before)
+
+
+def test_a_key_term_shows_its_meaning(html: Path, browser: webdriver.Chrome):
+    page = next((path for path in sorted(html.rglob("*.html")) if "sf-term" in path.read_text()), None)
+    if page is None:
+        pytest.skip("no glossary in this book")
+    _open(browser, page, "light")
+    term = browser.find_element("css selector", "a.sf-term")
+    browser.execute_script("arguments[0].focus()", term)
+    tip = browser.find_element("id", term.get_attribute("aria-describedby"))
+    assert tip.is_displayed() and tip.text == term.get_attribute("data-meaning")
+    assert browser.execute_script("return arguments[0].getBoundingClientRect().right <= innerWidth", tip)
 
 
 def test_a_figure_follows_the_theme(html: Path, browser: webdriver.Chrome):

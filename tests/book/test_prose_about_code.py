@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "structure_first"
 CHAPTERS = sorted((ROOT / "book" / "chapters").glob("*.ipynb"))
 MODEL = ROOT / "book" / "chapters" / "02_transformer_and_trainer.ipynb"
+COLUMN = 88  # characters that a cell shows without a scroll bar
 NAME = r"[A-Za-z_][\w.]*"
 
 
@@ -65,6 +66,14 @@ def test_every_file_that_a_chapter_names_is_there(chapter):
     prose = "\n".join(cell.source for cell in cells(chapter) if cell.cell_type == "markdown")
     for path in (each for each in quoted(prose) if re.fullmatch(r"[\w/]+\.(py|yaml|yml|md)", each)):
         assert (PACKAGE / path).exists() or (ROOT / path).exists(), path
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_code_that_draws_is_folded_and_code_that_teaches_fits_its_column(chapter):
+    for cell in cells(chapter):
+        if cell.cell_type == "code" and not set(cell.metadata.get("tags", ())) & {"hide-input", "parameters"}:
+            assert "alt=" not in cell.source, cell.source
+            assert max(map(len, cell.source.splitlines())) <= COLUMN, cell.source
 
 
 def test_every_name_in_the_chapter_about_the_model_is_one():

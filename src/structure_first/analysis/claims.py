@@ -39,6 +39,15 @@ QUERY = {
 }
 ASKED = {"cases?": CASES, "queries": [QUERY]}
 CLAIM = {"id": str, "statement": str, "paper": str, **{f"{column}?": (None, ASKED) for column in COLUMNS}}
+FRONTS = {"random init": "nothing in front"}
+CARRIED = {  # in words; of what is not named here, the experiment's own
+    "full": "all carried over",
+    "mean rows": "all carried over with mean rows",
+    "same start": "all carried over from the same start",
+    "attention": "only attention carried over",
+    "mlp": "only MLPs carried over",
+    "permuted": "its numbers in random order",
+}
 VERDICTS = ("too few seeds", "not reproduced", "partly", "reproduced")
 
 
@@ -55,6 +64,8 @@ class Comparison:
     scale: str
     unit: str  # what a gain is of
     threshold: float  # from which gain on it counts as reproduced
+    experiment: str
+    said: str  # what is compared, in words
 
     @property
     def verdict(self) -> str:
@@ -114,7 +125,7 @@ def ledger(claims: Path, results: Path) -> list[Entry]:
 def as_json(entries: list[Entry]) -> list[dict[str, Any]]:
     """The entries as plain objects; JSON has no infinity, so what is not finite is null."""
     told = {each.name for kind in (Entry, Answer, Comparison) for each in fields(kind)}
-    told -= {"decides", "unit", "threshold"}
+    told -= {"decides", "unit", "threshold", "experiment", "said"}
 
     def plain(items: list[tuple[str, Any]]) -> dict[str, Any]:
         return {name: _finite(value) for name, value in items if name in told}
@@ -200,9 +211,26 @@ def _compared(claim: str, query: dict, results: Path) -> Iterator[Comparison | N
             gain = _gain(rows, query, factors, treated, control)
             if not gain.empty:
                 measured, low, high = interval(gain.to_numpy())
-                found.append(Comparison(treated, control, measured, low, high, len(gain), scale, unit, threshold))
+                said = _said(*(factors.get(cell, Factors(front=cell)) for cell in (treated, control)))
+                found.append(
+                    Comparison(
+                        treated, control, measured, low, high, len(gain), scale, unit, threshold, experiment.name, said
+                    )
+                )
         enough = [each for each in found if each.seeds >= FEWEST_SEEDS]
         yield next(iter(enough + found), None)
+
+
+def _said(treated: Factors, control: Factors) -> str:
+    """What is compared, in words, what both have in common said once."""
+
+    def told(cell: Factors) -> str:
+        share = "" if cell.share is None else f", {cell.share:.3g} of the tokens"
+        carried = "" if cell.carried is None else f", {CARRIED.get(cell.carried, cell.carried)}"
+        return f"{FRONTS.get(cell.front, cell.front)}{share}{carried}"
+
+    task = f"{treated.task.replace('_', ' ')}: " if treated.task else ""
+    return f"{task}{told(treated)}; beside {told(control)}"
 
 
 def _checked(claim: str, query: dict) -> Experiment:

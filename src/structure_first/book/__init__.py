@@ -1,4 +1,4 @@
-"""The book: its figures, its pages, its build; and, as a Sphinx extension, its formulas as MathML.
+"""The book: its figures, its pages, its build; and, as a Sphinx extension, its formulas as MathML and its key terms.
 
 Formulas are converted when the book is built, so that a page needs neither a script nor a network to show them.
 """
@@ -8,7 +8,10 @@ from functools import cache
 
 def setup(app):
     """Sphinx's entry point, named in `_config.yml`."""
+    from structure_first.book.terms import link_terms
+
     app.add_html_math_renderer("mathml", (_visit_inline, None), (_visit_block, None))
+    app.connect("doctree-resolved", link_terms)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 

@@ -1,45 +1,87 @@
-"""The pages that are computed: the ledger of claims as it stands in the stored rows."""
+"""The pages that are computed: the ledger of claims as stored rows answer it, and every experiment's settings."""
 
 from html import escape
+from math import isfinite
 from pathlib import Path
 
-from structure_first.analysis.claims import BESIDE, COLUMNS, Answer, Comparison, ledger, told
+from structure_first.analysis.claims import BESIDE, Answer, Comparison, Entry, ledger, told
+from structure_first.analysis.methods import methods
+from structure_first.experiments.registry import EXPERIMENTS
 
 SIGNS = {"reproduced": "✔", "partly": "◐", "not reproduced": "✘"}
 FIRST = ("haystack", "additive", "substitutive", "where", "mixing")  # what a newspaper would ask
-HEADER = ("claim", *BESIDE.values())
+WIDE, HIGH = 240, 26  # of the drawing of an interval
 
 
 def fragments(results: Path) -> dict[str, str]:
     """Each generated page by its name, computed from the folder of results; `claims.yml` lies beside that."""
     entries = ledger(Path(results).parent / "claims.yml", results)
-    lines = [HEADER, ("---",) * len(HEADER)]
-    for entry in entries:
-        answers = [answered(getattr(entry, column)) for column in COLUMNS]
-        lines.append((f"{text(entry.statement)}.<br>*Paper: {text(entry.paper)}.*", *answers))
-    table = "".join(f"| {' | '.join(map(cell, line))} |\n" for line in lines)
-    return {"claims": table, "answers": "".join(f"- {text(told(entry))}\n" for entry in entries if entry.id in FIRST)}
+    return {
+        "claims": f'<div class="sf-ledger">\n{"".join(map(line, entries))}</div>\n',
+        "answers": "".join(f"- {text(told(entry))}\n" for entry in entries if entry.id in FIRST),
+        "methods": "\n".join(settings(name) for name in EXPERIMENTS),
+    }
+
+
+def line(entry: Entry) -> str:
+    """A claim and its two answers, side by side or, on a phone, one below the other."""
+    answers = "".join(
+        f'<div><p class="sf-asked">{text(where).capitalize()}</p>{answered(getattr(entry, column))}</div>\n'
+        for column, where in BESIDE.items()
+    )
+    claim = f"<div><strong>{text(entry.statement)}.</strong><br>The paper: {text(entry.paper)}.</div>"
+    return f'<section class="sf-claim" id="claim-{text(entry.id)}">\n{claim}\n{answers}</section>\n'
 
 
 def answered(answer: Answer | None) -> str:
-    """The verdict and the gain that decides it, and behind a click every comparison."""
+    """The verdict, the gain that decides it, drawn and in words, and behind a click every comparison."""
     if answer is None:
-        return "not&nbsp;yet&nbsp;run"
-    sign, words = SIGNS.get(answer.verdict, ""), answer.verdict.replace(" ", "&nbsp;")
-    gain = f"{answer.decides.unit} {answer.decides.gain(2)}; {answer.counted}; scale {answer.scale}"
-    each = "<br>".join(map(compared, answer.comparisons))
-    return f"**{sign}&nbsp;{words}**<br>{text(gain)}<details><summary>compared</summary>{each}</details>"
+        return "<p>not yet run</p>"
+    each = answer.decides
+    gain = f"{each.unit} {each.gain(2)}; {answer.counted}, scale {answer.scale}"
+    rest = "".join(map(compared, answer.comparisons))
+    many = f"{len(answer.comparisons)} comparisons" if len(answer.comparisons) > 1 else "what was compared"
+    return (
+        f"<p><strong>{SIGNS.get(answer.verdict, '')} {text(answer.verdict)}</strong></p>\n{drawn(each)}\n"
+        f"<p>{text(gain)}</p>\n<details><summary>{many}</summary><ul>{rest}</ul></details>"
+    )
 
 
 def compared(each: Comparison) -> str:
-    gain = f"{each.treated} over {each.control}: {each.gain(2)}, {each.seeds} seeds, {each.scale}"
-    return text(f"{gain}; reproduced from {each.threshold:+g}")
+    again = f"<code>structure-first run {each.experiment} --scale {each.scale}</code>"
+    gain = f"{each.said}: {each.unit} {each.gain(2)}, {each.seeds} seeds; reproduced from {each.threshold:+g}"
+    cells = f"cells <code>{text(each.treated)}</code> and <code>{text(each.control)}</code>, made again by {again}"
+    return f"<li>{text(gain)}. <small>{cells}</small></li>"
+
+
+def drawn(each: Comparison) -> str:
+    """The median as a dot with its interval as a bar, zero as a line, and a mark from where it counts as reproduced."""
+    seen = [value for value in (each.low, each.measured, each.high, each.threshold, 0.0) if isfinite(value)]
+    first, span = min(seen), (max(seen) - min(seen)) or 1.0
+
+    def at(value: float) -> float:
+        share = (value - first) / span if isfinite(value) else 0.0  # what has no end begins at the edge
+        return round(8 + (WIDE - 16) * share, 1)
+
+    middle = HIGH / 2
+    low, dot, high, zero, enough = map(at, (each.low, each.measured, each.high, 0.0, each.threshold))
+    label = f"{each.gain(2)}; zero and the mark at {each.threshold:+g} are lines"
+    return (
+        f'<svg class="sf-interval" viewBox="0 0 {WIDE} {HIGH}" role="img" aria-label="{escape(label)}">'
+        f'<line class="zero" x1="{zero}" x2="{zero}" y1="1" y2="{HIGH - 1}"/>'
+        f'<line class="enough" x1="{enough}" x2="{enough}" y1="1" y2="{HIGH - 1}"/>'
+        f'<line class="bar" x1="{low}" x2="{high}" y1="{middle}" y2="{middle}"/>'
+        f'<circle cx="{dot}" cy="{middle}" r="5"/></svg>'
+    )
+
+
+def settings(name: str) -> str:
+    """What an experiment asks and a table of its settings, behind a click."""
+    experiment = EXPERIMENTS[name]
+    table = methods(experiment).to_html(border=0, justify="left")
+    return f"## {name}\n\n{experiment.asks}\n\n:::{{dropdown}} Every setting\n{table}\n:::\n"
 
 
 def text(words: object) -> str:
     """Words of the ledger's as a page shows them, whatever is in them."""
     return escape(" ".join(str(words).split()), quote=False)
-
-
-def cell(content: str) -> str:
-    return content.replace("|", "\\|")

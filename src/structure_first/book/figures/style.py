@@ -45,9 +45,10 @@ def show(fig: go.Figure, alt: str, caption: str) -> None:
     data = json.dumps(drawing, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     display(
         HTML(
-            f'<figure class="sf-figure" role="img" aria-label="{escape(alt)}"><div class="sf-plot"></div>\n'
+            f'<figure class="sf-figure" aria-label="{escape(alt)}"><div class="sf-plot"></div>\n'
             f'<script type="application/json">{data}</script>'
-            f"<figcaption>{escape(caption, quote=False)}</figcaption></figure>"
+            f"<figcaption>{escape(caption, quote=False)}</figcaption>"
+            '<details class="sf-data"><summary>The numbers</summary></details></figure>'
         )
     )
 

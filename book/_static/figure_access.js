@@ -1,0 +1,136 @@
+// What a figure offers to the keyboard and to those who would rather read than look: its legend, buttons and sliders in
+// the tab order, and its numbers as a table.
+(() => {
+  "use strict";
+
+  const MOST = 2000; // rows of a table
+
+  // ---- the keyboard
+
+  const CONTROLS = ".legendtoggle, .updatemenu-button, .updatemenu-header, .slider-group";
+
+  function press(control) {
+    const events = control.matches(".legendtoggle") ? ["mousedown", "mouseup"] : ["mouseover", "click"];
+    for (const name of events) control.dispatchEvent(new MouseEvent(name, { bubbles: true, view: window }));
+  }
+
+  function nameOf(control) {
+    const words = (control.matches(".legendtoggle") ? control.parentNode : control).textContent.trim();
+    return control.matches(".legendtoggle") ? `show or hide ${words}` : words;
+  }
+
+  async function slide(plot, index, by) {
+    const slider = plot._fullLayout.sliders[index];
+    const steps = slider.steps.filter((step) => step.visible !== false);
+    const to = Math.max(0, Math.min(steps.length - 1, (slider.active || 0) + by));
+    if (to === slider.active) return;
+    await Plotly[steps[to].method](plot, ...steps[to].args);
+    await Plotly.relayout(plot, { [`sliders[${index}].active`]: to });
+  }
+
+  function reach(plot) {
+    const controls = [...plot.querySelectorAll(CONTROLS)];
+    const sliders = controls.filter((each) => each.matches(".slider-group"));
+    controls.forEach((control, place) => {
+      if (control.dataset.reached) return;
+      control.dataset.reached = "yes";
+      control.setAttribute("tabindex", "0");
+      control.addEventListener("focus", () => (plot.dataset.focused = place));
+      control.addEventListener("blur", () => control.isConnected && delete plot.dataset.focused);
+      const index = sliders.indexOf(control);
+      if (index < 0) {
+        control.setAttribute("role", "button");
+        control.setAttribute("aria-label", nameOf(control));
+      } else {
+        const { steps, active, currentvalue } = plot._fullLayout.sliders[index];
+        control.setAttribute("role", "slider");
+        control.setAttribute("aria-label", currentvalue.prefix || "step");
+        control.setAttribute("aria-valuemin", 0);
+        control.setAttribute("aria-valuemax", steps.length - 1);
+        control.setAttribute("aria-valuenow", active || 0);
+        control.setAttribute("aria-valuetext", steps[active || 0]?.label || "");
+      }
+      control.addEventListener("keydown", (event) => {
+        const by = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10 }[event.key];
+        if (index >= 0 && by) slide(plot, index, by);
+        else if (index < 0 && (event.key === "Enter" || event.key === " ")) press(control);
+        else return;
+        event.preventDefault();
+      });
+    });
+    // A figure that was drawn anew has new controls: the one in use keeps the focus.
+    const kept = plot.dataset.focused && controls[plot.dataset.focused];
+    if (kept && !plot.contains(document.activeElement)) kept.focus({ preventScroll: true });
+  }
+
+  // ---- the numbers
+
+  const listed = (value) => (value && typeof value !== "string" && value.length !== undefined ? [...value] : null);
+
+  function axisOf(plot, trace, letter) {
+    const id = trace[`${letter}axis`] || letter;
+    return plot._fullLayout[`${letter}axis${id.slice(1)}`];
+  }
+
+  function told(axis, value) {
+    const place = axis && axis.ticktext && axis.tickvals ? listed(axis.tickvals).indexOf(value) : -1;
+    if (place >= 0) return axis.ticktext[place];
+    return typeof value === "number" ? String(+value.toPrecision(5)) : String(value ?? "");
+  }
+
+  function rowsOf(plot) {
+    const rows = [];
+    for (const trace of plot._fullData) {
+      if (trace.visible !== true) continue;
+      const [xs, ys, zs, labels] = [trace.x, trace.y, trace.z, trace.labels].map(listed);
+      const [across, up] = ["x", "y"].map((letter) => axisOf(plot, trace, letter));
+      const add = (...cells) => rows.push([trace.name || "", ...cells]);
+      if (zs && listed(zs[0])) {
+        zs.forEach((line, i) => [...line].forEach((z, j) => add(told(across, xs?.[j] ?? j), told(up, ys?.[i] ?? i), told(null, z))));
+      } else if (labels) {
+        labels.forEach((label, i) => add(label, told(null, trace.values?.[i]), ""));
+      } else {
+        const length = Math.max(xs?.length || 0, ys?.length || 0);
+        for (let i = 0; i < length; i++) add(told(across, xs?.[i] ?? i), told(up, ys?.[i] ?? i), zs ? told(null, zs[i]) : "");
+      }
+    }
+    return rows.map((row) => row.map((cell) => cell.replace(/<[^>]*>/g, " ")));
+  }
+
+  function tabulate(details) {
+    const plot = details.closest(".sf-figure").querySelector(".sf-plot");
+    if (!plot._fullData) return;
+    const rows = rowsOf(plot);
+    const first = plot._fullData.find((trace) => trace.visible === true) || {};
+    const titles = ["x", "y"].map((letter) => axisOf(plot, first, letter)?.title?.text || letter);
+    const kept = [0, 1, 2, 3].filter((column) => column === 1 || rows.some((row) => row[column] !== ""));
+    const cell = (kind, words) => Object.assign(document.createElement(kind), { textContent: words });
+    const line = (kind, cells) => {
+      const row = document.createElement("tr");
+      row.append(...kept.map((column) => cell(kind, cells[column])));
+      return row;
+    };
+    const table = document.createElement("table");
+    table.createTHead().append(line("th", ["series", ...titles, "value"]));
+    table.createTBody().append(...rows.slice(0, MOST).map((row) => line("td", row)));
+    const holder = Object.assign(document.createElement("div"), { className: "sf-numbers", tabIndex: 0 });
+    holder.setAttribute("role", "region");
+    holder.setAttribute("aria-label", "the numbers of the figure");
+    holder.append(table);
+    if (rows.length > MOST) holder.append(cell("p", `The first ${MOST} of ${rows.length} rows.`));
+    details.querySelector(".sf-numbers")?.remove();
+    details.append(holder);
+  }
+
+  document.addEventListener(
+    "toggle",
+    ({ target }) => target.matches("details.sf-data") && target.open && tabulate(target),
+    true, // it does not bubble
+  );
+  document.addEventListener("sf-drawn", ({ target }) => {
+    reach(target);
+    target.on("plotly_afterplot", () => reach(target));
+    const details = target.closest(".sf-figure").querySelector("details.sf-data");
+    if (details?.open) tabulate(details);
+  });
+})();
