@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from structure_first.analysis.stored import of_today, stored, with_factors
+from structure_first.analysis.stored import beside, of_today, stored, with_factors
 from structure_first.errors import UserError
 from structure_first.evidence.store import Store
 from structure_first.experiments import additive, haystack, published, skills, substitutive
@@ -109,3 +109,19 @@ def test_every_experiment_is_looked_at():
     assert {each.name for family in FAMILIES for each in family} == set(EXPERIMENTS)
     live = {name for name, each in EXPERIMENTS.items() if each.live_seeds and each.live}
     assert live == {family[0].name for family in FAMILIES}
+
+
+def test_a_readers_run_stands_beside_the_stored_one(tmp_path, rows_of):
+    stored_runs = {("random init", seed): 0.2 + seed / 10 for seed in range(3)}
+    manifest = {"random init": {"configuration": Replica("random init", CELLS["random init"].recipe, 0).configuration}}
+    Store(tmp_path / "trial").append(rows_of(stored_runs, run="random init"), manifest)
+
+    def told(value: float, cell: str = "random init", **columns) -> str:
+        return beside(rows_of({(cell, 7): value}).assign(**columns), TRIAL, results=tmp_path)
+
+    assert "1 of 1 cells end inside" in told(0.3)
+    assert "| random init | 1 | 0.300 | 3 | 0.200 to 0.400 | yes |" in told(0.3)
+    assert "0 of 1 cells end inside" in told(0.41)
+    assert "| random init | 1 | nan | 3 | 0.200 to 0.400 | no |" in told(float("nan"))
+    assert "no rows of these cells are stored" in told(0.3, "copying first")
+    assert "at scale `smoke` no rows" in told(0.3, scale="smoke")

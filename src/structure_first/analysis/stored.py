@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from structure_first.errors import UserError
+from structure_first.evidence.statistics import final
 from structure_first.evidence.store import Store
 from structure_first.runs.planning import current
 from structure_first.runs.recipe import Experiment
@@ -32,3 +33,31 @@ def stored(experiment: Experiment, results: Path = RESULTS) -> pd.DataFrame:
 def with_factors(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
     """Rows of one scale with a column for each factor of their cells; a stage one alone has none."""
     return rows.join(experiment.factors(rows["scale"].iloc[0]), on="cell")
+
+
+def beside(rows: pd.DataFrame, experiment: Experiment, metric: str = "accuracy", results: Path = RESULTS) -> str:
+    """A reader's own rows beside the stored ones of the same cells and scale, as a sentence and a table in Markdown.
+
+    The stored seeds are others, so a run is inside the reference where its median lies between the lowest and highest.
+    """
+    scale = rows["scale"].iloc[0]
+    reference = of_today(experiment, results).get(scale)
+    mine = final(rows, metric).groupby("cell")
+    theirs = {} if reference is None else dict(list(final(reference, metric).groupby("cell")))
+    known = [(cell, own, theirs[cell]) for cell, own in mine if cell in theirs]
+    if not known:
+        return (
+            f"*Your run beside the reference*: at scale `{scale}` no rows of these cells are stored to compare it with."
+        )
+    lines = [
+        "| cell | your seeds | your median | reference seeds | lowest to highest | inside |",
+        "|---|---|---|---|---|---|",
+    ]
+    inside = 0
+    for cell, own, other in known:
+        middle, low, high = own.median(), other.min(), other.max()
+        inside += (within := bool(low <= middle <= high))
+        span = f"{low:.3f} to {high:.3f}"
+        lines.append(f"| {cell} | {len(own)} | {middle:.3f} | {len(other)} | {span} | {'yes' if within else 'no'} |")
+    told = f"*Your run beside the reference*: {inside} of {len(known)} cells end inside the reference's range."
+    return "\n".join([told, "", *lines])
