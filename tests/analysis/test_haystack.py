@@ -31,6 +31,15 @@ def test_the_table_has_a_line_a_cell_and_says_how_well_stage_one_was_learnt(ran)
     assert (table["median step of the jump"] == "∞").all() and table["jumped"].str.startswith("0% [0%").all()
 
 
+def test_how_many_jumped_is_said_most_first(ran):
+    rows, _ = ran
+    assert analysis.jumped_said(rows) == "Seeds that jumped: *identity attention* 0 of 2, *random init* 0 of 2."
+    one = (rows["cell"] == "random init") & (rows["seed"] == 101) & (rows["metric"] == "accuracy")
+    rows = rows.assign(value=rows["value"].mask(one, 0.95))
+    assert analysis.jumped_said(rows) == "Seeds that jumped: *random init* 1 of 2, *identity attention* 0 of 2."
+    assert analysis.jumped_said(rows, ["identity attention", "none"]).endswith(": *identity attention* 0 of 2.")
+
+
 @pytest.fixture(scope="module")
 def jobs(ran):
     rows, out = ran

@@ -74,6 +74,16 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("cell")
 
 
+def jumped_said(rows: pd.DataFrame, cells: Sequence[str] | None = None) -> str:
+    """How many seeds of each of the cells that have rows jumped, in words, most of them first."""
+    times = steps_to(rows, JUMPED).groupby("cell")
+    told = {cell: (int(np.isfinite(each).sum()), len(each)) for cell, each in times if cells is None or cell in cells}
+    most_first = sorted(told, key=lambda cell: -told[cell][0] / told[cell][1])
+    return (
+        "Seeds that jumped: " + ", ".join(f"*{cell}* {told[cell][0]} of {told[cell][1]}" for cell in most_first) + "."
+    )
+
+
 # Inside
 
 
