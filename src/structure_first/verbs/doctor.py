@@ -1,0 +1,93 @@
+"""The verb that says what this machine is to the book: versions against the pins, memory, disk, hours."""
+
+import platform
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated
+
+import typer
+
+from structure_first.verbs.common import app
+
+PINS = Path(__file__).parents[3] / "constraints.txt"  # of a checkout
+RESULTS, BUILT = 2, 1  # GB that the corpora and rows, and the pages, take at most at scale laptop
+
+
+@app.command()
+def doctor(
+    time: Annotated[bool, typer.Option(help="time an update of each chapter's live programs")] = True,
+) -> None:
+    """Say what this machine is: versions against the pins, device, memory, disk, and what each chapter would take.
+
+    Exit status 1 if something is amiss.
+    """
+    wrong = list(amiss())
+    for line in machine():
+        typer.echo(line)
+    for line in wrong:
+        typer.echo(f"amiss: {line}")
+    if time:
+        for line in chapters():
+            typer.echo(line)
+    if wrong:
+        raise typer.Exit(1)
+    typer.echo("nothing is amiss")
+
+
+def machine() -> Iterator[str]:
+    """What there is."""
+    import torch
+
+    from structure_first.cost.memory import free_memory
+    from structure_first.training.devices import cores, device
+
+    where = device()
+    name = torch.cuda.get_device_name() if where.type == "cuda" else platform.machine()
+    yield f"python {platform.python_version()}, torch {torch.__version__}, {cores()} cores, {where.type} ({name})"
+    free = shutil.disk_usage(Path.cwd()).free
+    yield f"free: {free_memory(where) / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB of disk here"
+
+
+def amiss() -> Iterator[str]:
+    """What may keep the book from being what it is elsewhere, and what to do about it."""
+    for name, pinned in pins():
+        try:
+            here = version(name)
+        except PackageNotFoundError:
+            continue  # of an extra, or of another platform
+        if here.partition("+")[0] != pinned:
+            yield f"{name} is {here}, pinned is {pinned}; pip install {name}=={pinned}"
+    if (free := shutil.disk_usage(Path.cwd()).free / 1e9) < RESULTS + BUILT:
+        yield f"{free:.1f} GB of disk are free here; a book at scale laptop wants {RESULTS + BUILT}"
+
+
+def pins() -> Iterator[tuple[str, str]]:
+    """Each pinned package and its version; none outside of a checkout."""
+    for line in PINS.read_text().splitlines() if PINS.exists() else ():
+        name, equals, pinned = line.partition("#")[0].strip().partition("==")
+        if equals:
+            yield name, pinned
+
+
+def chapters() -> Iterator[str]:
+    """How long the live training of each experiment would take here, at each scale that it has."""
+    from structure_first.evidence.store import Store
+    from structure_first.experiments.registry import EXPERIMENTS
+    from structure_first.runs.planning import chosen, costs, plan
+    from structure_first.runs.runner import processes
+    from structure_first.scales import SCALES
+
+    workers = processes("auto", None)
+    yield f"what the chapters train live would take at most, with {workers} processes:"
+    for experiment in EXPERIMENTS.values():
+        told = []
+        for scale in SCALES[:2] if experiment.live else ():
+            with TemporaryDirectory() as folder:
+                live = chosen(experiment, scale, experiment.live)
+                jobs = plan(live, scale, experiment.live_seeds, Store(Path(folder)), "auto", workers).jobs
+                told.append(f"{60 * costs(jobs, workers)['hours'].sum():.1f} minutes at {scale}")
+        if told:
+            yield f"  {experiment.name:14} {', '.join(told)}"
