@@ -73,6 +73,8 @@ class Comparison:
 
     def gain(self, digits: int = 3, ends: str = "({} to {})") -> str:
         """The gain and its interval, `none` for what not even all of the text was enough for."""
+        if self.high == -np.inf:
+            return "none, in any seed"
         middle, *both = (f"{value:+.{digits}f}" for value in (self.measured, self.low, self.high))
         return f"{middle} {ends.format(*both)}".replace("-inf", "none")
 

@@ -3,6 +3,7 @@
 Formulas are converted when the book is built, so that a page needs neither a script nor a network to show them.
 """
 
+import re
 from functools import cache
 
 
@@ -12,7 +13,14 @@ def setup(app):
 
     app.add_html_math_renderer("mathml", (_visit_inline, None), (_visit_block, None))
     app.connect("doctree-resolved", link_terms)
+    app.connect("html-page-context", _no_list_without_items)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _no_list_without_items(app, page, template, context, doctree):
+    """docutils calls a bibliography a list, but none of its entries an item; screen readers stumble over that."""
+    if "body" in context:
+        context["body"] = re.sub(r' role="(list|doc-biblioentry)"(?= class="citation|>)', "", context["body"])
 
 
 @cache

@@ -40,16 +40,19 @@ def show(fig: go.Figure, alt: str, caption: str) -> None:
         return
     from IPython.display import HTML, display
 
+    display(HTML(html(fig, alt, caption)))
+
+
+def html(fig: go.Figure, alt: str, caption: str) -> str:
+    """A figure as a page of the book holds it; the book's scripts draw it, and its numbers as a table."""
     drawing = json.loads(fig.to_json()) | {"config": {}}
     # Not even a "<": "<!--<script>" would make a script of the rest of the page.
     data = json.dumps(drawing, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
-    display(
-        HTML(
-            f'<figure class="sf-figure" aria-label="{escape(alt)}"><div class="sf-plot"></div>\n'
-            f'<script type="application/json">{data}</script>'
-            f"<figcaption>{escape(caption, quote=False)}</figcaption>"
-            '<details class="sf-data"><summary>The numbers</summary></details></figure>'
-        )
+    return (
+        f'<figure class="sf-figure" aria-label="{escape(alt)}"><div class="sf-plot"></div>\n'
+        f'<script type="application/json">{data}</script>'
+        f"<figcaption>{escape(caption, quote=False)}</figcaption>"
+        '<details class="sf-data"><summary>The numbers</summary></details></figure>'
     )
 
 
