@@ -62,6 +62,18 @@ def test_the_rows_are_todays_of_the_largest_scale_that_has_some(tmp_path, keep):
     assert list(of_today(TRIAL, tmp_path)) == ["laptop", "smoke"]
 
 
+def test_a_few_cells_of_a_larger_scale_do_not_take_the_place_of_all_the_others(tmp_path, keep):
+    cells = CELLS | {f"width {width}": replace(WARM, body=Body(width=width)) for width in (32, 64)}
+    four = replace(TRIAL, cells=lambda scale: cells)
+    recipes = four.recipes("laptop")
+    for cell, recipe in recipes.items():
+        keep(cell, recipe, [0.5])
+    keep("width 32", recipes["width 32"], [0.9], scale="paper")
+    assert set(stored(four, tmp_path)["scale"]) == {"laptop"} and list(of_today(four, tmp_path)) == ["paper", "laptop"]
+    keep("width 64", recipes["width 64"], [0.9], scale="paper")
+    assert set(stored(four, tmp_path)["scale"]) == {"paper"}
+
+
 def test_factors_stand_beside_the_rows_of_their_cells_and_beside_no_stage_one(tmp_path, keep):
     before = Replica("copying first", WARM, 0).before
     keep("copying first", WARM, [0.5])

@@ -23,9 +23,14 @@ def of_today(experiment: Experiment, results: Path = RESULTS) -> dict[str, pd.Da
 
 
 def stored(experiment: Experiment, results: Path = RESULTS) -> pd.DataFrame:
-    """The rows of the largest scale that has some, with the factors of their cells."""
-    for rows in of_today(experiment, results).values():
-        return with_factors(rows, experiment)
+    """The rows of the largest scale that has most of the cells, with their factors: a few cells of a larger one, run
+    first, do not take the place of all the others.
+    """
+    found = of_today(experiment, results)
+    cells = {scale: rows.loc[rows["stage"] == 2, "cell"].nunique() for scale, rows in found.items()}
+    for scale, rows in found.items():
+        if 2 * cells[scale] >= max(cells.values()):
+            return with_factors(rows, experiment)
     remedy = f"restore book/results or make them: structure-first run {experiment.name}"
     raise UserError(f"there are no stored results of {experiment.name} that today's cells make; {remedy}")
 
