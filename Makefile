@@ -2,6 +2,7 @@
 PYTHON ?= python3
 SCALE ?= laptop
 CHAPTER ?=
+EDITION ?= full
 BIN := .venv/bin
 READY := .venv/.ready
 
@@ -9,7 +10,7 @@ READY := .venv/.ready
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make book [SCALE=smoke|laptop|gpu|paper] [CHAPTER=NN]  run the chapters and build book/_build/html/index.html"
+	@echo "make book [SCALE=smoke|laptop|gpu|paper] [CHAPTER=NN] [EDITION=student]  run the chapters and build book/_build/html/index.html"
 	@echo "make test                                              run the whole test suite"
 	@echo "make check                                             read the code: format, lint, types"
 	@echo "make bench                                             print how fast this machine is, as ratios"
@@ -17,7 +18,7 @@ help:
 	@echo "PYTHON=python3.12 names another Python to make .venv with; SCALE is laptop unless said."
 
 book: $(READY)
-	@$(BIN)/structure-first book --scale "$(SCALE)" $(if $(CHAPTER),--chapter "$(CHAPTER)")
+	@$(BIN)/structure-first book --scale "$(SCALE)" --edition "$(EDITION)" $(if $(CHAPTER),--chapter "$(CHAPTER)")
 
 test: $(READY)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile

@@ -90,8 +90,8 @@ class TinyBook:
     def chapter(self, stem: str, *cells: str, **options) -> None:
         nbformat.write(notebook(*cells, **options), self.book / "chapters" / f"{stem}.ipynb")
 
-    def build(self, scale: str = "smoke", chapter: str | None = None) -> Path:
-        return build(scale, chapter, self.root, fragments=lambda results: {"claims": "A computed claim."})
+    def build(self, scale: str = "smoke", chapter: str | None = None, **options) -> Path:
+        return build(scale, chapter, self.root, lambda results: {"claims": "A computed claim."}, **options)
 
     def sources(self) -> dict[str, bytes]:
         files = (path for path in self.root.rglob("*") if path.is_file() and "_build" not in path.parts)

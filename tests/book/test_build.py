@@ -82,6 +82,20 @@ def test_a_chapter_runs_again_when_something_that_it_reads_has_changed(tiny_book
     assert runs() == 3
 
 
+def test_the_students_edition_has_no_solutions(tiny_book):
+    flat = "# Flat\n\n```{exercise}\n:label: sum\nTwo and two?\n```\n\n```{solution} sum\nFour.\n```"
+    code = "````{solution} more\n~~~python\nseven = 7\n~~~\n````"
+    nested = f"# Nested\n\n````{{exercise}}\n:label: more\nWhat else?\n````\n\n{code}\n\nAfter it."
+    questions = "# Five questions\n\n1. Who?\n\n:::{dropdown} Answers\n1. Nobody.\n:::"
+    tiny_book.chapter("01_tiny", flat, nested, questions)
+    tiny_book.build()
+    assert all(words in page(tiny_book) for words in ("Four.", "seven", "What else?", "After it.", "Nobody."))
+    tiny_book.build(edition="student")
+    assert not any(words in page(tiny_book) for words in ("Four.", "seven", "Nobody.", "Solution to"))
+    assert all(words in page(tiny_book) for words in ("Two and two", "What else?", "After it.", "Who?"))
+    assert "unknown edition" in failure(tiny_book, edition="teacher")
+
+
 def test_a_failing_cell_is_named_and_the_last_book_stays(tiny_book):
     tiny_book.build()
     before = page(tiny_book)

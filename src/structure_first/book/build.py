@@ -24,21 +24,27 @@ from structure_first.book.resources import remote_resources
 from structure_first.errors import UserError, unknown
 from structure_first.scales import SCALES
 
+EDITIONS = ("full", "student")
+
 
 def build(
     scale: str = "laptop",
     chapter: str | None = None,
     root: Path = Path("."),
     fragments: Callable[[Path], Mapping[str, str]] = pages.fragments,
+    edition: str = "full",
 ) -> Path:
     """Build the book of `root` and return its first page, `book/_build/html/index.html`.
 
     A chapter that ran at that scale on all that it reads now does not run again. With `chapter` ("03", or the
     whole name of a notebook) that one is sure to run, and another only if its own notebook has changed.
     `fragments` maps the folder of reference results to computed pages, written as `_generated/NAME.md`.
+    The `student` edition has no solutions.
     """
     if scale not in SCALES:
         raise unknown("scale", scale, SCALES)
+    if edition not in EDITIONS:
+        raise unknown("edition", edition, EDITIONS)
     book = Path(root).resolve() / "book"
     notebooks = chapters.notebooks(book)
     sure = chapters.chosen(chapter, notebooks)
@@ -50,6 +56,8 @@ def build(
             _restore(work / "html")
             staging = _stage(book, work / "staging", computed)
             chapters.execute(notebooks, sure, scale, book, staging)
+            if edition == "student":
+                chapters.without_solutions(staging, notebooks)
             return _swap_in(_render(staging, work), work / "html") / "index.html"
     except OSError as error:
         raise UserError(f"cannot build the book: {error.filename or work}: {error.strerror or error}") from error

@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from importlib.metadata import distributions
 from pathlib import Path
@@ -18,6 +18,7 @@ import structure_first
 from structure_first.errors import UserError, unknown
 from structure_first.files import replacing
 
+SOLUTION = re.compile(r"^(`{3,}|:{3,})\{(?:solution\}|dropdown\} Answers).*?^\1[ ]*$\n?", re.DOTALL | re.MULTILINE)
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -89,6 +90,18 @@ def execute(notebooks: Mapping[str, Path], sure: Set[str], scale: str, book: Pat
                 with replacing(done) as partial:
                     nbformat.write(notebook, partial)
             shutil.copy2(done, staging / f"{name}.ipynb")
+
+
+def without_solutions(staging: Path, notebooks: Iterable[str]) -> None:
+    """Take the solutions and answers out of the staged chapters: the edition for students."""
+    import nbformat
+
+    for path in (staging / f"{name}.ipynb" for name in notebooks):
+        notebook = _read(path)
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                cell.source = SOLUTION.sub("", cell.source)
+        nbformat.write(notebook, path)
 
 
 def _inputs(book: Path) -> str:

@@ -11,6 +11,7 @@ from structure_first.verbs.common import Scale, app, checked_scale
 def book(
     scale: Scale = "laptop",
     chapter: Annotated[str | None, typer.Option(help="the number of the one chapter to execute")] = None,
+    edition: Annotated[str, typer.Option(help="full, or student: without solutions")] = "full",
 ) -> None:
     """Run the chapters and build the book.
 
@@ -18,4 +19,4 @@ def book(
     """
     from structure_first.book.build import build
 
-    typer.echo(f"built {build(checked_scale(scale), chapter)}")
+    typer.echo(f"built {build(checked_scale(scale), chapter, edition=edition)}")
