@@ -148,14 +148,18 @@ def test_pages_draw_without_a_network(html: Path, browser: webdriver.Chrome, the
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_pages_keep_to_the_accessibility_guidelines(html: Path, browser: webdriver.Chrome, theme: str):
-    """WCAG 2.1, A and AA, by axe, over all of each page."""
-    run = "const done = arguments[0]; axe.run({runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa']}).then(done)"
-    browser.set_script_timeout(60)
+    """WCAG 2.1, A and AA, by axe, over all of each page but the numbers of its figures, of which one table stands for
+    all; in the dark theme only colours are others.
+    """
+    rules = {"light": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"], "dark": ["color-contrast"]}[theme]
+    run = f"const done = arguments[0]; axe.run({{runOnly: {rules}}}).then((it) => done(it.violations))"
+    browser.set_script_timeout(120)
     for page in sorted(path for path in html.rglob("*.html") if "_static" not in path.parts):
         _open(browser, page, theme)
         _figures(browser)
+        browser.execute_script("[...document.querySelectorAll('.sf-data')].slice(1).forEach((it) => (it.open = false))")
         browser.execute_script(AXE_FILE_PATH.read_text(encoding="utf-8"))
-        found = browser.execute_async_script(run)["violations"]
+        found = browser.execute_async_script(run)
         told = [f"{each['id']}: {node['html'][:150]}" for each in found for node in each["nodes"]]
         assert not told, f"{page.relative_to(html)}, {theme}: {len(told)} violations, such as {told[:5]}"
 
