@@ -61,7 +61,7 @@ def test_the_answers_stand_in_a_table_and_in_words(last):
     )
     first, second = analysis.rungs(last).splitlines()
     assert first.endswith("random init ends at 9.010 (seeds: 3); gains: *set* +0.500, *set, permuted* +0.200")
-    assert second.startswith("- **wider start**, at the best of its rates (0.002)") and second.endswith("*set* -0.200")
+    assert second.startswith("- **wider start**, at a rate of 0.002:") and second.endswith("*set* -0.200")
 
 
 def test_of_several_rates_the_words_are_about_the_baselines_best(rows_of):
@@ -71,7 +71,10 @@ def test_of_several_rates_the_words_are_about_the_baselines_best(rows_of):
         for front, loss in zip(("random init", "set"), pair, strict=True)
     }
     last = analysis.ends(analysis.curves(with_factors(rows_of(losses, metric="loss"), EXPERIMENT)))
-    assert "(0.002): random init ends at 1.500 (seeds: 1); gains: *set* +0.100" in analysis.rungs(last)
+    assert (
+        "at the best of its 2 rates, 0.002: random init ends at 1.500 (seeds: 1); gains: *set* +0.100"
+        in analysis.rungs(last)
+    )
 
 
 def test_what_is_in_front_is_reckoned_from_the_recipe():

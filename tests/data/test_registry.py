@@ -134,3 +134,18 @@ def fails(name, **chosen):
 def test_a_draw_has_sequences(count):
     with pytest.raises(UserError, match=f"the number of sequences must be 1 or more, not {count}"):
         source("set").draw(count, generator("cpu", 0))
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"context": 8}, "code/bytes: tokens must be a whole number from 1 to 10,000,000,000,000, not None"),
+        ({"context": 8.0, "tokens": 100}, "code/bytes: context must be a whole number from 1 to 65,535, not 8.0"),
+        ({"context": True, "tokens": 100}, "code/bytes: context must be a whole number from 1 to 65,535, not True"),
+        ({"contxt": 8, "tokens": 100}, "unknown setting of code/bytes 'contxt'; did you mean 'context'?"),
+    ],
+)
+def test_the_settings_of_a_corpus_are_checked_before_it_is_packed(settings, line):
+    with pytest.raises(UserError) as caught:
+        source("code/bytes", **settings)
+    assert str(caught.value) == line

@@ -16,7 +16,7 @@ import pandas as pd
 
 from structure_first.analysis.stored import RESULTS, of_today
 from structure_first.errors import UserError, unknown
-from structure_first.evidence.statistics import final, interval, needed
+from structure_first.evidence.statistics import final, interval, needed, share_read
 from structure_first.experiments.registry import EXPERIMENTS
 from structure_first.forms import COUNT, of_form
 from structure_first.pretraining.reading import read_yaml
@@ -295,8 +295,7 @@ def _family(cell: str, factors: Mapping[str, Factors], rows: pd.DataFrame) -> pd
 def _curve(cell: str, factors: Mapping[str, Factors], rows: pd.DataFrame) -> pd.DataFrame:
     """The cell's models at each of their evaluations: seed, text, loss."""
     own = rows[(rows["cell"] == cell) & (rows["stage"] == 2) & (rows["metric"] == "loss") & (rows["step"] > 0)]
-    text = own["step"] / own.groupby("seed")["step"].transform("max")
-    return own[["seed"]].assign(text=text, loss=own["value"])
+    return own[["seed"]].assign(text=share_read(own), loss=own["value"])
 
 
 def verdict_of(low: float, threshold: float, seeds: int) -> str:

@@ -4,7 +4,7 @@ import pandas as pd
 
 from structure_first.analysis.text import PAPER, labels
 from structure_first.cost import flops
-from structure_first.evidence.statistics import final, interval, needed
+from structure_first.evidence.statistics import final, interval, needed, share_read
 from structure_first.experiments.additive import spent
 from structure_first.experiments.published import PUBLISHED
 from structure_first.runs.recipe import Recipe
@@ -20,7 +20,7 @@ def curves(rows: pd.DataFrame) -> pd.DataFrame:
     found = rows[(rows["stage"] == 2) & (rows["metric"] == "loss")].sort_values(["cell", "seed", "step"])
     found = found.rename(columns={"value": "loss"}).reset_index(drop=True)
     found["label"] = labels(found, ", ")
-    found["text"] = found["step"] / found.groupby(["cell", "seed"])["step"].transform("max")
+    found["text"] = share_read(found)
     last = final(rows, "loss").rename("target").reset_index()
     base = found.loc[found["front"] == "random init", ["cell", *ALIKE]].drop_duplicates()
     targets = base.merge(last, on=["cell", "seed"]).drop(columns="cell")
@@ -87,7 +87,10 @@ def rungs(last: pd.DataFrame) -> str:
             if label in TOLD
         ]
         seeds = best["seed"].nunique()
-        start = f"- **{rung}**, at the best of its rates ({cold.idxmin():g}): random init ends at {cold.min():.3f}"
+        rate = (
+            f"the best of its {len(cold)} rates, {cold.idxmin():g}" if len(cold) > 1 else f"a rate of {cold.idxmin():g}"
+        )
+        start = f"- **{rung}**, at {rate}: random init ends at {cold.min():.3f}"
         start += f" (seeds: {seeds})"
         lines.append(start + (f"; gains: {', '.join(gains)}" if gains else ""))
     return "\n".join(lines)

@@ -48,6 +48,7 @@ LIMITS = {  # of settings that several rules have; one that stands nowhere is a 
     "pairs": (1, diagnostics.KEYS),
     "digits": (1, 1000),
 }
+CORPUS = {"context": (1, (1 << 16) - 1), "tokens": (1, 10**13)}  # of a packed one
 
 
 def marked(vocab: int, **_) -> int:
@@ -153,7 +154,7 @@ def source(name: str, **given: int | float | None) -> Source:
     corpus, slash, tokeniser = name.partition("/")
     if slash:
         packed: Callable[..., Source] = shelf.corpus  # by name, as the rules take theirs
-        return packed(corpus, tokeniser, **given)
+        return packed(corpus, tokeniser, **of_corpus(name, given))
     change, changed, base = name.partition(":")
     if changed:
         if change not in CHANGES:
@@ -217,6 +218,20 @@ def rule_of(name: str) -> Rule:
     if base not in RULES:
         raise unknown("source", base, [*RULES, *(f"{change}:NAME" for change in CHANGES)])
     return RULES[base]
+
+
+def of_corpus(name: str, given: Mapping[str, int | float | None]) -> dict[str, int]:
+    """The settings of a packed corpus, which have no defaults; illegal ones say why."""
+    for setting in given:
+        if setting not in CORPUS:
+            raise unknown(f"setting of {name}", setting, CORPUS)
+    found = {}
+    for setting, (low, high) in CORPUS.items():
+        value = given.get(setting)
+        if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
+            raise UserError(f"{name}: {setting} must be a whole number from {low:,} to {high:,}, not {value!r}")
+        found[setting] = int(value)
+    return found
 
 
 def checked(name: str, rule: Rule, given: Mapping[str, int | float | None]) -> dict[str, int | float]:

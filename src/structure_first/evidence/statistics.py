@@ -43,6 +43,11 @@ def final(rows: pd.DataFrame, metric: str = "accuracy", stage: int = 2) -> pd.Se
     return rows.drop_duplicates(["cell", "seed"], keep="last").set_index(["cell", "seed"])["value"].sort_index()
 
 
+def share_read(rows: pd.DataFrame) -> pd.Series:
+    """How much of its stage each row's model had trained on, as a share of the model's last step."""
+    return rows["step"] / rows.groupby(["cell", "seed"])["step"].transform("max")
+
+
 def needed(models: pd.DataFrame, budget: str) -> pd.Series:
     """The `budget` with which each seed's `loss` comes down to its `target`, between the budgets that were tried; only
     of seeds that have a target and ran with every budget, since what has not run is no failure to come down.
