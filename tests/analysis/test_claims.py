@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import yaml
 
-from structure_first.analysis.claims import answers, as_json, ledger, verdicts
+from structure_first.analysis import answers
+from structure_first.analysis.answers import as_json, verdicts
+from structure_first.analysis.claims import ledger
 from structure_first.errors import UserError
 from structure_first.evidence.store import Store
 from structure_first.experiments.registry import EXPERIMENTS
@@ -94,16 +96,16 @@ def test_what_is_saved_is_the_text_that_the_losses_do_without(book):
     book.measure("cold / 50 %", [3.0] * 6, metric="loss")
     assert book.answer is None, "all of the text has not been read without it"
     book.measure("cold / 100 %", [2.0] * 5 + [1.5], metric="loss")
-    assert (book.answer.measured, book.answer.verdict, book.answer.seeds) == (0.5, "reproduced", 6)
+    assert (book.answer.decides.measured, book.answer.verdict, book.answer.seeds) == (0.5, "reproduced", 6)
     book.ask(metric="loss", saved="runs", compare=[pair[::-1]], reproduced_from=0.2)
-    assert (book.answer.measured, book.answer.verdict) == (-np.inf, "not reproduced")
+    assert (book.answer.decides.measured, book.answer.verdict) == (-np.inf, "not reproduced")
 
 
 def test_a_lower_loss_is_a_gain(book):
     book.ask(metric="loss", reproduced_from=0.1)
     book.measure("dyck", [1.5] * 6, metric="loss")
     book.measure("random init", [1.75] * 6, metric="loss")
-    assert (book.answer.measured, book.answer.verdict) == (0.25, "reproduced")
+    assert (book.answer.decides.measured, book.answer.verdict) == (0.25, "reproduced")
 
 
 @pytest.mark.parametrize(
@@ -127,8 +129,8 @@ def test_the_verdict_follows_from_the_interval(book, dyck, verdict):
     book.measure("random init", [0.1] * 6)
     entry = book.answer
     assert entry.verdict == verdict and entry.seeds == len(dyck) and entry.scale == "laptop"
-    assert entry.measured == pytest.approx(np.median(dyck) - 0.1)
-    assert entry.low <= entry.measured <= entry.high
+    assert entry.decides.measured == pytest.approx(np.median(dyck) - 0.1)
+    assert entry.decides.low <= entry.decides.measured <= entry.decides.high
 
 
 def test_only_second_stages_last_values_count(book):
@@ -145,14 +147,14 @@ def test_gains_are_paired_by_seed_and_not_by_position(book):
     book.measure("dyck", base + 0.45)
     book.measure("random init", [*base[2:], 0.9, 0.9], range(2, 10))  # the first two seeds have yet to run
     entry = book.answer
-    assert (entry.verdict, entry.seeds) == ("reproduced", 6) and entry.high - entry.low < 1e-9
-    assert entry.measured == pytest.approx(0.45)
+    assert (entry.verdict, entry.seeds) == ("reproduced", 6) and entry.decides.high - entry.decides.low < 1e-9
+    assert entry.decides.measured == pytest.approx(0.45)
 
 
 def test_what_is_measured_is_the_median_of_the_differences(book):
     book.measure("dyck", [0.1, 0.2, 0.3, 0.4, 0.5, 1.0, 1.0])
     book.measure("random init", [0.0, 0.1, 0.2, 0.9, 0.9, 0.9, 0.9])
-    assert book.answer.measured == pytest.approx(0.1), "the medians themselves differ by -0.5"
+    assert book.answer.decides.measured == pytest.approx(0.1), "the medians themselves differ by -0.5"
 
 
 def test_rows_that_todays_cells_do_not_make_answer_nothing(book):
@@ -160,7 +162,7 @@ def test_rows_that_todays_cells_do_not_make_answer_nothing(book):
     book.measure("dyck", [1.0] * 6, key="former recipe")
     assert book.answer is None
     book.measure("dyck", [0.1] * 6)
-    assert (book.answer.verdict, book.answer.seeds, book.answer.measured) == ("not reproduced", 6, 0.0)
+    assert (book.answer.verdict, book.answer.seeds, book.answer.decides.measured) == ("not reproduced", 6, 0.0)
 
 
 def test_seeds_of_the_search_do_not_count(book):
@@ -179,9 +181,9 @@ def test_a_claim_of_several_comparisons_is_as_good_as_the_weakest(book):
     assert book.answer is None
     book.measure("set", [1.0] * 6 + [0.1] * 3)  # a higher median, but not a dependable one
     entry = book.answer
-    assert entry.verdict == "not reproduced" and entry.seeds == 9 and entry.measured == pytest.approx(0.9)
+    assert entry.verdict == "not reproduced" and entry.seeds == 9 and entry.decides.measured == pytest.approx(0.9)
     book.measure("set", [1.0] * 10)
-    assert book.answer.verdict == "reproduced" and book.answer.measured == pytest.approx(0.5)
+    assert book.answer.verdict == "reproduced" and book.answer.decides.measured == pytest.approx(0.5)
 
 
 def test_a_claim_has_the_seeds_and_the_scale_of_its_rarest_comparison(book):
@@ -191,7 +193,7 @@ def test_a_claim_has_the_seeds_and_the_scale_of_its_rarest_comparison(book):
     book.measure("set", [1.0] * 3)  # higher than the other
     entry = book.answer
     assert (entry.seeds, entry.verdict, len(entry.comparisons)) == (3, "partly", 2)
-    assert entry.low == pytest.approx(0.9), "the comparison of few seeds is the one that decides"
+    assert entry.decides.low == pytest.approx(0.9), "the comparison of few seeds is the one that decides"
     assert [each.seeds for each in entry.comparisons] == [6, 3]
     book.measure("set", [1.0] * 6, scale="gpu")
     book.measure("random init", [0.1] * 6, scale="gpu")
@@ -208,7 +210,7 @@ def test_where_a_case_is_enough_the_strongest_counts(book):
     assert (book.answer.verdict, len(book.answer.comparisons)) == ("not reproduced", 1), "the other has yet to run"
     book.measure("set", [1.0] * 6)
     entry = book.answer
-    assert (entry.verdict, entry.measured) == ("reproduced", pytest.approx(0.9))
+    assert (entry.verdict, entry.decides.measured) == ("reproduced", pytest.approx(0.9))
     assert [each.verdict for each in entry.comparisons] == ["not reproduced", "reproduced"]
     book.ask("all", compare=pairs)
     assert book.answer.verdict == "not reproduced"
@@ -222,9 +224,9 @@ def test_a_share_that_is_saved_can_be_read_off_one_curve(book):
         curves = {(cell, seed): dict(zip((0, 100, 400), ends, strict=True)) for seed in range(6)}
         rows = book.rows_of(curves, run=run, metric="loss")
         Store(book.results / "trial").append(rows, {run: {"configuration": TRIAL.recipes("laptop")[cell].key}})
-    assert (book.answer.measured, book.answer.verdict) == (pytest.approx(0.75), "reproduced")
+    assert (book.answer.decides.measured, book.answer.verdict) == (pytest.approx(0.75), "reproduced")
     book.ask(metric="loss", saved="curve", compare=[["random init", "dyck"]])
-    assert (book.answer.measured, book.answer.verdict) == (-np.inf, "not reproduced")
+    assert (book.answer.decides.measured, book.answer.verdict) == (-np.inf, "not reproduced")
 
 
 @pytest.mark.parametrize(
@@ -361,10 +363,10 @@ def test_answers_are_those_that_were_asked_for_as_a_table(book):
     book.measure("dyck", [1.0] * 6)
     book.measure("random init", [0.25] * 6)
     entries = ledger(book.claims, book.results)
-    line = answers(entries, ("haystack",)).loc["It jumps", "10 % to 98 %", "as published"].to_list()
+    line = answers.table(entries, ("haystack",)).loc["It jumps", "10 % to 98 %", "as published"].to_list()
     assert line == ["accuracy +0.750 (+0.750 to +0.750)", 6, "reproduced"]
     with pytest.raises(KeyError, match="another"):  # no chapter shows an empty ledger unawares
-        answers(entries, ("another",))
+        answers.table(entries, ("another",))
 
 
 def test_the_verdicts_are_told_in_words(book):

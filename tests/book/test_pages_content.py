@@ -223,6 +223,6 @@ def test_the_third_registers_a_source_and_shows_it(monkeypatch):
 
 def test_every_exercise_has_a_hidden_solution():
     text = "\n".join(cell.source for cell in CHAPTER.cells)
-    exercises = re.findall(r"^```\{exercise\}\n:label: (.*)$", text, re.MULTILINE)
+    exercises = re.findall(r"^```\{exercise\} .*\d minutes\n:label: (.*)$", text, re.MULTILINE)
     assert exercises
     assert re.findall(r"^```\{solution\} (.*)\n:class: dropdown$", text, re.MULTILINE) == exercises

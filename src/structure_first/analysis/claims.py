@@ -6,15 +6,13 @@ were sought first, blind to what is compared with it.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from math import isfinite
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from structure_first.analysis.stored import RESULTS, of_today
+from structure_first.analysis.stored import of_today
 from structure_first.errors import UserError, unknown
 from structure_first.evidence.statistics import final, interval, needed, share_read
 from structure_first.experiments.registry import EXPERIMENTS
@@ -25,8 +23,7 @@ from structure_first.scales import SCALES
 
 ENOUGH_SEEDS = 6  # with five, even the range from the lowest to the highest misses the median more often than 1 in 20
 FEWEST_SEEDS = 3  # of which an interval says anything
-BESIDE = {"published": "as published", "tuned": "beside a tuned baseline"}
-COLUMNS = tuple(BESIDE)
+COLUMNS = ("published", "tuned")
 CASES = ("all", "any")  # how many of a claim's comparisons must hold; any: it says that there is a case
 QUERY = {
     "experiment": str,
@@ -81,13 +78,10 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the rows say to a claim: `measured`, `low` and `high` are those of the comparison that decides, the weakest,
-    or, where a case is enough, the strongest; seeds and scale the least of any.
+    """What the rows say to a claim. What decides is the weakest comparison or, where a case is enough, the strongest;
+    seeds and scale are the least of any.
     """
 
-    measured: float
-    low: float
-    high: float
     seeds: int
     scale: str
     verdict: str
@@ -124,60 +118,6 @@ def ledger(claims: Path, results: Path) -> list[Entry]:
     return [_entry(claim, Path(results)) for claim in listed]
 
 
-def as_json(entries: list[Entry]) -> list[dict[str, Any]]:
-    """The entries as plain objects; JSON has no infinity, so what is not finite is null."""
-    told = {each.name for kind in (Entry, Answer, Comparison) for each in fields(kind)}
-    told -= {"decides", "unit", "threshold", "experiment", "said"}
-
-    def plain(items: list[tuple[str, Any]]) -> dict[str, Any]:
-        return {name: _finite(value) for name, value in items if name in told}
-
-    return [asdict(entry, dict_factory=plain) for entry in entries]
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not isfinite(value) else value
-
-
-def answers(entries: list[Entry], ids: tuple[str, ...]) -> pd.DataFrame:
-    """The ledger's lines for these claims: a line for each column that has run."""
-    by_id = {entry.id: entry for entry in entries}
-    lines = [
-        {
-            "claim": entry.statement,
-            "paper": entry.paper,
-            "asked": BESIDE[column],
-            "measured": f"{answer.decides.unit} {answer.decides.gain()}",
-            "seeds": answer.seeds,
-            "verdict": answer.verdict,
-        }
-        for entry in map(by_id.__getitem__, ids)
-        for column in COLUMNS
-        if (answer := getattr(entry, column))
-    ]
-    return pd.DataFrame(lines).set_index(["claim", "paper", "asked"])
-
-
-def verdicts(*ids: str, claims: Path = Path("../claims.yml"), results: Path = RESULTS) -> str:
-    """What the ledger says to these claims, in words: a line each."""
-    by_id = {entry.id: entry for entry in ledger(claims, results)}
-    return "\n".join(f"- {told(entry)}" for entry in map(by_id.__getitem__, ids))
-
-
-def told(entry: Entry) -> str:
-    """What the rows say to a claim, in words."""
-    answers = [f"{where} {_worded(getattr(entry, column))}" for column, where in BESIDE.items()]
-    return f"*{entry.statement}*: {'; '.join(answers)}."
-
-
-def _worded(answer: Answer | None) -> str:
-    if answer is None:
-        return "not yet run"
-    digits = 3 if answer.decides.unit == "loss" else 2
-    gain = f"{answer.decides.unit} {answer.decides.gain(digits, 'from {} to {}')}, scale {answer.scale}"
-    return f"**{answer.verdict}** ({gain}, {answer.counted})"
-
-
 def _entry(claim: dict, results: Path) -> Entry:
     columns = {column: _answer(claim, column, results) for column in COLUMNS}
     return Entry(claim["id"], claim["statement"], claim["paper"], **columns)
@@ -198,7 +138,7 @@ def _answer(claim: dict, column: str, results: Path) -> Answer | None:
     decides = (min if cases == "all" else max)(ran, key=lambda each: (VERDICTS.index(each.verdict), each.low))
     seeds, scale = min(each.seeds for each in ran), min((each.scale for each in ran), key=SCALES.index)
     verdict = decides.verdict if cases == "any" else verdict_of(decides.low, decides.threshold, seeds)
-    return Answer(decides.measured, decides.low, decides.high, seeds, scale, verdict, tuple(ran), decides)
+    return Answer(seeds, scale, verdict, tuple(ran), decides)
 
 
 def _compared(claim: str, query: dict, results: Path) -> Iterator[Comparison | None]:

@@ -4,7 +4,8 @@ from html import escape
 from math import isfinite
 from pathlib import Path
 
-from structure_first.analysis.claims import BESIDE, Answer, Comparison, Entry, ledger, told
+from structure_first.analysis.answers import BESIDE, told
+from structure_first.analysis.claims import Answer, Comparison, Entry, ledger
 from structure_first.analysis.haystack import JUMPED, horizons, jumped_said
 from structure_first.analysis.methods import methods
 from structure_first.analysis.stored import of_today

@@ -225,7 +225,7 @@ def of_corpus(name: str, given: Mapping[str, int | float | None]) -> dict[str, i
     for setting in given:
         if setting not in CORPUS:
             raise unknown(f"setting of {name}", setting, CORPUS)
-    found = {}
+    found: dict[str, int] = {}
     for setting, (low, high) in CORPUS.items():
         value = given.get(setting)
         if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:

@@ -147,13 +147,14 @@ def claims(
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects instead of a table.")] = False,
 ) -> None:
     """Print every claim with what was measured and its verdict."""
+    from structure_first.analysis import answers
     from structure_first.analysis import claims as book
 
     if not results.is_dir():
         raise UserError(f"there is no folder {results}; go to the folder of the book, or name it with --results")
     entries = book.ledger(ledger, results)
     if as_json:
-        typer.echo(json.dumps(book.as_json(entries), indent=2, default=str))
+        typer.echo(json.dumps(answers.as_json(entries), indent=2, default=str))
         return
     for entry in entries:
         typer.echo(f"{entry.id}: {entry.statement}")

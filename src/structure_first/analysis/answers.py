@@ -1,0 +1,73 @@
+"""The ledger told: in words, as a table, and as JSON for a program."""
+
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from structure_first.analysis.claims import COLUMNS, Answer, Entry, ledger
+from structure_first.analysis.stored import RESULTS
+
+BESIDE = {"published": "as published", "tuned": "beside a tuned baseline"}
+GAIN = ("measured", "low", "high")
+COMPARED = ("treated", "control", *GAIN, "seeds", "scale")
+
+
+def verdicts(*ids: str, claims: Path = Path("../claims.yml"), results: Path = RESULTS) -> str:
+    """What the ledger says to these claims, in words: a line each."""
+    by_id = {entry.id: entry for entry in ledger(claims, results)}
+    return "\n".join(f"- {told(entry)}" for entry in map(by_id.__getitem__, ids))
+
+
+def told(entry: Entry) -> str:
+    """What the rows say to a claim, in words."""
+    answers = [f"{where} {_worded(getattr(entry, column))}" for column, where in BESIDE.items()]
+    return f"*{entry.statement}*: {'; '.join(answers)}."
+
+
+def _worded(answer: Answer | None) -> str:
+    if answer is None:
+        return "not yet run"
+    digits = 3 if answer.decides.unit == "loss" else 2
+    gain = f"{answer.decides.unit} {answer.decides.gain(digits, 'from {} to {}')}, scale {answer.scale}"
+    return f"**{answer.verdict}** ({gain}, {answer.counted})"
+
+
+def table(entries: list[Entry], ids: tuple[str, ...]) -> pd.DataFrame:
+    """The ledger's lines for these claims: a line for each column that has run."""
+    by_id = {entry.id: entry for entry in entries}
+    lines = [
+        {
+            "claim": entry.statement,
+            "paper": entry.paper,
+            "asked": BESIDE[column],
+            "measured": f"{answer.decides.unit} {answer.decides.gain()}",
+            "seeds": answer.seeds,
+            "verdict": answer.verdict,
+        }
+        for entry in map(by_id.__getitem__, ids)
+        for column in COLUMNS
+        if (answer := getattr(entry, column))
+    ]
+    return pd.DataFrame(lines).set_index(["claim", "paper", "asked"])
+
+
+def as_json(entries: list[Entry]) -> list[dict[str, Any]]:
+    """The entries as plain objects, an answer with the gain that decides it; what is not finite is null in JSON."""
+
+    def plain(answer: Answer | None) -> dict[str, Any] | None:
+        if answer is None:
+            return None
+        own = {name: getattr(answer, name) for name in ("seeds", "scale", "verdict")}
+        return (
+            _told(answer.decides, GAIN) | own | {"comparisons": [_told(each, COMPARED) for each in answer.comparisons]}
+        )
+
+    told = ("id", "statement", "paper")
+    return [_told(entry, told) | {name: plain(getattr(entry, name)) for name in COLUMNS} for entry in entries]
+
+
+def _told(kept: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    values = {name: getattr(kept, name) for name in names}
+    return {name: None if isinstance(each, float) and not isfinite(each) else each for name, each in values.items()}
