@@ -6,11 +6,12 @@ EDITION ?= full
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help book test check bench clean
+.PHONY: help book pdf test check bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make book [SCALE=smoke|laptop|gpu|paper] [CHAPTER=NN] [EDITION=student]  run the chapters and build book/_build/html/index.html"
+	@echo "make pdf                                               print the built book to structure-first.pdf"
 	@echo "make test                                              run the whole test suite"
 	@echo "make check                                             read the code: format, lint, types"
 	@echo "make bench                                             print how fast this machine is, as ratios"
@@ -19,6 +20,9 @@ help:
 
 book: $(READY)
 	@$(BIN)/structure-first book --scale "$(SCALE)" --edition "$(EDITION)" $(if $(CHAPTER),--chapter "$(CHAPTER)")
+
+pdf: $(READY)
+	@$(BIN)/structure-first pdf
 
 test: $(READY)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile

@@ -118,7 +118,7 @@ def test_sources_are_listed(command):
         (["claim"], "unknown verb 'claim'; did you mean 'claims'?"),
         (
             ["xyzzy"],
-            "unknown verb 'xyzzy'; known: bench, book, claims, doctor, generate, merge, pack, plan, run, sources, ",
+            "unknown verb 'xyzzy'; known: bench, book, claims, doctor, generate, merge, pack, p",
         ),
         (["--versoin"], "unknown option '--versoin'; did you mean '--version'?"),
         (["claims", "--resluts", "x"], "unknown option '--resluts'; did you mean '--results'?"),

@@ -1,5 +1,6 @@
 """A book of two pages in the real frame: this repository's configuration and its static files."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -106,3 +107,16 @@ def tiny_book(tmp_path: Path) -> TinyBook:
 @pytest.fixture(scope="session")
 def new_book(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], TinyBook]:
     return lambda: TinyBook(tmp_path_factory.mktemp("book"))
+
+
+def _missing(what: str) -> None:
+    """Skip a test, but fail it in CI, whose machine has what it needs."""
+    reason = f"{what} is not installed, so no page can be opened; apt-get install chromium chromium-driver"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def missing() -> Callable[[str], None]:
+    return _missing

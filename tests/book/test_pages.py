@@ -70,13 +70,6 @@ return [...document.querySelectorAll(".sf-figure")].map((figure) => {
 """
 
 
-def _missing(what: str) -> None:
-    reason = f"{what} is not installed, so no page can be opened; apt-get install chromium chromium-driver"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="module")
 def html(new_book) -> Path:
     given = os.environ.get("STRUCTURE_FIRST_HTML")
@@ -84,11 +77,11 @@ def html(new_book) -> Path:
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory) -> Iterator[webdriver.Chrome]:
+def browser(tmp_path_factory, missing) -> Iterator[webdriver.Chrome]:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     driver = shutil.which("chromedriver")
     if not chromium or not driver:
-        _missing("Chromium" if not chromium else "ChromeDriver")
+        missing("Chromium" if not chromium else "ChromeDriver")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     for switch in [*SWITCHES, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:

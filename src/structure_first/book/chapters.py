@@ -22,8 +22,8 @@ SOLUTION = re.compile(r"^(`{3,}|:{3,})\{(?:solution\}|dropdown\} Answers).*?^\1[
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def notebooks(book: Path) -> dict[str, Path]:
-    """The notebooks that the table of contents names, by their path in the book without its ending."""
+def listed(book: Path) -> list[str]:
+    """The pages that the table of contents names, by their path in the book without its ending; all are there."""
 
     def files(entry) -> Iterator[str]:
         if isinstance(entry, list):
@@ -46,6 +46,12 @@ def notebooks(book: Path) -> dict[str, Path]:
     for name in names:
         if not any((book / f"{name}{ending}").is_file() for ending in (".md", ".ipynb")):
             raise UserError(f"{toc} lists {name}, but there is no {name}.md or {name}.ipynb beside it")
+    return names
+
+
+def notebooks(book: Path) -> dict[str, Path]:
+    """Those of the pages that are notebooks."""
+    names = listed(book)
     found = {name: book / f"{name}.ipynb" for name in names if (book / f"{name}.ipynb").is_file()}
     for name, path in list(found.items()):
         cells = _read(path).cells

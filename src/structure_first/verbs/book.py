@@ -1,9 +1,11 @@
-"""The verb of the book."""
+"""The verbs of the book."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from structure_first.errors import UserError
 from structure_first.verbs.common import Scale, app, checked_scale
 
 
@@ -20,3 +22,13 @@ def book(
     from structure_first.book.build import build
 
     typer.echo(f"built {build(checked_scale(scale), chapter, edition=edition)}")
+
+
+@app.command()
+def pdf(out: Annotated[Path, typer.Option(help="the file to write")] = Path("structure-first.pdf")) -> None:
+    """Print the built book to one PDF, by an installed Chromium."""
+    from structure_first.book.printed import printed
+
+    if out.is_dir():
+        raise UserError(f"{out} is a folder; name a file with --out")
+    typer.echo(f"printed {printed(out)}")
