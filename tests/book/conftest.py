@@ -1,12 +1,13 @@
-"""A book of two pages in the real frame: this repository's configuration and its static files."""
+"""A book of two pages in the real frame: this repository's configuration and its static files; and a browser."""
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import nbformat
 import pytest
+from selenium import webdriver
 
 from structure_first.book.build import build
 
@@ -109,6 +110,21 @@ def new_book(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], TinyBook]
     return lambda: TinyBook(tmp_path_factory.mktemp("book"))
 
 
+SWITCHES = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--host-resolver-rules=MAP * ~NOTFOUND",
+    "--window-size=1280,1000",
+]
+
+
 def _missing(what: str) -> None:
     """Skip a test, but fail it in CI, whose machine has what it needs."""
     reason = f"{what} is not installed, so no page can be opened; apt-get install chromium chromium-driver"
@@ -120,3 +136,19 @@ def _missing(what: str) -> None:
 @pytest.fixture(scope="session")
 def missing() -> Callable[[str], None]:
     return _missing
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory) -> Iterator[webdriver.Chrome]:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if not chromium or not driver:
+        _missing("Chromium" if not chromium else "ChromeDriver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for switch in [*SWITCHES, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
+        options.add_argument(switch)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    yield browser
+    browser.quit()

@@ -5,8 +5,6 @@ The book is a tiny one built for the test or, with STRUCTURE_FIRST_HTML=book/_bu
 
 import json
 import os
-import shutil
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,20 +16,6 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from structure_first.book.resources import remote_resources
-
-SWITCHES = [
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--host-resolver-rules=MAP * ~NOTFOUND",
-    "--window-size=1280,1000",
-]
 
 # A figure in a closed dropdown or tab has no size: open them all first.
 OPEN = """
@@ -74,22 +58,6 @@ return [...document.querySelectorAll(".sf-figure")].map((figure) => {
 def html(new_book) -> Path:
     given = os.environ.get("STRUCTURE_FIRST_HTML")
     return Path(given).resolve() if given else new_book().build().parent
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory, missing) -> Iterator[webdriver.Chrome]:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not chromium or not driver:
-        missing("Chromium" if not chromium else "ChromeDriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for switch in [*SWITCHES, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
-        options.add_argument(switch)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield browser
-    browser.quit()
 
 
 def _open(browser: webdriver.Chrome, page: Path, theme: str) -> None:
