@@ -53,7 +53,7 @@
       const drawn = pairs.map(() => left.splice(left.indexOf(one(left)), 1)[0]);
       ask([...drawn.flatMap((key) => [key, one(values)]), queryOf(one(drawn))]);
     });
-    const hint = element("p", {}, "The last cell asks. Click a key, or move with ← →, to ask for it; type over a value.");
+    const hint = element("p", {}, "The last cell asks. Click a key, or move with ← →, to ask for it; type over a value.");
     figure.querySelector(".sf-ask-here").replaceChildren(
       element("div", { class: "sf-ask-two" }, element("div", {}, haystack, said), element("div", {}, shuffle, hint)),
       ...models.map((model) => model.section),
@@ -124,17 +124,17 @@
       return element("li", { class: isRight ? "sf-ask-right" : "" }, ...parts);
     }
 
-    // Of the last layer only what the query takes is read; of a layer before it, what every place takes.
+    // Of the last layer only what the query takes is read; of a layer before it, what places take from one another.
     function look() {
       const [layer, head] = [Math.floor(choice.selectedIndex / heads), choice.selectedIndex % heads];
       const pattern = attention[layer][head];
       const last = tokens.length - 1;
       const read = pattern.flatMap((shares, from) => shares.map((share, to) => ({ from, to, share })));
-      const drawn = layer < layers - 1 ? read : read.filter(({ from }) => from === last);
+      const drawn = read.filter(({ from, to }) => (layer < layers - 1 ? from !== to : from === last));
       arcs.setAttribute("viewBox", `0 0 ${tokens.length} 1`);
       arcs.innerHTML = drawn.map(arc).join("");
       const cells = tokens.map((token, at) => {
-        const seen = Math.max(...drawn.filter(({ to }) => to === at).map(({ share }) => share));
+        const seen = Math.max(0, ...drawn.filter(({ to }) => to === at).map(({ share }) => share));
         const isRight = at === place ? "sf-ask-right" : "";
         return element("span", { style: `--share: ${seen}`, class: isRight }, written[token]);
       });
