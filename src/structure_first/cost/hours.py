@@ -5,19 +5,19 @@ from statistics import median
 from time import perf_counter
 
 from structure_first.data.batch import Source
-from structure_first.model.transformer import Transformer
 from structure_first.training.compute import Compute
 from structure_first.training.devices import keep_freed_memory, settle
 from structure_first.training.loop import Run
+from structure_first.training.protocol import Model, device_of
 from structure_first.training.stage import Stage
 from structure_first.training.stream import Stream
 
 
-def timed_update(model: Transformer, source: Source, stage: Stage, compute: Compute = Compute()) -> Callable[[], None]:
+def timed_update(model: Model, source: Source, stage: Stage, compute: Compute = Compute()) -> Callable[[], None]:
     """An update of the model on one batch, drawn beforehand."""
     keep_freed_memory()
     run = Run(model, source, stage, "timed", compute)
-    stream = Stream(source, stage.batch, model.seeds, "timed", model.position.device)
+    stream = Stream(source, stage.batch, model.seeds, "timed", device_of(model))
     stream.block = 1
     batch = stream(0)
     return lambda: run.update(batch, source)

@@ -14,6 +14,7 @@ from structure_first.model.kernels import narrow
 from structure_first.model.transformer import Shape, Transformer
 from structure_first.training.compute import Compute
 from structure_first.training.predictions import predict
+from structure_first.training.protocol import Model
 from structure_first.training.stage import Stage
 
 THERE_AND_BACK = 2  # the loss's gradient and the logits', each as large as the largest piece that is kept
@@ -72,8 +73,7 @@ def kept(shape: Shape, made: Source, compute: Compute, count: int) -> float:
         with nullcontext() if small else FakeTensorMode(), compute.cast(torch.device("cpu")):
             tokens = torch.zeros(1, count, made.length, dtype=torch.long)
             batch = Batch(tokens, torch.ones_like(tokens, dtype=torch.bool))
-            sizes = saved_bytes(Transformer(shape, fresh=False), batch, made)
-        return sum(sizes) + THERE_AND_BACK * max(sizes)
+            return peak(Transformer(shape, fresh=False), batch, made)
 
     if not compute.recompute:
         return by_layers(shape, counted)
@@ -89,7 +89,13 @@ def by_layers(shape: Shape, measure: Callable[[Shape], int]) -> int:
     return two + (shape.layers - 2) * (three - two)
 
 
-def saved_bytes(model: Transformer, batch: Batch, source: Source) -> list[int]:
+def peak(model: Model, batch: Batch, source: Source) -> int:
+    """Bytes at the peak of a backward pass, weights and gradients left out."""
+    sizes = saved_bytes(model, batch, source)
+    return sum(sizes) + THERE_AND_BACK * max(sizes)
+
+
+def saved_bytes(model: Model, batch: Batch, source: Source) -> list[int]:
     """The size of each piece of memory that a forward pass keeps for its backward pass, the weights left out."""
     found = {}
 
