@@ -6,6 +6,7 @@ anything, as `data.registry`, is left out: it says itself what is wrong.
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from typing import Any
@@ -22,6 +23,7 @@ CHECKED = ["structure_first.model", *(f"structure_first.data.{module}" for modul
 if find_spec("beartype"):
     install_import_hook(CHECKED, "beartype.beartype")
 
+from structure_first import cli  # noqa: E402
 from structure_first.analysis.stored import with_factors  # noqa: E402
 from structure_first.evidence.store import COLUMNS  # noqa: E402
 from structure_first.experiments import additive, skills, substitutive  # noqa: E402
@@ -48,6 +50,21 @@ def measured(values: Values, metric: str = "accuracy", stage: int = 2, **other) 
 @pytest.fixture(scope="session")
 def rows_of() -> Callable[..., pd.DataFrame]:
     return measured
+
+
+@pytest.fixture
+def said(monkeypatch, capsys):
+    """What `structure-first` prints, and its one line on standard error where it fails."""
+
+    def run(*arguments: object) -> tuple[str, str]:
+        monkeypatch.setattr(sys, "argv", ["structure-first", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit:
+            cli.main()
+        out, err = capsys.readouterr()
+        assert (exit.value.code, err.count("\n")) == ((0, 0) if not err else (2, 1))
+        return out, err
+
+    return run
 
 
 def misshapen_of(value: Any) -> Iterator[Any]:

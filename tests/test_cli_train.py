@@ -1,11 +1,9 @@
 """The verbs `train` and `plan`, and the configurations that come with the book."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from structure_first import cli
 from structure_first.evidence.store import Store
 from structure_first.pretraining.budget import UTILISATION, costs
 from structure_first.pretraining.config import Config, read
@@ -19,21 +17,6 @@ stage_one: {source: identity, settings: {length: 4, vocab: 8}, steps: 4, batch: 
 corpus: {name: CORPUS, tokeniser: bytes, context: 16, held_out: 0.2}
 stage_two: {steps: 6, batch: 4, lr: 1e-3}
 """
-
-
-@pytest.fixture
-def said(monkeypatch, capsys):
-    """What `structure-first` prints, and its one line on standard error where it fails."""
-
-    def run(*arguments: object) -> tuple[str, str]:
-        monkeypatch.setattr(sys, "argv", ["structure-first", *map(str, arguments)])
-        with pytest.raises(SystemExit) as exit:
-            cli.main()
-        out, err = capsys.readouterr()
-        assert (exit.value.code, err.count("\n")) == ((0, 0) if not err else (2, 1))
-        return out, err
-
-    return run
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,12 +37,33 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.chmod(mode)  # a writer may have put a file of its own there
             os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UserError(f"cannot write {path}: {reason}; free some space or name another place") from None
+        raise unwritten(path, error) from None
     finally:
         if temporary is not None:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def becoming(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder`, which is missing or empty, that becomes it if the block succeeds and vanishes
+    if it does not; the caller holds `folder`. Raises `UserError` as `replacing` does.
+    """
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process
+    try:
+        temporary.mkdir()
+        yield temporary
+        os.replace(temporary, folder)
+    except (OSError, SafetensorError) as error:
+        raise unwritten(folder, error) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def unwritten(path: Path, error: Exception) -> UserError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return UserError(f"cannot write {path}: {reason}; free some space or name another place")
 
 
 def collect(folder: Path, names: str) -> None:

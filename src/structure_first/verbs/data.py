@@ -1,12 +1,15 @@
 """The verbs of data: what there is, and writing and packing it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from structure_first.errors import UserError, unknown
 from structure_first.verbs.common import LAST_SEED, app, check_range
+
+if TYPE_CHECKING:
+    from structure_first.data.batch import Source
 
 FREE = {"allow_extra_args": True, "ignore_unknown_options": True}
 
@@ -36,16 +39,23 @@ def generate(
     The source's settings are options too: --length 64, --vocab 100, --k 64, ...
     """
     from structure_first.data.generate import write
-    from structure_first.data.registry import defaults, source
 
     check_range("--seed", seed, 0, LAST_SEED)
+    written = write(chosen(name, context), tokens, out, seed)
+    typer.echo(f"wrote {written}")
+
+
+def chosen(name: str, context: typer.Context) -> "Source":
+    """The source of that name with the settings among the options of a verb."""
+    from structure_first.data.registry import defaults, source
+
     given, known = settings(context.args), defaults(name)
     for setting in given:
         if setting not in known:
             options = [*known, *(parameter.name for parameter in context.command.params)]
-            raise unknown(f"option of generate {name}", f"--{setting}", (f"--{option}" for option in options))
-    written = write(source(name, **given), tokens, out, seed)
-    typer.echo(f"wrote {written}")
+            verb = f"{context.info_name} {name}"
+            raise unknown(f"option of {verb}", f"--{setting}", (f"--{option}".replace("_", "-") for option in options))
+    return source(name, **given)
 
 
 def settings(arguments: list[str]) -> dict[str, int | float]:

@@ -1,0 +1,169 @@
+"""A model in a folder, warmed up into another folder: weights, configuration, tokeniser, and a manifest beside them."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict
+from hashlib import blake2b, file_digest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from structure_first.cost.memory import free_memory
+from structure_first.data.batch import Source
+from structure_first.errors import UserError
+from structure_first.evidence.store import environment
+from structure_first.files import becoming, locked
+from structure_first.forms import COUNT, of_form
+from structure_first.pretraining.warm import stage_for, warm_up
+from structure_first.training.compute import Compute
+from structure_first.training.devices import device as pick_device
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+MANIFEST = "structure_first.json"
+TOKENISER = ("tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "added_tokens.json")
+RECIPE = {"source": str, "seed": COUNT, ...: object}
+REACHED = {"accuracy": float, "loss": float, "updates": COUNT, "tokens": COUNT, "seconds": float}
+FORM = {"recipe": RECIPE, "reached": REACHED, ...: object}
+INSTEAD = "name a config.json of transformers, or a folder with one"
+
+
+def warm_folder(
+    path: Path,
+    out: Path,
+    source: Source,
+    *,
+    seed: int = 0,
+    embeddings: str = "keep",
+    device: str = "auto",
+    compute: Compute = Compute(),
+    say: Callable[[str], object] = print,
+    **stage: Any,
+) -> dict:
+    """Warm up the model that `path` names, as `warm.warm_up` does, and write it to `out`; returns the manifest.
+
+    `path` is a `config.json` of `transformers`, or a folder with one; weights beside it (safetensors) are taken, and
+    otherwise drawn from `seed`. No code that comes with a model is run. `out`, new or empty, is either whole or not
+    there; where it holds what this call would make, nothing is done again. Raises `UserError` for a folder that holds
+    anything else, and for a model that `transformers` cannot read.
+    """
+    path, out = Path(path), Path(out)
+    config = path / "config.json" if path.is_dir() else path
+    check_out(out)
+    where = pick_device(device)
+    with torch.device("meta"):
+        empty = built(config)
+    settled, weights = stage_for(empty, source, **stage), weights_in(path)
+    check_memory(empty, where)
+    recipe: dict[str, Any] = {
+        "model": [digest_of(file) for file in (config, *weights)],
+        "weights": "as they were" if weights else "drawn from the seed",
+        "embeddings": embeddings,
+        "source": source.name,
+        "settings": dict(source.settings),
+        "stage": asdict(settled) | {"curriculum": list(settled.curriculum)},  # as JSON has it
+        "seed": seed,
+    }
+    with locked(out):
+        if (out / MANIFEST).exists():
+            return check_same(out, recipe)
+        model = loaded(config, seed, bool(weights)).to(where)
+        checkpoint = out.with_name(f".{out.name}.checkpoint")
+        options = stage | dict(seed=seed, embeddings=embeddings, compute=compute, checkpoint=checkpoint, say=say)
+        found = warm_up(model, source, **options)
+        reached = {name: getattr(found, name) for name in REACHED}
+        manifest = {"recipe": recipe, "reached": reached, "precision": compute.precision, **environment()}
+        with becoming(out) as temporary:
+            model.save_pretrained(temporary)
+            for pattern in TOKENISER if path.is_dir() else ():
+                for file in path.glob(pattern):
+                    shutil.copyfile(file, temporary / file.name)
+            (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+            for file in temporary.iterdir():
+                shutil.copymode(temporary / MANIFEST, file)  # safetensors lets nobody else read
+        checkpoint.unlink(missing_ok=True)
+    return manifest
+
+
+def check_out(out: Path) -> None:
+    """Refuse a folder that holds anything but a model that was warmed up."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"cannot write to {out}: it is a file; name another --out folder")
+    if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).exists():
+        raise UserError(f"{out} holds something else; name a new or empty --out folder")
+
+
+def weights_in(path: Path) -> list[Path]:
+    """The files of weights in a folder; raises `UserError` where all there are would have to be unpickled."""
+    found = sorted(path.glob("*.safetensors"))
+    if not found and (pickled := next(path.glob("*.bin"), None)):
+        raise UserError(
+            f"{pickled} is pickled, and may run code; save it as safetensors, or name its config.json alone"
+        )
+    return found
+
+
+def check_memory(model: "PreTrainedModel", device: torch.device) -> None:
+    """Refuse a model that does not fit into the memory that is free with its gradients and AdamW's state."""
+    wanted, free = 16 * model.num_parameters(), free_memory(device)
+    if wanted > free:
+        problem = f"its weights and what trains them need {wanted / 1e9:,.1f} GB, {free / 1e9:,.1f} GB are free"
+        raise UserError(f"{problem}; name a smaller model, or another --device")
+
+
+def check_same(out: Path, recipe: dict) -> dict:
+    """The manifest of a folder, if it was made by this recipe."""
+    try:
+        manifest = of_form(json.loads((out / MANIFEST).read_text()), FORM)
+    except ValueError as error:
+        raise UserError(f"cannot read {out / MANIFEST}: {error}; remove {out} or name another --out") from None
+    before = manifest["recipe"]
+    if different := [name for name in recipe if before.get(name) != recipe[name]]:
+        raise UserError(f"{out} was made with another {different[0]}; name another --out, or remove this one")
+    return manifest
+
+
+def built(config: Path) -> "PreTrainedModel":
+    """A model of that configuration; raises `UserError` where `transformers` has none, or would run code to have it."""
+    return asked(config, lambda auto, read: auto.from_config(read, dtype=torch.float32, trust_remote_code=False))
+
+
+def loaded(config: Path, seed: int, weights: bool) -> Any:
+    """The model with its weights, or with fresh ones; the process's own random numbers are left where they were."""
+    if not weights:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return built(config)
+    options = dict(dtype=torch.float32, trust_remote_code=False, local_files_only=True, use_safetensors=True)
+    read = lambda auto, _: auto.from_pretrained(config.parent, output_loading_info=True, **options)  # noqa: E731
+    model, info = asked(config, read)
+    if missing := sorted(info["missing_keys"]):
+        raise UserError(f"the weights beside {config} lack {missing[0]}; restore them, or name the config.json alone")
+    return model
+
+
+def asked(config: Path, make: Callable) -> Any:
+    """What `transformers` makes of a configuration; whatever it raises becomes one line."""
+    try:
+        from transformers import AutoConfig, AutoModelForCausalLM
+        from transformers.utils import logging
+    except ImportError:
+        raise UserError('transformers is not installed; pip install "structure-first[transformers]"') from None
+    if not config.is_file():
+        raise UserError(f"there is no {config}; {INSTEAD}")
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        read = AutoConfig.from_pretrained(config, trust_remote_code=False, local_files_only=True)
+        return make(AutoModelForCausalLM, read)
+    except Exception as error:  # what is in a configuration decides which
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"transformers makes no causal language model of {config} ({reason}); {INSTEAD}") from None
+
+
+def digest_of(file: Path) -> str:
+    with open(file, "rb") as opened:
+        return file_digest(opened, lambda: blake2b(digest_size=16)).hexdigest()
