@@ -1,15 +1,22 @@
 """The verbs of models: warming up one of one's own, and reading what a trained one writes."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from structure_first.errors import UserError
 from structure_first.verbs.common import LAST_SEED, app, check_range
 from structure_first.verbs.data import FREE, chosen
 
-BOOK = Path("book")
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from structure_first.runs.recipe import Experiment
+
+RESULTS = Path("book/results")
 
 
 @app.command(context_settings=FREE)
@@ -44,8 +51,10 @@ def warm(
     lines = ledger()
 
     def say(line: str) -> None:
-        for each in (*lines, line):  # the ledger's go first, once
-            typer.echo(each)
+        with suppress(UserError, KeyError):  # there are no such runs here, or not all of them
+            for each in lines:
+                typer.echo(each)
+        typer.echo(line)
 
     options: dict[str, Any] = dict(seed=seed, embeddings=embeddings, device=device, compute=compute, say=say)
     reached = warm_folder(model, out, made, **options, **stage)["reached"]
@@ -54,24 +63,47 @@ def warm(
 
 def ledger() -> Iterator[str]:
     """What the stored runs say of structure in front of text, and of a better start of the weights, where they are."""
-    if not (BOOK / "results").is_dir():
-        return
-    from structure_first.analysis import claims, published
-    from structure_first.analysis.stored import of_today, with_factors
+    from structure_first.analysis import published, text
+    from structure_first.analysis.stored import stored
+    from structure_first.experiments.additive import FORMER
     from structure_first.experiments.published import EXPERIMENT, PUBLISHED
+    from structure_first.experiments.text import BEST, CONTROLLED, MAIN
 
-    for scale, rows in of_today(EXPERIMENT, BOOK / "results").items():
-        body = next(iter(EXPERIMENT.recipes(scale).values())).body
-        ends = published.ends(published.curves(with_factors(rows, EXPERIMENT)))
-        ladder = ends[ends["task"] == "code"]
-        cold = (
-            ladder[ladder["label"] == "random init"]
-            .groupby(["swept", "amount"])["loss"]
-            .median()
-            .groupby("swept")
-            .min()
-        )
-        yield f"the ledger at {body.layers} layers x {body.width}, on code, in nats a byte:"
-        yield from published.rungs(ladder).replace("*", "").splitlines()
-        yield f"- a better start alone, of weights and rate: {cold[PUBLISHED] - cold.min():+.3f}; see to that first"
-    yield claims.verdicts("additive", claims=BOOK / "claims.yml", results=BOOK / "results").replace("*", "")
+    rows = stored(EXPERIMENT, RESULTS)
+    ends = published.ends(published.curves(rows))
+    ladder = ends[ends["task"] == "code"]
+    cold = ladder[ladder["label"] == "random init"].groupby(["swept", "amount"])["loss"].median()
+    best = cold.groupby("swept").min()
+    front = published.published(ladder).groupby("label")["gain"].median()["set"]
+    start = best[PUBLISHED] - best.min()
+    yield f"the ledger at {sized(EXPERIMENT, rows)}, on code, in nats a byte:"
+    yield from published.rungs(ladder).replace("*", "").splitlines()
+    yield f"- a better start alone, of weights and rate: {start:+.3f}" + "; see to that first" * bool(start > front)
+    rows = stored(FORMER, RESULTS)
+    ends = text.ends(text.curves(rows)).set_index(["front", "share"]).sort_index()
+    gains = ends.loc[(MAIN, CONTROLLED[0])].groupby(["task", "carried"])["gain"]
+    found = (f"{task} {published.told('{:+.3f}', gains.get_group((task, part)))}" for task, part in BEST.items())
+    yield f"the ledger at {sized(FORMER, rows)}, tuned: {MAIN} {CONTROLLED[0]:.0%} in front gains on {', '.join(found)}"
+
+
+def sized(experiment: "Experiment", rows: "DataFrame") -> str:
+    body = next(iter(experiment.recipes(rows["scale"].iloc[0]).values())).body
+    return f"{body.layers} layers x {body.width}"
+
+
+@app.command()
+def sample(
+    run: Annotated[Path, typer.Argument(help="the folder of a run that `train` wrote")],
+    prompt: Annotated[str | None, typer.Option(help="what the text begins with")] = None,
+    tokens: Annotated[int, typer.Option(help="how many are added")] = 200,
+    temperature: Annotated[float, typer.Option(help="below 1: the likelier the likelier")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="only from so many likeliest [default: all]")] = None,
+    seed: Annotated[int, typer.Option(help="fixes every token")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+) -> None:
+    """Print text that a trained model writes."""
+    from structure_first.pretraining.sampling import sample as written
+
+    check_range("--seed", seed, 0, LAST_SEED)
+    options: dict[str, Any] = dict(tokens=tokens, temperature=temperature, top_k=top_k, seed=seed, device=device)
+    typer.echo(written(run, prompt or "", **options))

@@ -1,0 +1,74 @@
+"""Text from a trained run, as nanoGPT's `sample.py` writes it."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import trange
+
+from structure_first.data.corpora import tokenisers
+from structure_first.errors import UserError
+from structure_first.model import weights
+from structure_first.model.transformer import Transformer
+from structure_first.seeding import generator
+from structure_first.training.devices import device as pick_device
+
+MOST = {"tokens": (1, 1 << 20), "top_k": (1, 1 << 24)}
+HOTTEST = 100
+
+
+def sample(
+    run: Path,
+    prompt: str = "",
+    *,
+    tokens: int = 200,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+) -> str:
+    """The prompt and what the model of a run in two stages goes on with; the same seed gives the same text.
+
+    A token is drawn from the `top_k` likeliest, or all, by their logits over the temperature. The model begins as a
+    document begins, and sees at most its context. Raises `UserError` where there is no trained run, or a setting is out
+    of range.
+    """
+    for name, value in (("tokens", tokens), ("top_k", top_k)):
+        low, high = MOST[name]
+        if value is not None and not low <= value <= high:
+            raise UserError(f"{name} must be from {low:,} to {high:,}, not {value:,}")
+    if not 0 < temperature <= HOTTEST:
+        raise UserError(
+            f"temperature must be above 0 and at most {HOTTEST}, not {temperature}; top_k 1 is the likeliest"
+        )
+    path, export = Path(run) / "weights" / "stage_2.safetensors", Path(run) / "export" / tokenisers.FILE
+    for needed in (path, export):
+        if not needed.exists():
+            raise UserError(f"{run} holds no trained run ({needed} is missing); name the folder that `train` wrote")
+    random = generator(where := pick_device(device), seed, "sample")
+    tokeniser, model = known(export), weights.load(path).to(where)
+    ids, _ = tokeniser.encode([prompt])
+    written = torch.tensor([tokeniser.separator, *ids.tolist()], device=where)
+    for _ in trange(tokens, desc="sample", unit="token", leave=False, disable=None):
+        written = torch.cat([written, following(model, written, temperature, top_k, random)])
+    return tokeniser.decode(written.cpu().numpy().astype(np.uint32))
+
+
+@torch.inference_mode()
+def following(
+    model: Transformer, written: torch.Tensor, temperature: float, top_k: int | None, random: torch.Generator
+) -> torch.Tensor:
+    """The next token."""
+    seen = written[-model.shape.context :]
+    last = torch.tensor([[[len(seen) - 1]]], device=seen.device)
+    logits = model(seen[None, None], last).flatten() / temperature
+    if top_k is not None:
+        logits[logits < logits.topk(min(top_k, len(logits))).values[-1]] = -torch.inf
+    return torch.multinomial(logits.softmax(-1), 1, generator=random)
+
+
+def known(file: Path) -> tokenisers.Tokeniser:
+    """The tokeniser in a file, which does not say whether it is one of ours."""
+    text = file.read_text(encoding="utf-8")
+    ours = (each() for each in tokenisers.OURS.values())
+    return next((each for each in ours if each.to_json() == text), None) or tokenisers.saved(file, str(file))
