@@ -26,6 +26,7 @@ from structure_first.files import replacing
 from structure_first.model import weights
 from structure_first.model.transfer import transfer
 from structure_first.model.transformer import Transformer
+from structure_first.pretraining import card
 from structure_first.pretraining.checks import SETTINGS, check, check_vocab, others, too_large, trained
 from structure_first.pretraining.config import Config
 from structure_first.pretraining.stages import StageRun, stages
@@ -169,6 +170,8 @@ class TwoStages:
     def export(self, stage: StageRun, packed: Path) -> None:
         """Write what `AutoModelForCausalLM` and `AutoTokenizer` load; the file that says it is whole comes last."""
         tokenisers.save(saved_tokeniser(packed, read_manifest(packed)), self.folder / EXPORT)
+        with replacing(self.folder / EXPORT / card.FILE) as temporary:
+            temporary.write_text(card.card(self.config, self.store.rows()), encoding="utf-8")
         weights.export(self.folder / EXPORT, self.load(stage))
 
 

@@ -1,0 +1,53 @@
+"""The card of an exported model: its recipe and its numbers, as Markdown with a header that the hub reads."""
+
+import yaml
+from pandas import DataFrame
+
+from structure_first import __version__
+from structure_first.pretraining.config import Config
+
+FILE = "README.md"
+CARD = """---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [procedural-pretraining]
+---
+# {title}
+
+GPT-2 with {layers} layers, {heads} heads and a width of {width}, trained by structure-first {version} from one seed.
+Did what came first help? Only runs without it can say, seed by seed.
+
+| stage | updates | tokens | PFLOPs | held-out loss, nats a token | held-out accuracy |
+|---|---|---|---|---|---|
+{numbers}
+
+`structure-first train` makes it of this file:
+
+```yaml
+{recipe}```
+
+`AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained` load it. A document begins with the
+tokeniser's `bos_token`.
+
+Procedural pretraining: Jiang et al. 2026, *Procedural Pretraining: Warming Up Language Models with Abstract Data*
+(arXiv 2601.21725).
+"""
+
+
+def card(config: Config, rows: DataFrame) -> str:
+    """What is said of the model of a run whose rows these are."""
+    last = rows.sort_values("step").groupby(["stage", "metric"]).last().reset_index()
+    numbers = last.pivot(index=["stage", "step", "tokens", "flops"], columns="metric", values="value").reset_index()
+    front = config.stage_one.label if config.stage_one else None
+    text = config.corpus.name or config.corpus.packed
+    return CARD.format(
+        title=f"{front}, then {text}" if front else f"{text} alone",
+        **{size: getattr(config.shape, size) for size in ("layers", "heads", "width")},
+        version=__version__,
+        numbers="\n".join(
+            f"| {each.stage} | {each.step:,} | {each.tokens:,} | {each.flops / 1e15:.3g} | {each.loss:.4f} "
+            f"| {each.accuracy:.3f} |"
+            for each in numbers.itertuples()
+        ),
+        recipe=yaml.safe_dump(config.plain(), sort_keys=False),
+    )
