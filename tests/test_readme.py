@@ -27,6 +27,7 @@ SMALLER = {  # what is added to a command to make it a try; the others are quick
     "pack": "--limit-tokens 3000",
     "verify": "--cells 'addition / random init' --sample 1 --workers 1 --device cpu",
     "train": "--steps 1 --device cpu",
+    "warm": "--steps 1 --batch 2 --device cpu",
     "run haystack": "--scale smoke --seeds 1 --workers 1 --out results --cells 'random init' --device cpu",
     "run skills": "--scale smoke --seeds 1 --workers 1 --out results --cells 'haystack / random init' --device cpu",
 }
@@ -60,7 +61,8 @@ def test_every_command_is_understood_as_written(command):
 @pytest.mark.parametrize("command", commands())
 def test_every_command_runs(command, tmp_path, monkeypatch, capsys):
     """Beside the book, in a folder where what it writes does no harm."""
-    (tmp_path / "book").symlink_to(ROOT / "book")
+    for name in ("book", "examples"):
+        (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     added = next((options for prefix, options in SMALLER.items() if command.startswith(prefix)), "")
     monkeypatch.setattr(sys, "argv", ["structure-first", *shlex.split(f"{command} {added}")])
