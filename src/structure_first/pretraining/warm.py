@@ -58,7 +58,7 @@ class Warmed:
 
     def __str__(self) -> str:
         words = {True: "was learnt", False: "was NOT learnt", None: "may be learnt (its accuracy is over all tokens)"}
-        spent = f"{self.updates:,} updates, {self.tokens:,} tokens, {self.seconds / 60:.2g} minutes"
+        spent = f"{self.updates:,} updates, {self.tokens:,} tokens, {self.seconds / 60:,.1f} minutes"
         advice = "an unlearnt stage one transfers nothing: give it more steps, another lr, or a shorter length"
         lines = [
             f"stage one  {self.source.name} {words[self.learnt]}: held-out accuracy {self.accuracy:.3f} after {spent}",
@@ -80,7 +80,7 @@ class Cost:
 
     def __str__(self) -> str:
         tokens = self.stage.steps * self.stage.batch * self.source.length
-        minutes = "minutes unknown" if self.minutes is None else f"about {self.minutes:.2g} minutes"
+        minutes = "minutes unknown" if self.minutes is None else f"about {self.minutes:,.1f} minutes"
         parts = ", ".join(f"{name} {size / 1e9:.2g}" for name, size in self.memory.items())
         total = f"{sum(self.memory.values()) / 1e9:.2g} GB ({parts})"
         most = f"at most {self.stage.steps:,} updates, {tokens:,} tokens, {self.flops / 1e15:.3g} PFLOPs, {minutes}"

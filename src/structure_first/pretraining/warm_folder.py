@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict
 from hashlib import blake2b, file_digest
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +48,9 @@ def warm_folder(
 
     `path` is a `config.json` of `transformers`, or a folder with one; weights beside it (safetensors) are taken, and
     otherwise drawn from `seed`. No code that comes with a model is run. `out`, new or empty, is either whole or not
-    there; where it holds what this call would make, nothing is done again. Raises `UserError` for a folder that holds
-    anything else, and for a model that `transformers` cannot read.
+    there; a killed call goes on from the checkpoint beside it, and where it holds what this one would make, nothing is
+    done again. Raises `UserError` for a folder that holds anything else, and for a model that `transformers` cannot
+    read.
     """
     path, out = Path(path), Path(out)
     config = path / "config.json" if path.is_dir() else path
@@ -76,6 +78,7 @@ def warm_folder(
         found = warm_up(model, source, **options)
         reached = {name: getattr(found, name) for name in REACHED}
         manifest = {"recipe": recipe, "reached": reached, "precision": compute.precision, **environment()}
+        manifest["packages"]["transformers"] = version("transformers")
         with becoming(out) as temporary:
             model.save_pretrained(temporary)
             for pattern in TOKENISER if path.is_dir() else ():
@@ -99,7 +102,7 @@ def check_out(out: Path) -> None:
 def weights_in(path: Path) -> list[Path]:
     """The files of weights in a folder; raises `UserError` where all there are would have to be unpickled."""
     found = sorted(path.glob("*.safetensors"))
-    if not found and (pickled := next(path.glob("*.bin"), None)):
+    if not found and (pickled := next(path.glob("pytorch_model*.bin"), None)):
         raise UserError(
             f"{pickled} is pickled, and may run code; save it as safetensors, or name its config.json alone"
         )
