@@ -46,10 +46,11 @@ def test_the_build_runs_the_chapters_and_leaves_the_sources_alone(tiny_book):
     assert "Validation errors" not in (tiny_book.book / "_build/logs/sphinx.log").read_text()
 
 
-def test_plotly_is_shipped_once_and_named_by_each_page(tiny_book):
+def test_plotly_is_shipped_once_and_loaded_behind_the_text_of_pages_with_a_figure(tiny_book):
     tiny_book.build()
     assert (tiny_book.html / "_static/plotly.min.js").stat().st_size > 1_000_000
-    assert len(re.findall(r"<script[^>]*plotly\.min\.js", page(tiny_book))) == 1
+    assert len(re.findall(r"<script[^>]* defer=\"defer\"[^>]*plotly\.min\.js", page(tiny_book))) == 1
+    assert "plotly.min.js" not in page(tiny_book, "intro"), "a page without a figure loads it"
     assert len(page(tiny_book)) < 100_000
 
 

@@ -13,14 +13,19 @@ def setup(app):
 
     app.add_html_math_renderer("mathml", (_visit_inline, None), (_visit_block, None))
     app.connect("doctree-resolved", link_terms)
-    app.connect("html-page-context", _no_list_without_items)
+    app.connect("html-page-context", _lean)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
-def _no_list_without_items(app, page, template, context, doctree):
-    """docutils calls a bibliography a list, but none of its entries an item; screen readers stumble over that."""
-    if "body" in context:
-        context["body"] = re.sub(r' role="(list|doc-biblioentry)"(?= class="citation|>)', "", context["body"])
+def _lean(app, page, template, context, doctree):
+    """Load plotly where there is a figure, and then behind the text; and no list without an item."""
+    body = context.get("body", "")
+    for script in [each for each in context["script_files"] if str(each.filename).endswith("plotly.min.js")]:
+        script.attributes["defer"] = "defer"  # scripts in the head else come before the first paint
+        if "sf-figure" not in body:
+            context["script_files"].remove(script)
+    # docutils calls a bibliography a list, but none of its entries an item; screen readers stumble over that.
+    context["body"] = re.sub(r' role="(list|doc-biblioentry)"(?= class="citation|>)', "", body)
 
 
 @cache
