@@ -41,7 +41,7 @@ def asked(results: Path = RESULTS) -> dict:
         layer, head = looks.loc[looks["score"].idxmax(), ["layer", "head"]]
         told = {"name": name, "right": right[replica.cell, replica.seed], "layer": int(layer), "head": int(head)}
         models.append(told | {"weights": b64encode(weights_of(replica, folder).read_bytes()).decode()})
-    count, tokens = task.settings["pairs"], attention.example(PAIRS).tokens[0, :-1]
+    count, tokens = int(task.settings["pairs"]), attention.example(PAIRS).tokens[0, :-1]
     return {
         "tokens": tokens.tolist(),
         "keys": list(range(KEY, KEY + count)),
