@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from structure_first.evidence.store import Store
-from structure_first.pretraining.budget import UTILISATION, costs
 from structure_first.pretraining.config import Config, read
 from structure_first.pretraining.mistakes import names
-from structure_first.pretraining.two_stages import TwoStages
+from structure_first.pretraining.stages import jobs, stand_in
+from structure_first.pretraining.two_stages import train
+from structure_first.runs.budget import cost
 
 CONFIGS = sorted((Path(__file__).parents[1] / "book" / "configs").glob("*.yaml"))
 TINY = """
@@ -87,16 +88,19 @@ def test_a_mistake_is_one_line(said, tiny, arguments, line):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_each_configuration_of_the_book_is_read_and_planned(path):
+    def costs(config: Config):
+        return [cost(job, "h100", 8) for job in jobs(config, stand_in(config.corpus))]
+
     made = read(path)
-    first, second = costs(made, "h100", 8, UTILISATION)
+    first, second = costs(made)
     assert first.fits and second.fits and first.tokens < second.tokens and 0 < second.hours < 24
-    short = costs(made.stopped_at(3), "h100", 8)
-    assert [cost.updates for cost in short] == [3, 3] and short[1].tokens < second.tokens
+    short = costs(made.stopped_at(3))
+    assert [cost.job.phase.stage.steps for cost in short] == [3, 3] and short[1].tokens < second.tokens
 
 
 def test_the_quick_one_is_quick_and_offline(tmp_path):
     """A few of its steps: the corpus is what every machine has."""
-    rows = TwoStages(read(CONFIGS[-1]).stopped_at(2), tmp_path / "run", "cpu").train()
+    rows = train(read(CONFIGS[-1]).stopped_at(2), tmp_path / "run", "cpu")
     assert CONFIGS[-1].stem == "quick" and set(rows["stage"]) == {1, 2}
 
 

@@ -5,8 +5,12 @@ are equal to the last unit. The narrow heads' own kernel departs from the nomina
 of ones under the values adds a feature to one of its two products, and its tiles leave out keys in the future.
 """
 
+from collections import Counter
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -14,6 +18,7 @@ from structure_first.cost import flops
 from structure_first.data.registry import source
 from structure_first.model.transformer import Shape, Transformer
 from structure_first.training.predictions import predict
+from structure_first.training.stage import Stage
 from structure_first.training.stream import Stream
 
 WIDE = dict(vocab=37, context=40, heads=1, width=64)
@@ -85,3 +90,11 @@ def test_gpt2_small_costs_about_two_flops_a_weight_and_token():
     parts = flops.forward_parts(shape, 1024)
     products = sum(parts.values()) - parts["attention scores"]
     assert products == 2 * 1024 * (12 * 12 * 768**2 + 768 * 50_257)
+
+
+@given(st.lists(st.integers(2, 5), max_size=4), st.integers(1, 50), st.integers(0, 60))
+def test_updates_are_counted_without_going_through_them(curriculum, steps, first):
+    stage = Stage(steps=steps, warmup=0, curriculum=tuple(curriculum))
+    for count in (min(first, steps), None):
+        each = range(steps if count is None else count)
+        assert flops.updates(stage, 9, count) == Counter(stage.length_at(step, 9) for step in each)

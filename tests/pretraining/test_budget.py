@@ -4,15 +4,14 @@ import pytest
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from structure_first.cost.hours import timed_update
+from structure_first.cost import flops
 from structure_first.cost.memory import weights_of
 from structure_first.errors import UserError
-from structure_first.model.transformer import Transformer
-from structure_first.pretraining import budget
-from structure_first.pretraining.budget import GPUS, costs
-from structure_first.pretraining.config import read
-from structure_first.pretraining.stages import stages, stand_in, vocab
-from structure_first.pretraining.two_stages import TwoStages
+from structure_first.pretraining.config import Config, read
+from structure_first.pretraining.stages import jobs, stand_in, vocab
+from structure_first.pretraining.two_stages import train
+from structure_first.runs import budget
+from structure_first.runs.budget import GPUS, THIS, Cost, cost, update_of
 
 CONFIG = """
 shape: {layers: 2, heads: 2, width: 64}
@@ -25,6 +24,10 @@ shape: gpt2
 corpus: {name: c4, tokeniser: gpt2, vocab: 50257, context: 1024}
 stage_two: {steps: 100, batch: 64, lr: 1e-3}
 """
+
+
+def costs(config: Config, gpu: str = THIS, gpus: int = 1, utilisation: float = 0.3) -> list[Cost]:
+    return [cost(job, gpu, gpus, utilisation) for job in jobs(config, stand_in(config.corpus))]
 
 
 @pytest.fixture
@@ -46,21 +49,20 @@ def config(tmp_path):
 def test_a_plan_says_what_a_run_then_measures(tmp_path, config):
     made = config()
     planned = costs(made, "h100")
-    rows = TwoStages(made, tmp_path / "run", "cpu").train()
-    for cost in planned:
-        last = rows[(rows["stage"] == cost.stage.number) & (rows["step"] == cost.updates)]
-        assert set(last["tokens"]) == {cost.tokens} and set(last["flops"]) == {cost.flops}
+    rows = train(made, tmp_path / "run", "cpu")
+    for each in planned:
+        last = rows[(rows["stage"] == each.job.stage) & (rows["step"] == each.job.phase.stage.steps)]
+        assert set(last["tokens"]) == {each.tokens} and set(last["flops"]) == {each.flops}
 
 
 def test_flops_are_those_that_torch_counts(config):
     """Of one update of each stage; torch counts no fused attention on a CPU, so that it is made to run as products."""
-    for stage in stages(
-        config(CONFIG.replace("heads: 2", "heads: 1"), (", curriculum: [2, 4]", "")), stand_in(config().corpus)
-    ):
-        update = timed_update(Transformer(stage.shape), stage.source, stage.training.stage)
+    made = config(CONFIG.replace("heads: 2", "heads: 1"), (", curriculum: [2, 4]", ""))
+    for job in jobs(made, stand_in(made.corpus)):
+        update = update_of(job)
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
             update()
-        assert counter.get_total_flops() == stage.flops(1) > 0
+        assert counter.get_total_flops() == flops.spent(job.phase.stage, job.made, job.shape, 1) > 0
 
 
 def test_nothing_is_packed_or_trained(tmp_path, config, monkeypatch):
@@ -82,7 +84,7 @@ def test_memory_shrinks_by_every_means_there_is(config):
     assert cost("precision: bfloat16").memory["activations"] < whole.memory["activations"]
     spread = cost("sharded: true", 8)
     assert spread.micro_batch == 8 and spread.memory["AdamW"] * 8 == whole.memory["AdamW"]
-    assert whole.memory["weights"] == 4 * weights_of(whole.stage.shape) == pytest.approx(4 * 124.4e6, rel=1e-2)
+    assert whole.memory["weights"] == 4 * weights_of(whole.job.shape) == pytest.approx(4 * 124.4e6, rel=1e-2)
 
 
 def test_hours_follow_from_the_data_sheet(config):
@@ -112,8 +114,8 @@ def test_this_machine_is_timed(config, monkeypatch):
 
 def test_a_machine_too_small_is_not_timed(config, monkeypatch):
     monkeypatch.setattr(budget.memory, "free_memory", lambda _: 1000)
-    for cost in costs(config(), "this"):
-        assert cost.hours is None and not cost.fits and cost.most == 0
+    for each in costs(config(), "this"):
+        assert each.hours is None and not each.fits and each.most == 0
 
 
 def test_the_vocabulary_is_known_without_packing(tmp_path, config):

@@ -13,7 +13,8 @@ from structure_first.model import weights
 from structure_first.model.transformer import Shape, Transformer
 from structure_first.pretraining import two_stages
 from structure_first.pretraining.checks import check
-from structure_first.pretraining.two_stages import TwoStages
+from structure_first.pretraining.two_stages import train
+from structure_first.runs import jobs
 
 CPU = torch.device("cpu")
 
@@ -25,7 +26,7 @@ def refused(tmp_path, config, monkeypatch):
     def line(*changes: tuple[str, str]) -> str:
         with monkeypatch.context() as patch, pytest.raises(UserError) as error:
             patch.setattr(two_stages, "pack", None)
-            TwoStages(config(*changes), tmp_path / "run", "cpu").train()
+            train(config(*changes), tmp_path / "run", "cpu")
         assert not (tmp_path / "run").exists() and "\n" not in str(error.value)
         return str(error.value)
 
@@ -50,11 +51,11 @@ def test_what_would_fail_after_an_hour_fails_at_once(tmp_path, refused):
 def test_a_file_or_a_folder_of_something_else_is_left_alone(tmp_path, config):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write to .*file: it is a file; name another --out folder"):
-        TwoStages(config(), tmp_path / "file", "cpu").train()
+        train(config(), tmp_path / "file", "cpu")
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "rows.parquet").write_bytes(b"PAR1")
     with pytest.raises(UserError, match="run holds results, but of no training; name another --out"):
-        TwoStages(config(), tmp_path / "run", "cpu").train()
+        train(config(), tmp_path / "run", "cpu")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["rows.parquet"]
 
 
@@ -131,18 +132,18 @@ def test_what_packing_says_of_its_options_is_said_of_keys(tmp_path, config):
     made = config()
     (tmp_path / "corpus.jsonl").write_text(json.dumps({"other": "words " * 900}) + "\n")
     with pytest.raises(UserError, match=r"has no column 'text'; it has other; name one with corpus.text_column$"):
-        TwoStages(made, tmp_path / "run", "cpu").train()
+        train(made, tmp_path / "run", "cpu")
     assert not (tmp_path / "run").exists()
     made = config(("bytes", "bytes, text_column: other"))
     (tmp_path / "corpus.jsonl").write_text(json.dumps({"other": "words " * 900}) + "\n")
     with pytest.raises(UserError, match=r"raise corpus.held_out, or take a shorter context"):
-        TwoStages(made, tmp_path / "run", "cpu").train()
+        train(made, tmp_path / "run", "cpu")
 
 
 @pytest.mark.parametrize("stage", [1, 2])
 def test_advice_on_memory_is_accepted_by_a_run_that_has_begun(tmp_path, config, monkeypatch, stage):
     """`compute` may change in the same folder; batch, held_out and shape in another one, as the line says."""
-    fit = two_stages.fit
+    fit = jobs.fit
 
     def failing(model, *rest, stream, **options):
         if stream == f"stage {stage}":
@@ -150,8 +151,8 @@ def test_advice_on_memory_is_accepted_by_a_run_that_has_begun(tmp_path, config, 
         return fit(model, *rest, stream=stream, **options)
 
     with monkeypatch.context() as patch, pytest.raises(UserError) as error:
-        patch.setattr(two_stages, "fit", failing)
-        TwoStages(config(), tmp_path / "run", "cpu").train()
+        patch.setattr(jobs, "fit", failing)
+        train(config(), tmp_path / "run", "cpu")
     advice = f"stage {stage} needs more memory than there is; write compute: {{recompute: true}}, lower "
     advice += "compute.micro_batch, or name another --out for a smaller shape, batch or held_out"
     assert str(error.value) == advice

@@ -1,7 +1,6 @@
 """A configuration: what is read is what was written, and every mistake is one line that says where and what else."""
 
 import tracemalloc
-from collections import Counter
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -10,10 +9,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from structure_first.data.registry import source
 from structure_first.errors import UserError
 from structure_first.model.transfer import Transfer
 from structure_first.model.transformer import Shape
-from structure_first.pretraining.config import Body, Corpus, StageOne, Training, check, read
+from structure_first.pretraining.config import Corpus, ShapeSection, StageOne, Training, check, read
+from structure_first.runs.recipe import Phase
 from structure_first.training.stage import Stage
 
 GOOD = """
@@ -48,12 +49,14 @@ def written(folder: Path, text: str) -> Path:
 def test_what_is_read_is_what_was_written(tmp_path):
     config = read(written(tmp_path, GOOD))
     assert config.seed == 3 and config.transfer == Transfer(attention="permute", mlp="fresh")
-    assert config.stage_one.made.name == "set" and config.stage_one.made.settings == {"length": 8, "vocab": 10}
+    assert config.stage_one.phase == Phase("set", config.stage_one.stage, {"length": 8, "vocab": 10}, True, 0.1)
     assert (config.stage_one.lr, config.stage_two.lr) == (5e-4, 1e-3) and config.stage_two.weight_decay == 0
     assert config.stage_two.stage == Stage(steps=40, batch=4, lr=1e-3, weight_decay=0, warmup=0, held_out=128)
-    size = dict(layers=4, heads=4, width=128)
-    assert config.shape.at(256, 32) == Shape(256, 32, **size, tied=True)
-    assert config.shape.at(12, 17, dropout=0.1) == Shape(12, 17, **size, tied=True, dropout=0.1)
+    recipe, size = config.recipe, dict(layers=4, heads=4, width=128)
+    assert recipe.last == Phase("code", config.stage_two.stage, {"context": 32}, True)
+    assert recipe.shape(recipe.last, source("random", vocab=256, length=33)) == Shape(256, 32, **size, tied=True)
+    first = recipe.alone.shape(recipe.stage_one, recipe.stage_one.make())
+    assert first == Shape(12, 16, **size, tied=True, dropout=0.1)
     assert config.tokens == 40 * 4 * 33 and config.stage_one.tokens == 4 * 4 * 17
 
 
@@ -66,16 +69,8 @@ def test_former_names_of_keys_are_read(tmp_path, refused):
 
 def test_a_section_has_the_fields_of_what_it_stands_for():
     """So that a field that comes later can be set at once."""
-    for section, kind in ((Body, Shape), (Training, Stage), (StageOne, Stage)):
+    for section, kind in ((ShapeSection, Shape), (Training, Stage), (StageOne, Stage)):
         assert {each.name for each in fields(kind)} <= {each.name for each in fields(section)}
-
-
-@given(st.lists(st.integers(2, 5), max_size=4), st.integers(1, 50), st.integers(0, 60))
-def test_updates_are_counted_without_going_through_them(curriculum, steps, first):
-    training = Training(steps=steps, batch=1, lr=1.0, curriculum=tuple(curriculum))
-    for count in (min(first, steps), None):
-        each = range(steps if count is None else count)
-        assert training.updates(9, count) == Counter(training.length_at(step, 9) for step in each)
 
 
 def test_a_curriculum_counts_each_length(tmp_path):

@@ -17,9 +17,9 @@ from structure_first.data.corpora.packing import pack
 from structure_first.errors import UserError
 from structure_first.evidence.store import Store
 from structure_first.model import weights
-from structure_first.pretraining import two_stages
 from structure_first.pretraining.config import read
-from structure_first.pretraining.two_stages import TwoStages
+from structure_first.pretraining.two_stages import train
+from structure_first.runs import jobs
 from structure_first.runs.migrate import migrate
 from structure_first.training import processes
 from structure_first.training.loop import Run, fit
@@ -31,7 +31,7 @@ def stored(folder: Path) -> dict[str, bytes]:
 
 def test_it_leaves_what_it_says(tmp_path, config):
     made, folder = config(), tmp_path / "run"
-    rows = TwoStages(made, folder, "cpu").train()
+    rows = train(made, folder, "cpu")
     assert {path.name for path in folder.iterdir()} == {
         *("config.yaml", "corpus", "rows.parquet", "manifest.json", "weights", "checkpoints", "export")
     }
@@ -47,20 +47,19 @@ def test_it_leaves_what_it_says(tmp_path, config):
 
 
 def test_what_is_finished_is_not_done_again(tmp_path, config, monkeypatch):
-    run = TwoStages(config(), tmp_path / "run", "cpu")
-    rows, before = run.train(), stored(tmp_path / "run")
-    monkeypatch.setattr(two_stages, "fit", None)
-    pd.testing.assert_frame_equal(TwoStages(config(), tmp_path / "run", "cpu").train(), rows)
+    rows, before = train(config(), tmp_path / "run", "cpu"), stored(tmp_path / "run")
+    monkeypatch.setattr(jobs, "fit", None)
+    pd.testing.assert_frame_equal(train(config(), tmp_path / "run", "cpu"), rows)
     assert stored(tmp_path / "run") == before
     (tmp_path / "run" / "weights" / "stage_1.safetensors").unlink()
     (tmp_path / "run" / "export" / "config.json").unlink()
-    run.train()
+    train(config(), tmp_path / "run", "cpu")
     assert stored(tmp_path / "run").keys() == before.keys() - {"weights/stage_1.safetensors"}
 
 
 @pytest.mark.parametrize("updates", [3, 6, 9])
 def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(tmp_path, config, monkeypatch, updates):
-    TwoStages(config(), tmp_path / "whole", "cpu").train()
+    train(config(), tmp_path / "whole", "cpu")
     done, real = [], Run.update
 
     def update(self, *arguments):
@@ -70,11 +69,11 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(tmp_path, config, 
         return real(self, *arguments)
 
     monkeypatch.setattr(Run, "update", update)
-    monkeypatch.setattr(two_stages, "fit", partial(fit, checkpoint_seconds=0))
+    monkeypatch.setattr(jobs, "fit", partial(fit, checkpoint_seconds=0))
     with pytest.raises(KeyboardInterrupt):
-        TwoStages(config(), tmp_path / "parts", "cpu").train()
+        train(config(), tmp_path / "parts", "cpu")
     updates = -1
-    TwoStages(config(), tmp_path / "parts", "cpu").train()
+    train(config(), tmp_path / "parts", "cpu")
     assert done == ["stage 1"] * 4 + ["stage 2"] * 6
     parts, whole = (stored(tmp_path / name) for name in ("parts", "whole"))
     same = [name for name in whole if name.startswith(("weights", "export", "corpus"))]
@@ -84,21 +83,22 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(tmp_path, config, 
 def test_the_configuration_of_a_row_is_what_was_trained_whatever_its_seed_and_machine(tmp_path, config):
     keys = []
     for number, change in enumerate(["seed: 0", "seed: 1", "compute: {micro_batch: 2}", "transfer: {mlp: fresh}"]):
-        rows = TwoStages(config(("shape:", f"{change}\nshape:")), tmp_path / str(number), "cpu").train()
+        rows = train(config(("shape:", f"{change}\nshape:")), tmp_path / str(number), "cpu")
         keys.append([*rows.groupby("stage")["configuration"].unique().explode()])
     assert all(isinstance(key, str) and len(key) == 12 for stages in keys for key in stages)
     assert keys[0] == keys[1] == keys[2] and len({*keys[0], *keys[3]}) == 3 and keys[0][0] == keys[3][0]
 
 
 def test_a_run_that_was_written_in_the_first_format_is_migrated(tmp_path, config):
-    rows = TwoStages(config(), tmp_path / "run", "cpu").train()
+    rows = train(config(), tmp_path / "run", "cpu")
     path = tmp_path / "run" / "manifest.json"
     manifest = json.loads(path.read_text())
     for run in manifest["runs"].values():
         run["configuration"] = run.pop("settings")
+        del run["recipe"]
     path.write_text(json.dumps(manifest | {"format": 1}))
     with pytest.raises(UserError, match="bring it up to date with"):
-        TwoStages(config(), tmp_path / "run", "cpu").train()
+        train(config(), tmp_path / "run", "cpu")
     assert migrate(tmp_path / "run") == 2
     migrated = Store(tmp_path / "run").rows()
     pd.testing.assert_frame_equal(migrated.drop(columns="configuration"), rows.drop(columns="configuration"))
@@ -108,7 +108,7 @@ def test_a_run_that_was_written_in_the_first_format_is_migrated(tmp_path, config
 
 def test_another_configuration_is_refused_but_another_machine_is_not(tmp_path, config):
     folder = tmp_path / "run"
-    rows = TwoStages(config(), folder, "cpu").train()
+    rows = train(config(), folder, "cpu")
     for changes, line in [
         ([("steps: 6", "steps: 7")], "stage_two.steps 6, not 7; name another --out"),
         ([("{source: identity", "{source: reverse")], "stage_one.source identity, not reverse"),
@@ -116,20 +116,20 @@ def test_another_configuration_is_refused_but_another_machine_is_not(tmp_path, c
     ]:
         before = stored(folder)
         with pytest.raises(UserError, match=f"run holds a run with {line}"):
-            TwoStages(config(*changes), folder, "cpu").train()
+            train(config(*changes), folder, "cpu")
         assert stored(folder) == before
     split = config(("shape:", "compute: {micro_batch: 2}\nshape:"))
-    pd.testing.assert_frame_equal(TwoStages(split, folder, "cpu").train(), rows)
+    pd.testing.assert_frame_equal(train(split, folder, "cpu"), rows)
     (folder / "config.yaml").write_text("- [")
     with pytest.raises(UserError, match=r"config.yaml is no YAML .*; restore it or remove the run"):
-        TwoStages(config(), folder, "cpu").train()
+        train(config(), folder, "cpu")
 
 
 def test_without_stage_one_it_is_the_baseline_on_the_same_batches(tmp_path, config):
     """Transferring nothing is starting afresh: the two runs agree in every row of stage two."""
-    alone = TwoStages(config((config.stage_one, "stage_one: null")), tmp_path / "alone", "cpu").train()
+    alone = train(config((config.stage_one, "stage_one: null")), tmp_path / "alone", "cpu")
     fresh = "transfer: {attention: fresh, mlp: fresh, norms: fresh, positions: fresh, embeddings: fresh}\nshape:"
-    after = TwoStages(config(("shape:", fresh)), tmp_path / "after", "cpu").train()
+    after = train(config(("shape:", fresh)), tmp_path / "after", "cpu")
     assert set(alone["stage"]) == {2} and set(alone["cell"]) == {"random init"}
     columns = ["step", "tokens", "flops", "metric", "value"]
     second = after.loc[after["stage"] == 2, columns].reset_index(drop=True)
@@ -137,7 +137,7 @@ def test_without_stage_one_it_is_the_baseline_on_the_same_batches(tmp_path, conf
 
 
 def test_weights_of_another_run_can_be_carried_over(tmp_path, config):
-    TwoStages(config(("identity", "reverse")), tmp_path / "other", "cpu").train()
+    train(config(("identity", "reverse")), tmp_path / "other", "cpu")
     path = tmp_path / "other" / "weights" / "stage_1.safetensors"
     rule = f"transfer: {{mlp: from({path})}}\nshape:"
     start = {}
@@ -148,8 +148,8 @@ def test_weights_of_another_run_can_be_carried_over(tmp_path, config):
         return fit(model, *arguments, stream=stream, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(two_stages, "fit", fitted)
-        TwoStages(watched, tmp_path / "run", "cpu").train()
+        patch.setattr(jobs, "fit", fitted)
+        train(watched, tmp_path / "run", "cpu")
     other, mine = weights.load(path), weights.load(tmp_path / "run" / "weights" / "stage_1.safetensors")
     for name, tensor in start["stage 2"].items():
         if ".mlp." in name:
@@ -158,7 +158,7 @@ def test_weights_of_another_run_can_be_carried_over(tmp_path, config):
             assert torch.equal(tensor, mine.get_parameter(name))
     missing = config(("shape:", "transfer: {mlp: from(none.safetensors)}\nshape:"))
     with pytest.raises(UserError, match=r"cannot read weights from none.safetensors: "):
-        TwoStages(missing, tmp_path / "none", "cpu").train()
+        train(missing, tmp_path / "none", "cpu")
     assert not (tmp_path / "none" / "weights").exists()
 
 
@@ -166,7 +166,7 @@ def test_weights_of_another_run_can_be_carried_over(tmp_path, config):
 def test_hugging_face_loads_the_export(tmp_path, config, tied):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    TwoStages(config(("width: 32", f"width: 32, tied: {tied}")), tmp_path / "run", "cpu").train()
+    train(config(("width: 32", f"width: 32, tied: {tied}")), tmp_path / "run", "cpu")
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "export").eval()
     tokeniser = AutoTokenizer.from_pretrained(tmp_path / "run" / "export")
     tokens = tokeniser("lorem ipsum", return_tensors="pt")["input_ids"]
@@ -181,12 +181,13 @@ def test_a_packed_corpus_serves_and_is_checked(tmp_path, config):
     pack(tmp_path / "corpus.jsonl" if config() else "", "bytes", packed, held_out=0.2)
     own = (f"name: {tmp_path}/corpus.jsonl, tokeniser: bytes", f"packed: {packed}")
     own = [own, (", held_out: 0.2}", "}")]
-    run = TwoStages(config(*own), tmp_path / "run", "cpu")
-    assert run.train()["stage"].max() == 2 and not (tmp_path / "run" / "corpus").exists()
+    assert (
+        train(config(*own), tmp_path / "run", "cpu")["stage"].max() == 2 and not (tmp_path / "run" / "corpus").exists()
+    )
 
     def refused(name: str, *changes: tuple[str, str]) -> str:
         with pytest.raises(UserError) as error:
-            TwoStages(config(*own, *changes), tmp_path / name, "cpu").train()
+            train(config(*own, *changes), tmp_path / name, "cpu")
         assert not (tmp_path / name / "weights").exists()
         return str(error.value)
 
@@ -209,12 +210,12 @@ def test_a_corpus_or_tokeniser_that_is_not_there_is_one_line(tmp_path, config):
         (("tokeniser: bytes", "tokeniser: 'bpe:3'"), "write bpe:VOCAB with a vocabulary of"),
     ]:
         with pytest.raises(UserError, match=line):
-            TwoStages(config(change), tmp_path / "run", "cpu").train()
+            train(config(change), tmp_path / "run", "cpu")
         assert not (tmp_path / "run").exists()
 
 
 def test_a_bpe_of_the_corpus_is_exported_with_the_model(tmp_path, config):
-    TwoStages(config(("tokeniser: bytes", "tokeniser: 'bpe:300'")), tmp_path / "run", "cpu").train()
+    train(config(("tokeniser: bytes", "tokeniser: 'bpe:300'")), tmp_path / "run", "cpu")
     made = tokenisers.saved(tmp_path / "run" / "export" / tokenisers.FILE, "bpe:300")
     model = weights.load(tmp_path / "run" / "weights" / "stage_2.safetensors")
     assert made.vocab == model.shape.vocab <= 300
@@ -231,7 +232,7 @@ def test_what_is_too_large_for_the_memory_is_one_line(tmp_path, config, changes)
     with pytest.raises(
         UserError, match=r"stage [12] needs more memory than there is \(.* GB for one sequence .*\); write compute: "
     ):
-        TwoStages(config(*changes, ("shape:", "allow_larger_stage_one: true\nshape:")), tmp_path / "run", "cpu").train()
+        train(config(*changes, ("shape:", "allow_larger_stage_one: true\nshape:")), tmp_path / "run", "cpu")
     assert not (tmp_path / "run").exists()
 
 
@@ -244,23 +245,18 @@ def two_processes(folder: Path) -> subprocess.CompletedProcess:
 
 
 def test_numpy_may_be_what_runs_out_of_memory(tmp_path, config, monkeypatch):
-    monkeypatch.setattr(two_stages, "fit", lambda *_, **__: np.empty((10**6, 10**9)))
+    monkeypatch.setattr(jobs, "fit", lambda *_, **__: np.empty((10**6, 10**9)))
     with pytest.raises(UserError, match="stage 1 needs more memory than there is"):
-        TwoStages(config(), tmp_path / "run", "cpu").train()
+        train(config(), tmp_path / "run", "cpu")
 
 
 def test_the_others_look_at_the_rows_once_they_are_written(tmp_path, config, monkeypatch):
-    run, seen = TwoStages(config(), tmp_path / "run", "cpu"), []
-    agreed, kept = processes.agreed, TwoStages.keep
-
-    def keep(self, stage, *rest):
-        kept(self, stage, *rest)
-        seen.append(f"kept {stage.number}")
-
-    monkeypatch.setattr(TwoStages, "keep", keep)
+    seen, agreed, append = [], processes.agreed, Store.append
+    monkeypatch.setattr(Store, "append", lambda *given: append(*given) or seen.append("kept"))
     monkeypatch.setattr(processes, "agreed", lambda *values: seen.append("agreed") or agreed(*values))
-    run.train()
-    assert [seen[seen.index(f"kept {number}") + 1] for number in (1, 2)] == ["agreed"] * 2 and seen[-1] == "agreed"
+    train(config(), tmp_path / "run", "cpu")
+    assert seen.count("kept") == 2 and seen[-1] == "agreed"
+    assert [seen[place + 1] for place, each in enumerate(seen) if each == "kept"] == ["agreed"] * 2
 
 
 def test_a_mistake_of_two_processes_is_said_once(tmp_path, config):
@@ -270,7 +266,7 @@ def test_a_mistake_of_two_processes_is_said_once(tmp_path, config):
 
 
 def test_two_processes_train_the_same(tmp_path, config):
-    alone = TwoStages(config(), tmp_path / "alone", "cpu").train()
+    alone = train(config(), tmp_path / "alone", "cpu")
     said = two_processes(tmp_path)
     assert said.returncode == 0, said.stderr
     assert said.stdout.count("stage 1") == said.stdout.count("stage 2") == 1

@@ -25,7 +25,7 @@ from structure_first.data.batch import Batch
 from structure_first.errors import UserError
 from structure_first.model.transformer import Transformer
 from structure_first.model.weights import to_hf
-from structure_first.runs.planning import bytes_of
+from structure_first.runs.budget import bytes_of
 from structure_first.training.devices import cores, device, keep_freed_memory, settle
 from structure_first.training.loop import Run
 from structure_first.training.stage import Stage

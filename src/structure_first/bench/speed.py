@@ -8,8 +8,9 @@ import torch
 from structure_first.cost.hours import seconds_of
 from structure_first.cost.memory import free_memory
 from structure_first.experiments import skills
+from structure_first.runs.budget import bytes_of, update_of
 from structure_first.runs.jobs import Job, out_of_memory
-from structure_first.runs.planning import SPARE, bytes_of, update_of
+from structure_first.runs.planning import SPARE
 from structure_first.training.devices import device as pick_device
 from structure_first.training.devices import settle
 

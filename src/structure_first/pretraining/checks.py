@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,7 +18,8 @@ from structure_first.model.transfer import group
 from structure_first.model.transformer import Shape, Transformer
 from structure_first.pretraining.config import Config, Corpus
 from structure_first.pretraining.reading import read_yaml
-from structure_first.pretraining.stages import StageRun, stages, stand_in, vocab
+from structure_first.pretraining.stages import jobs, stand_in, vocab
+from structure_first.runs.jobs import Job
 from structure_first.training import processes
 
 SETTINGS = "config.yaml"
@@ -29,20 +30,14 @@ def check(config: Config, folder: Path, device: torch.device) -> None:
     """Raise `UserError` for the first thing that would stop the run later; nothing is written."""
     check_folder(config, folder)
     check_corpus(config.corpus)
-    found = stages(config, stand_in(config.corpus))
-    for part, path in others(config).items():
+    found = jobs(config, stand_in(config.corpus))
+    for part, path in config.recipe.others.items():
         check_weights(part, Path(path), found[-1].shape)
-    for stage in found:
-        check_memory(stage, config, device)
+    for job in found:
+        check_memory(job, device)
 
 
-def others(config: Config) -> dict[str, str]:
-    """The weights of other runs that the transfer takes, by the group that they are taken for."""
-    rules = asdict(config.transfer) if config.stage_one else {}
-    return {part: rule[5:-1] for part, rule in rules.items() if rule.startswith("from(")}
-
-
-def trained(folder: Path) -> bool:
+def begun(folder: Path) -> bool:
     """Whether a run in that folder has trained, so that its configuration stands."""
     return (folder / "rows.parquet").exists() or any(folder.glob("checkpoints/*"))
 
@@ -52,7 +47,7 @@ def check_folder(config: Config, folder: Path) -> None:
     path = folder / SETTINGS
     if folder.exists() and not folder.is_dir():
         raise UserError(f"cannot write to {folder}: it is a file; name another --out folder")
-    if not trained(folder):
+    if not begun(folder):
         return
     if not path.exists():
         raise UserError(f"{folder} holds results, but of no training; name another --out")
@@ -114,19 +109,19 @@ def said(sizes: tuple[int, ...]) -> str:
     return " x ".join(map(str, sizes)) or "not at all"
 
 
-def check_memory(stage: StageRun, config: Config, device: torch.device) -> None:
+def check_memory(job: Job, device: torch.device) -> None:
     """Refuse a stage of which not even one sequence at once fits into the memory that is free."""
-    parts, _ = memory.needed(stage.shape, stage.source, stage.training, 1, config.compute, processes.world())
+    parts, _ = memory.needed(job.shape, job.made, job.phase.stage, 1, job.compute, processes.world())
     wanted, free = sum(parts.values()), memory.free_memory(device)
     if wanted > free:
-        raise too_large(stage, f" ({wanted / 1e9:,.1f} GB for one sequence at once, {free / 1e9:,.1f} GB are free)")
+        raise too_large(job, f" ({wanted / 1e9:,.1f} GB for one sequence at once, {free / 1e9:,.1f} GB are free)")
 
 
-def too_large(stage: StageRun, why: str = "") -> UserError:
+def too_large(job: Job, why: str = "") -> UserError:
     """The advice holds for a run that has begun as well: `compute` may change then, the rest may not."""
     advice = "write compute: {recompute: true}, lower compute.micro_batch, or"
     advice += " name another --out for a smaller shape, batch or held_out"
-    return UserError(f"stage {stage.number} needs more memory than there is{why}; {advice}")
+    return UserError(f"stage {job.stage} needs more memory than there is{why}; {advice}")
 
 
 def leaves(value: dict, path: str = "") -> Iterator[tuple[str, object]]:

@@ -2,24 +2,22 @@
 
 import json
 import os
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Strict, ValidationError, field_validator
 
-from structure_first.data.batch import Source
+from structure_first.cost import flops
 from structure_first.data.registry import source
 from structure_first.errors import UserError
 from structure_first.model.shapes import body
 from structure_first.model.transfer import Transfer
-from structure_first.model.transformer import Shape
+from structure_first.model.transformer import Body, Shape
 from structure_first.pretraining.mistakes import mistake, renamed
 from structure_first.pretraining.reading import EXAMPLE, read_yaml
-from structure_first.runs.recipe import Phase
+from structure_first.runs.recipe import Phase, Recipe
 from structure_first.training.compute import Compute
 from structure_first.training.stage import Stage
 
@@ -42,13 +40,13 @@ def check_ranges(section: Any, *names: str) -> None:
             raise UserError(f"{name} must be from {low:,} to {high:,}, not {value:,}")
 
 
-def narrowed(kind: type, value: Any, **changes: Any) -> Any:
-    """The dataclass `kind` that `value`, of a subclass, is; with some fields changed."""
-    return kind(**{each.name: getattr(value, each.name) for each in fields(kind)} | changes)
+def narrowed(kind: type, value: Any) -> Any:
+    """The dataclass `kind` that `value`, of a subclass, is."""
+    return kind(**{each.name: getattr(value, each.name) for each in fields(kind)})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Body(Shape):
+class ShapeSection(Shape):
     """The transformer in both stages; vocabulary and context are the data's. `name` stands for layers, heads, width."""
 
     vocab: int = field(init=False, default=1)
@@ -58,9 +56,6 @@ class Body(Shape):
     width: int = field()
     tied: bool = True
     name: str | None = None
-
-    def at(self, vocab: int, context: int, **changes: Any) -> Shape:
-        return narrowed(Shape, self, vocab=vocab, context=context, **changes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,15 +78,6 @@ class Training(Stage):
     def stage(self) -> Stage:
         return narrowed(Stage, self)
 
-    def updates(self, length: int | None, steps: int | None = None) -> Counter[int | None]:
-        """How many of the first `steps` updates, or of all, have each length setting; `length` is the source's own."""
-        rungs, last = 2 * len(self.curriculum), self.steps if steps is None else steps
-        counts: Counter[int | None] = Counter()
-        ends = [min(last, -(-rung * self.steps // rungs)) for rung in range(1, len(self.curriculum) + 1)]
-        for each, start, end in zip((*self.curriculum, length), (0, *ends), (*ends, last), strict=True):
-            counts[each] += end - start
-        return +counts
-
     def stopped_at(self, steps: int) -> "Training":
         """The same for so many steps at most."""
         fewer = {each: min(getattr(self, each), steps) for each in ("steps", "warmup", "evaluate_every")}
@@ -109,24 +95,19 @@ class StageOne(Training):
 
     def __post_init__(self):
         super().__post_init__()
-        made = self.made
+        made = self.phase.make()
         for length in self.curriculum:
             if made.at(length).length > made.length:
                 raise UserError(f"the curriculum's {length} is longer than the source itself; leave it out")
 
-    @cached_property
-    def made(self) -> Source:
-        return source(self.source, **self.settings)
+    @property
+    def phase(self) -> Phase:
+        return Phase(self.source, self.stage, self.settings, self.tied, self.dropout)
 
     @property
     def tokens(self) -> int:
         """How many are trained on, unless the source is mastered before."""
-        counts = self.updates(None)
-        return self.batch * sum(count * self.made.at(length).length for length, count in counts.items())
-
-    @property
-    def label(self) -> str:
-        return Phase(self.source, self.stage, self.settings, self.tied).label
+        return flops.tokens(self.stage, self.phase.make())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,6 +142,10 @@ class Corpus:
             raise UserError(f"held_out must be a share above 0 and below 1, not {self.held_out}")
 
     @property
+    def title(self) -> str:
+        return self.name or str(self.packed)
+
+    @property
     def unpacked(self) -> tuple[str, str]:
         """The corpus and the tokeniser of what is yet to be packed."""
         if self.name is None or self.tokeniser is None:
@@ -174,7 +159,7 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 
     seed: int = 0
-    shape: Body
+    shape: ShapeSection
     stage_one: StageOne | None = None
     transfer: Transfer = Transfer()
     corpus: Corpus
@@ -230,8 +215,14 @@ class Config(BaseModel):
     @property
     def tokens(self) -> int:
         """How many stage two trains on."""
-        counts = self.stage_two.updates(self.corpus.context + 1)
-        return self.stage_two.batch * sum(count * length for length, count in counts.items() if length)
+        return flops.tokens(self.stage_two.stage, source("random", length=self.corpus.context + 1))
+
+    @property
+    def recipe(self) -> Recipe:
+        """What is trained. The registry makes no source of a corpus of one's own: stage two's is its description."""
+        first, shape, corpus = self.stage_one and self.stage_one.phase, self.shape, self.corpus
+        two = Phase(corpus.title, self.stage_two.stage, {"context": corpus.context}, shape.tied, shape.dropout)
+        return Recipe(first, self.transfer if first else None, two, narrowed(Body, shape))
 
     def plain(self) -> dict:
         """As JSON would hold it; `read` reads it."""
@@ -267,7 +258,7 @@ def check(config: Config) -> None:
         problem = f"stage two needs {config.enough:,} tokens, of which {most:,} can be packed"
         raise UserError(f"{problem}; lower stage_two.steps, raise corpus.held_out, or write corpus.limit_tokens")
     if config.stage_one:
-        config.shape.at(1, 1, dropout=config.stage_one.dropout)
+        replace(config.shape, dropout=config.stage_one.dropout)
     first, second = config.stage_one.tokens if config.stage_one else 0, config.tokens
     if first > second and not config.allow_larger_stage_one:
         problem = f"stage one would read {first:,} tokens, more than stage two's {second:,}"

@@ -1,46 +1,75 @@
-"""The stages of a run: what each trains on, how, and the transformer that it trains."""
+"""The jobs of a configuration: a stage each, of the one model that it trains."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
-from structure_first.cost import flops
 from structure_first.data.batch import Source
 from structure_first.data.corpora.documents import documents
 from structure_first.data.corpora.hub import HUB
 from structure_first.data.corpora.packed import read_manifest
 from structure_first.data.corpora.tokenisers import VOCABS, tokeniser
 from structure_first.data.registry import source
-from structure_first.model.transformer import Shape
-from structure_first.pretraining.config import Config, Corpus, Training
+from structure_first.pretraining.config import Config, Corpus
+from structure_first.runs.jobs import Job, Replica
+from structure_first.runs.recipe import digest
+from structure_first.training import processes
+from structure_first.training.compute import Compute
 
 
 @dataclass(frozen=True)
-class StageRun:
-    """A stage of the run: what it trains on, how, and the transformer that it trains."""
+class Model(Replica):
+    """The model of a configuration, after one of its stages: both are of one cell."""
 
-    number: int
-    label: str
-    training: Training
-    source: Source
-    shape: Shape
-    tokens: int  # that are trained on, unless the source is mastered before
+    config: Config
 
-    def flops(self, steps: int | None = None) -> int:
-        """What the first `steps` updates cost, or all of them."""
-        counts = self.training.updates(self.source.length_setting, steps)
-        each = (count * flops.training(self.shape, self.source.at(length)) for length, count in counts.items())
-        return self.training.batch * sum(each)
+    @cached_property
+    def configuration(self) -> str:
+        said = self.config.plain() | {"compute": None, "seed": None}
+        return digest(said if self.stage == 2 else {name: said[name] for name in ("seed", "shape", "stage_one")})
+
+    @cached_property
+    def before(self) -> "Model | None":
+        begun = self.stage == 2 and self.recipe.stage_one
+        return replace(self, recipe=self.recipe.alone) if begun else None
+
+    @property
+    def place(self) -> str:
+        return f"stage_{self.stage}"
 
 
-def stages(config: Config, corpus: Source) -> list[StageRun]:
-    """The stages that there are, with `corpus` for stage two to train on."""
-    found, first = [], config.stage_one
-    if first:
-        shape = config.shape.at(first.made.vocab, first.made.length - 1, tied=first.tied, dropout=first.dropout)
-        found.append(StageRun(1, first.label, first, first.made, shape, first.tokens))
-    shape = config.shape.at(corpus.vocab, config.corpus.context)
-    label = f"{config.corpus.name or config.corpus.packed}, context {config.corpus.context:,}"
-    return [*found, StageRun(2, label, config.stage_two, corpus, shape, config.tokens)]
+@dataclass(frozen=True)
+class StageJob(Job):
+    """A stage of a configuration."""
+
+    config: Config = field(kw_only=True)
+    corpus: Source = field(kw_only=True)  # of stage two
+
+    @property
+    def name(self) -> str:
+        return f"stage {self.stage}: {self.phase.label}"
+
+    @property
+    def made(self) -> Source:
+        return self.corpus if self.stage == 2 else self.phase.make()
+
+    @property
+    def compute(self) -> Compute:
+        """As the configuration says; an evaluation computes as many sequences at once as an update."""
+        compute, share = self.config.compute, -(-self.phase.stage.batch // processes.world())
+        return replace(compute, micro_batch=compute.micro_batch or share)
+
+    @cached_property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoints" / f"stage_{self.stage}.safetensors"
+
+
+def jobs(config: Config, corpus: Source, folder: Path = Path(), device: str = "auto") -> list[StageJob]:
+    """A job for each stage, with `corpus` for stage two to train on."""
+    recipe = config.recipe
+    model = Model(recipe.stage_one.label if recipe.stage_one else "random init", recipe, config.seed, config)
+    found = [each for each in (model.before, model) if each]
+    return [StageJob((each,), folder, device, config=config, corpus=corpus) for each in found]
 
 
 def stand_in(corpus: Corpus) -> Source:

@@ -1,7 +1,7 @@
 """A job: one stage of some replicas, trained as one program. What it starts from, what it leaves behind."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,12 +12,14 @@ import pandas as pd
 import torch
 
 from structure_first.cost import flops
+from structure_first.data.batch import Source
 from structure_first.errors import UserError
 from structure_first.evidence.store import environment
 from structure_first.model import weights
 from structure_first.model.transfer import Transfer, transfer
 from structure_first.model.transformer import Shape, Transformer
 from structure_first.runs.recipe import Phase, Recipe, brief, digest, plain
+from structure_first.training import processes
 from structure_first.training.compute import Compute
 from structure_first.training.devices import choose_products, keep_freed_memory
 from structure_first.training.devices import device as pick_device
@@ -40,6 +42,10 @@ class Replica:
     def phase(self) -> Phase:
         return self.recipe.last
 
+    @property
+    def stage(self) -> int:
+        return 1 if self.recipe.stage_two is None else 2
+
     @cached_property
     def configuration(self) -> str:
         """The key of what is trained, whatever the seed."""
@@ -57,11 +63,16 @@ class Replica:
     def key(self) -> tuple[str, str, int]:
         return self.cell, self.configuration, self.seed
 
+    @property
+    def place(self) -> str:
+        """What its weights are called, among all that are kept."""
+        return f"{self.configuration}/{self.seed}"
+
     @cached_property
     def program(self) -> str:
         """Replicas of the same program can train together."""
         body = replace(self.recipe, stage_one=None, transfer=None, body_stage_one=None, stage_two=self.phase)
-        return digest([brief(body), self.recipe.stage_two is None])
+        return digest([brief(body), self.stage])
 
 
 @dataclass(frozen=True)
@@ -83,7 +94,7 @@ class Job:
 
     @property
     def stage(self) -> int:
-        return 1 if self.replicas[0].recipe.stage_two is None else 2
+        return self.replicas[0].stage
 
     @property
     def name(self) -> str:
@@ -104,8 +115,13 @@ class Job:
         return self.folder / "checkpoints" / f"{digest([replica.key for replica in self.replicas])}.safetensors"
 
     @property
+    def made(self) -> Source:
+        """What it trains on."""
+        return self.phase.make()
+
+    @property
     def shape(self) -> Shape:
-        return self.replicas[0].recipe.shape(self.phase, self.phase.make())
+        return self.replicas[0].recipe.shape(self.phase, self.made)
 
     @property
     def compute(self) -> Compute:
@@ -114,12 +130,11 @@ class Job:
         pays = recipe.body.width >= ROUNDED and pick_device(self.device).type == "cuda"
         return Compute(precision=recipe.precision or ("bfloat16" if pays else "float32"))
 
-    def by_recipe(self) -> list[tuple[Recipe, list[int]]]:
-        """Each recipe with the places of its replicas in the program."""
-        places = range(len(self.replicas))
-        groups = groupby(places, key=lambda place: self.replicas[place].configuration)
+    def by_recipe(self) -> list[tuple[list[int], list[Replica]]]:
+        """The replicas of each recipe, and their places in the program."""
+        groups = groupby(enumerate(self.replicas), key=lambda each: each[1].configuration)
         found = [list(group) for _, group in groups]
-        return [(self.replicas[group[0]].recipe, group) for group in found]
+        return [([place for place, _ in group], [replica for _, replica in group]) for group in found]
 
     def halves(self) -> "list[Job]":
         middle = len(self.replicas) // 2
@@ -128,7 +143,7 @@ class Job:
 
 def weights_of(replica: Replica, folder: Path) -> Path:
     """Where a replica's trained weights are kept."""
-    return folder / "weights" / replica.configuration / f"{replica.seed}.safetensors"
+    return folder / "weights" / f"{replica.place}.safetensors"
 
 
 def trained(replicas: Iterable[Replica], folder: Path) -> Transformer:
@@ -139,15 +154,24 @@ def trained(replicas: Iterable[Replica], folder: Path) -> Transformer:
 @torch.no_grad()
 def initial_model(job: Job) -> Transformer:
     """The model as the job's stage finds it: fresh, or transferred from stage one's kept weights."""
-    model = Transformer(job.shape, job.seeds)
-    for recipe, places in job.by_recipe():
-        found = [job.replicas[place] for place in places]
-        if before := [replica.before for replica in found if replica.before]:
-            seeds = [replica.seed for replica in found]
-            part = transfer(trained(before, job.folder), model.shape, recipe.transfer or Transfer(), seeds)
-            for whole, new in zip(model.parameters(), part.parameters(), strict=True):
-                whole[places] = new
+    parts = [(places, begun(found, job)) for places, found in job.by_recipe()]
+    if len(parts) == 1:
+        return parts[0][1]
+    model = Transformer(job.shape, job.seeds, fresh=False)
+    for places, part in parts:
+        for whole, new in zip(model.parameters(), part.parameters(), strict=True):
+            whole[places] = new
     return model
+
+
+def begun(replicas: Sequence[Replica], job: Job) -> Transformer:
+    """The replicas of one recipe as the job's stage finds them."""
+    recipe, seeds = replicas[0].recipe, [replica.seed for replica in replicas]
+    before = [replica.before for replica in replicas if replica.before]
+    if not before:
+        return Transformer(job.shape, seeds)
+    others = {path: weights.load(*[Path(path)] * len(seeds)) for path in set(recipe.others.values())}
+    return transfer(trained(before, job.folder), job.shape, recipe.transfer or Transfer(), seeds, others)
 
 
 @torch.no_grad()
@@ -158,8 +182,8 @@ def mastery(job: Job) -> list[dict]:
     positions.
     """
     rows = []
-    for _, places in job.by_recipe():
-        if before := [each for place in places if (each := job.replicas[place].before)]:
+    for places, found in job.by_recipe():
+        if before := [replica.before for replica in found if replica.before]:
             phase, left = before[0].phase, trained(before, job.folder)
             made = phase.make()
             held_out = Stream(made, phase.stage.held_out, [each.seed for each in before], "mastery")(0)
@@ -168,7 +192,7 @@ def mastery(job: Job) -> list[dict]:
             measured = {f"rms {name}": table.square().mean((1, 2)).sqrt() for name, table in tables.items()}
             measured["mastery"] = evaluate(left, held_out, made)["accuracy"]
             rows += [
-                {"replica": place, "value": value, "step": 0, "tokens": 0, "metric": metric}
+                {"replica": place, "value": value, "step": 0, "tokens": 0, "flops": 0, "metric": metric}
                 for metric, values in measured.items()
                 for place, value in zip(places, values.tolist(), strict=True)
             ]
@@ -191,31 +215,30 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@one_thread()
-def execute(job: Job, watch: Callable[[int, Transformer], None] | None = None) -> tuple[pd.DataFrame, dict[str, dict]]:
+def execute(
+    job: Job,
+    watch: Callable[[int, Transformer], None] | None = None,
+    left: Callable[[Job], list[dict]] = lambda job: [],
+) -> tuple[pd.DataFrame, dict[str, dict]]:
     """Train one job, from its checkpoint if there is one, and keep its weights: its rows, and a manifest for each cell.
 
-    The checkpoint is left for the caller to delete, once the rows are stored.
+    The rows begin with what `left` measures. The checkpoint is left for the caller to delete, once they are stored.
+    Within `processes.joined`, all processes call this alike; the first alone writes.
     """
     keep_freed_memory()
     choose_products(0)  # as in a fresh process, whatever was trained in this one before
-    began, made = time.monotonic(), job.phase.make()
+    began, made, stage = time.monotonic(), job.made, job.phase.stage
     model = initial_model(job).to(pick_device(job.device))
     name = f"stage {job.stage}"  # it seeds the batches: all cells see the same data
     rows = fit(
-        model,
-        made,
-        job.phase.stage,
-        stream=name,
-        label=job.name,
-        checkpoint=job.checkpoint,
-        watch=watch,
-        compute=job.compute,
+        model, made, stage, stream=name, label=job.name, checkpoint=job.checkpoint, watch=watch, compute=job.compute
     )
-    for place, replica in enumerate(job.replicas):
-        weights.save(weights_of(replica, job.folder), model, place)
-    frame = pd.DataFrame(mastery(job) + rows).assign(stage=job.stage)
-    frame["flops"] = frame["tokens"] // made.length * flops.training(model.shape, made)
+    if processes.first():
+        for place, replica in enumerate(job.replicas):
+            weights.save(weights_of(replica, job.folder), model, place)
+    spent = {step: flops.spent(stage, made, model.shape, step) for step in {row["step"] for row in rows}}
+    rows = left(job) + [row | {"flops": spent[row["step"]]} for row in rows]
+    frame = pd.DataFrame(rows).assign(stage=job.stage)
     for column in ("cell", "seed"):
         frame[column] = [getattr(job.replicas[place], column) for place in frame["replica"]]
     seconds, runs = round(time.monotonic() - began, 1), {}
@@ -229,7 +252,7 @@ def execute(job: Job, watch: Callable[[int, Transformer], None] | None = None) -
             "source": {"name": made.name, **made.settings},  # of a packed corpus, its tokens and their digest
             "configuration": group[0].configuration,
             "seeds": [replica.seed for replica in group],
-            "seconds": seconds,  # of the program
+            "seconds": seconds,  # of the program, since it was last started
             "replicas": len(job.replicas),  # of the program
             "precision": job.compute.precision,
             **environment(),
@@ -242,12 +265,24 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
+@contextmanager
+def enough_memory(otherwise: UserError) -> Iterator[None]:
+    """Within, what runs out of memory says `otherwise`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise otherwise from None
+
+
+@one_thread()
 def execute_in_parts(
     job: Job, say: Callable[[str], None], watch: Callable[[int, Transformer], None] | None = None
 ) -> list[tuple[Job, pd.DataFrame, dict[str, dict]]]:
-    """Execute a job, in halves of halves where the memory is too small for it, and say so."""
+    """Execute an experiment's job, in halves of halves where the memory is too small for it, and say so."""
     try:
-        return [(job, *execute(job, watch))]
+        return [(job, *execute(job, watch, mastery))]
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise

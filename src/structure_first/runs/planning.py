@@ -1,17 +1,16 @@
 """What is missing of an experiment, as programs; and what they will cost before the first of them starts."""
 
 import fnmatch
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from math import nan
 
 import pandas as pd
 
-from structure_first.cost import flops, memory
-from structure_first.cost.hours import seconds_of, timed_update
 from structure_first.cost.memory import free_memory
 from structure_first.errors import UserError, unknown
 from structure_first.evidence.store import Store
-from structure_first.model.transformer import Transformer
+from structure_first.runs.budget import bytes_of, cost
 from structure_first.runs.jobs import Job, Replica, one_thread, weights_of
 from structure_first.runs.recipe import Cell, Experiment, Recipe
 from structure_first.training.devices import device as pick_device
@@ -106,11 +105,11 @@ def _sizes(job: Job, workers: int, beside: int) -> tuple[int, int]:
     """How many of the job's replicas should train as one program, and how many the free memory allows: the former, or
     its half, or the half of that ...
     """
-    where, made = pick_device(job.device), job.phase.make()
+    where = pick_device(job.device)
     if where.type == "cuda":
         wanted = -(-len(job.replicas) // workers)  # as many processes finish together
     else:
-        cached = CACHED // (job.phase.stage.batch * made.length * job.shape.width)
+        cached = CACHED // (job.phase.stage.batch * job.made.length * job.shape.width)
         wanted = max(1, min(-(-len(job.replicas) // PARTS), cached))
     if job.phase.dropout:
         wanted = 1  # what is dropped follows from all the seeds of a program
@@ -118,18 +117,6 @@ def _sizes(job: Job, workers: int, beside: int) -> tuple[int, int]:
     while fits > max(1, most):
         fits = -(-fits // 2)
     return wanted, fits
-
-
-def bytes_of(job: Job) -> int:
-    """Memory that one replica of the job takes while it trains."""
-    stage = job.phase.stage
-    return int(sum(memory.needed(job.shape, job.phase.make(), stage, stage.batch, job.compute)[0].values()))
-
-
-def update_of(job: Job) -> Callable[[], None]:
-    """An update of all the job's replicas, from fresh weights and on one batch, drawn beforehand."""
-    model = Transformer(job.shape, job.seeds).to(pick_device(job.device))
-    return timed_update(model, job.phase.make(), job.phase.stage, job.compute)
 
 
 @one_thread()
@@ -143,14 +130,18 @@ def costs(jobs: Sequence[Job], workers: int) -> pd.DataFrame:
         kinds.setdefault(job.replicas[0].program, []).append(job)
     lines = []
     for found in kinds.values():
-        job, made = found[0], found[0].phase.make()
-        models = sum(len(each.replicas) for each in found)
-        updates = sum(each.steps for each in found)
-        line = {"stage": job.stage, "source": job.phase.label, "models": models, "programs": len(found)}
-        line["cells"] = len({replica.cell for each in found for replica in each.replicas})
-        line["updates"] = job.phase.stage.steps
-        line["PFLOPs"] = updates * job.phase.stage.batch * flops.training(job.shape, made) / 1e15
-        line["MB a model"] = bytes_of(job) / 1e6
-        line["hours"] = seconds_of(update_of(job), spend=0.0) / len(job.replicas) * updates / workers / 3600
+        job, each = found[0], cost(found[0])
+        models = sum(len(job.replicas) for job in found)
+        line = {
+            "stage": job.stage,
+            "source": job.phase.label,
+            "models": models,
+            "programs": len(found),
+            "cells": len({replica.cell for job in found for replica in job.replicas}),
+            "updates": job.phase.stage.steps,
+            "PFLOPs": models * each.flops / 1e15,
+            "MB a model": each.bytes / len(job.replicas) / 1e6,
+            "hours": nan if each.hours is None else each.hours * models / len(job.replicas) / workers,
+        }
         lines.append(line)
     return pd.DataFrame(lines)

@@ -82,6 +82,12 @@ class Recipe:
         return f"stage one: {self.last.label} {self.key[:4]}"
 
     @property
+    def others(self) -> dict[str, str]:
+        """The files of other runs' weights that its transfer takes, by the group that they are taken for."""
+        rules = asdict(self.transfer) if self.transfer else {}
+        return {part: rule[5:-1] for part, rule in rules.items() if rule.startswith("from(")}
+
+    @property
     def rules(self) -> set[str]:
         """All that makes its data and weights, by name."""
         carried = asdict(self.transfer).values() if self.transfer else ()

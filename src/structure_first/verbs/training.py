@@ -24,12 +24,11 @@ def train(
     Started again it goes on where it was. On several GPUs: torchrun --nproc-per-node 8 -m structure_first.cli train ...
     """
     from structure_first.pretraining.config import read
-    from structure_first.pretraining.two_stages import TwoStages
+    from structure_first.pretraining.two_stages import train as trained
     from structure_first.training import processes
 
     folder = out or Path("runs", config.stem if steps is None else f"{config.stem}-{steps}-steps")
-    run = TwoStages(read(config).stopped_at(steps), folder, device)
-    rows = run.train()
+    rows = trained(read(config).stopped_at(steps), folder, device)
     if not processes.first():
         return
     for stage, found in rows.groupby("stage"):
@@ -52,10 +51,13 @@ def plan(
 
     Tokens, FLOPs, memory, hours and money of each stage; nothing is packed or trained.
     """
-    from structure_first.pretraining.budget import costs, lines
     from structure_first.pretraining.config import read
+    from structure_first.pretraining.stages import jobs, stand_in
+    from structure_first.runs.budget import cost, lines
 
     if price is not None and not 0 <= price <= MOST_PRICE:
         raise UserError(f"--price must be from 0 to {MOST_PRICE:,}, not {price}")
-    for line in lines(costs(read(config).stopped_at(steps), gpu, gpus, utilisation), gpu, gpus, price):
+    planned = read(config).stopped_at(steps)
+    costs = [cost(job, gpu, gpus, utilisation) for job in jobs(planned, stand_in(planned.corpus))]
+    for line in lines(costs, gpu, gpus, price):
         typer.echo(line)

@@ -1,6 +1,6 @@
-"""What a run of two stages will take, before anything of it is spent: tokens, FLOPs, memory, hours and money."""
+"""What a job will take, before anything of it is spent: tokens, FLOPs, memory, hours and money."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -8,10 +8,7 @@ from structure_first.cost import flops, memory
 from structure_first.cost.hours import seconds_of, timed_update
 from structure_first.errors import UserError, unknown
 from structure_first.model.transformer import Transformer
-from structure_first.pretraining.config import Config
-from structure_first.pretraining.stages import StageRun, stages, stand_in
-from structure_first.runs.jobs import out_of_memory
-from structure_first.training.compute import Compute
+from structure_first.runs.jobs import Job, enough_memory
 from structure_first.training.devices import device as pick_device
 
 
@@ -43,21 +40,17 @@ USABLE = 0.92  # of the memory; the rest is for kernels, and for what fragments
 
 @dataclass(frozen=True)
 class Cost:
-    """What one stage takes; the memory is that of each process, in bytes."""
+    """What a job takes; the memory is that of each process, in bytes."""
 
-    stage: StageRun
-    updates: int
+    job: Job
+    tokens: int  # and FLOPs: of one of its models, unless it masters its source before
     flops: int
     evaluation_flops: int
-    memory: dict[str, float]  # by what takes it
+    memory: dict[str, float]  # of all its models, by what takes it
     each: float  # what one more sequence in the micro batch takes
     micro_batch: int
     available: float
-    hours: float | None  # None where this machine is to be timed and cannot hold it
-
-    @property
-    def tokens(self) -> int:
-        return self.stage.tokens
+    hours: float | None = None  # None where this machine is to be timed and cannot hold it
 
     @property
     def bytes(self) -> float:
@@ -73,10 +66,10 @@ class Cost:
         return max(0, self.micro_batch + int((self.available - self.bytes) // self.each))
 
 
-def costs(config: Config, gpu: str = THIS, gpus: int = 1, utilisation: float = UTILISATION) -> list[Cost]:
-    """A cost for each stage, on GPUs of a kind in `GPUS` or on machines such as this one, which is then timed.
+def cost(job: Job, gpu: str = THIS, gpus: int = 1, utilisation: float = UTILISATION) -> Cost:
+    """What a job costs on GPUs of a kind in `GPUS` or on machines such as this one, which is then timed.
 
-    Nothing is packed or trained. Raises `UserError` for a GPU, a path or a tokeniser that is not there.
+    Raises `UserError` for a GPU that is not there.
     """
     if gpu not in (*GPUS, THIS):
         raise unknown("GPU", gpu, (*GPUS, THIS))
@@ -84,46 +77,57 @@ def costs(config: Config, gpu: str = THIS, gpus: int = 1, utilisation: float = U
         raise UserError(f"--gpus must be from 1 to {MOST_GPUS:,}, not {gpus:,}")
     if not 0 < utilisation <= 1:
         raise UserError(f"--utilisation must be a share above 0 and at most 1, not {utilisation}")
-    found = stages(config, stand_in(config.corpus))
-    return [cost(stage, config.compute, gpu, gpus, utilisation) for stage in found]
-
-
-def cost(stage: StageRun, compute: Compute, gpu: str, gpus: int, utilisation: float) -> Cost:
-    training, own = stage.training, -(-stage.training.batch // gpus)
+    stage, made, shape, compute, models = job.phase.stage, job.made, job.shape, job.compute, len(job.replicas)
+    own = -(-stage.batch // gpus)
     micro_batch = min(own, compute.micro_batch or own)
-    parts, each = memory.needed(stage.shape, stage.source, training, micro_batch, compute, gpus)
-    forward = flops.training(stage.shape, stage.source) // 3  # of a sequence
-    evaluations = 1 + -(-training.steps // training.evaluate_every)
+    parts, each = memory.needed(shape, made, stage, micro_batch, compute, gpus)
+    sequence = flops.training(shape, made)
+    evaluations = 1 + -(-stage.steps // stage.evaluate_every)
     found = Cost(
-        stage=stage,
-        updates=training.steps,
-        flops=stage.flops(),
-        evaluation_flops=evaluations * training.held_out * forward,
-        memory=parts,
-        each=each,
+        job=job,
+        tokens=flops.tokens(stage, made),
+        flops=flops.spent(stage, made, shape),
+        evaluation_flops=evaluations * stage.held_out * sequence // 3,
+        memory={name: models * size for name, size in parts.items()},
+        each=models * each,
         micro_batch=micro_batch,
-        available=USABLE * (memory.free_memory(pick_device()) if gpu == THIS else GPUS[gpu].memory * 1e9),
-        hours=None,
+        available=USABLE * (memory.free_memory(pick_device(job.device)) if gpu == THIS else GPUS[gpu].memory * 1e9),
     )
-    if gpu == THIS:
-        if not found.most:
-            return found
-        batch = min(micro_batch, found.most)
-        rate = 3 * forward * batch / timed(stage, batch, compute)
-        spent: float = found.flops + found.evaluation_flops
+    spent: float = found.flops + found.evaluation_flops
+    if gpu != THIS:
+        rate = getattr(GPUS[gpu], compute.precision) * 1e12 * utilisation / models
+        spent += found.flops / 3 if compute.recompute else 0
+    elif batch := min(micro_batch, found.most):
+        lower = "compute.micro_batch" if compute.micro_batch else "the batch"
+        with enough_memory(UserError(f"{batch} sequences need more memory than there is; lower {lower}")):
+            rate = sequence * batch / seconds_of(update_of(job, batch), spend=0.3, least=1)
     else:
-        rate = getattr(GPUS[gpu], compute.precision) * 1e12 * utilisation
-        spent = found.flops * (4 / 3 if compute.recompute else 1) + found.evaluation_flops
+        return found
     return replace(found, hours=spent / (rate * gpus) / 3600)
 
 
-def lines(costs: list[Cost], gpu: str, gpus: int, price: float | None) -> Iterator[str]:
+def bytes_of(job: Job) -> int:
+    """Memory that one replica of the job takes while it trains."""
+    stage = job.phase.stage
+    return int(sum(memory.needed(job.shape, job.made, stage, stage.batch, job.compute)[0].values()))
+
+
+def update_of(job: Job, batch: int | None = None) -> Callable[[], None]:
+    """An update of all the job's replicas, from fresh weights and on one batch, drawn beforehand; of its own size, if
+    no other is said.
+    """
+    stage = replace(job.phase.stage, batch=batch or job.phase.stage.batch)
+    model = Transformer(job.shape, job.seeds).to(pick_device(job.device))
+    return timed_update(model, job.made, stage, job.compute)
+
+
+def lines(costs: Sequence[Cost], gpu: str, gpus: int, price: float | None) -> Iterator[str]:
     """Of each stage what it does, what it takes and its memory; and what it all comes to."""
     machine = f"{gpus} x {gpu}"
     for cost in costs:
         hours = "unknown" if cost.hours is None else f"{cost.hours:.3g}"
         spent, evaluated = cost.flops / 1e15, cost.evaluation_flops / 1e15
-        yield f"stage {cost.stage.number}  {cost.stage.label}: {cost.updates:,} updates, {cost.tokens:,} tokens"
+        yield f"{cost.job.name}: {cost.job.phase.stage.steps:,} updates, {cost.tokens:,} tokens"
         yield f"         {spent:.4g} PFLOPs, {evaluated:.3g} more to evaluate; hours on {machine}: {hours}"
         parts = ", ".join(f"{name} {size / 1e9:.3g}" for name, size in cost.memory.items())
         total = f"{cost.bytes / 1e9:.3g} of {cost.available / 1e9:.3g}"
@@ -146,15 +150,3 @@ def remedy(cost: Cost) -> str:
     if cost.most:
         return f"compute.micro_batch: {cost.most} would"
     return "not one sequence at once would; try compute.recompute, compute.sharded on several GPUs, or a smaller shape"
-
-
-def timed(stage: StageRun, batch: int, compute: Compute) -> float:
-    """Seconds of an update of so many sequences on this machine."""
-    training = replace(stage.training.stage, batch=batch)
-    try:
-        model = Transformer(stage.shape).to(pick_device())
-        return seconds_of(timed_update(model, stage.source, training, compute), spend=1.0, least=1)
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        raise UserError(f"{batch} sequences need more memory than there is; lower compute.micro_batch") from None
