@@ -14,8 +14,7 @@ from structure_first.data.corpora.packed import Packed, read_manifest
 from structure_first.data.corpora.packed import source as packed_source
 from structure_first.errors import UserError
 from structure_first.evidence.store import Store
-from structure_first.model.transfer import group
-from structure_first.model.transformer import Shape, Transformer
+from structure_first.model.transformer import Body
 from structure_first.pretraining.config import Config, Corpus
 from structure_first.pretraining.reading import read_yaml
 from structure_first.pretraining.stages import jobs, stand_in, vocab
@@ -23,7 +22,6 @@ from structure_first.runs.jobs import Job
 from structure_first.training import processes
 
 SETTINGS = "config.yaml"
-WHOLE = ("attention", "mlp", "norms")  # groups of weights that fit another model as they are or not at all
 
 
 def check(config: Config, folder: Path, device: torch.device) -> None:
@@ -32,7 +30,7 @@ def check(config: Config, folder: Path, device: torch.device) -> None:
     check_corpus(config.corpus)
     found = jobs(config, stand_in(config.corpus))
     for part, path in config.recipe.others.items():
-        check_weights(part, Path(path), found[-1].shape)
+        check_weights(part, Path(path), config.shape)
     for job in found:
         check_memory(job, device)
 
@@ -79,13 +77,13 @@ def check_vocab(corpus: Corpus, made: int) -> None:
         )
 
 
-def check_weights(part: str, path: Path, shape: Shape) -> None:
-    """Refuse weights of another run that do not fit a transformer of that shape; reads no more than their sizes."""
+def check_weights(part: str, path: Path, body: Body) -> None:
+    """Refuse weights of another run that are not of such a body, which `transfer` would refuse after stage one."""
     place = f"transfer.{part}: {path}"
     try:
         with safe_open(path, "pt") as file:
-            theirs = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-            heads = json.loads(file.metadata()["meta"])["shape"]["heads"]
+            shape = json.loads(file.metadata()["meta"])["shape"]
+        theirs = {name: shape[name] for name in ("layers", "heads", "width")}
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:150]
         raise UserError(
@@ -93,20 +91,10 @@ def check_weights(part: str, path: Path, shape: Shape) -> None:
         ) from None
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{place} was written by something else; name weights/stage_1.safetensors of a run") from None
-    with torch.device("meta"):
-        ours = {name: tuple(each.shape[1:]) for name, each in Transformer(shape, fresh=False).named_parameters()}
-    first = 0 if part in WHOLE else -1  # of embeddings and positions as many rows are taken as there are
-    for name in sorted(ours.keys() | theirs.keys() - {"unembedding"}):
-        here, there = (sizes.get(name, ()) for sizes in (ours, theirs))
-        if name != "unembedding" and group(name) == part and here[first:] != there[first:]:
-            problem = f"has {name} {said(there)}, this run {said(here)}"
-            raise UserError(f"{place} {problem}; name weights of a model with the same layers and width")
-    if part == "attention" and heads != shape.heads:
-        raise UserError(f"{place} has {heads} heads, this run {shape.heads}; name weights of a model with as many")
-
-
-def said(sizes: tuple[int, ...]) -> str:
-    return " x ".join(map(str, sizes)) or "not at all"
+    for name, there in theirs.items():
+        if there != (here := getattr(body, name)):
+            problem = f"has {name} {there}, this run {here}"
+            raise UserError(f"{place} {problem}; name weights of a model with the same layers, heads and width")
 
 
 def check_memory(job: Job, device: torch.device) -> None:
