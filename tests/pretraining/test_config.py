@@ -14,6 +14,8 @@ from structure_first.errors import UserError
 from structure_first.model.transfer import Transfer
 from structure_first.model.transformer import Shape
 from structure_first.pretraining.config import Corpus, ShapeSection, StageOne, Training, check, read
+from structure_first.pretraining.stages import jobs, stand_in
+from structure_first.runs.jobs import weights_of
 from structure_first.runs.recipe import Phase
 from structure_first.training.stage import Stage
 
@@ -236,3 +238,14 @@ def test_as_json_it_is_the_same_again(tmp_path):
     config = read(written(tmp_path, GOOD))
     assert yaml.safe_load(yaml.safe_dump(config.plain())) == config.plain()
     assert config.plain()["corpus"] == asdict(Corpus(name="code", tokeniser="bytes", context=32))
+
+
+def test_a_folder_that_was_begun_before_goes_on(tmp_path):
+    """What is finished is known by these keys and files, and checkpoints by these; they are of version 0.4.0."""
+    config = read(written(tmp_path, GOOD))
+    found = [(job.replicas[0], job) for job in jobs(config, stand_in(config.corpus), tmp_path)]
+    assert [model.configuration for model, _ in found] == ["78b5dd64cb2b", "f329f4d2a960"]
+    assert {model.key[0] for model, _ in found} == {"set(length=8, vocab=10)"}
+    for folder in ("weights", "checkpoints"):
+        kept = [weights_of(model, tmp_path) if folder == "weights" else job.checkpoint for model, job in found]
+        assert kept == [tmp_path / folder / f"stage_{stage}.safetensors" for stage in (1, 2)]

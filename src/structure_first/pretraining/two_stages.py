@@ -56,7 +56,7 @@ def train(config: Config, folder: Path, device: str = "auto") -> pd.DataFrame:
             tokenisers.save(saved_tokeniser(packed, read_manifest(packed)), folder / EXPORT)
             weights.export(
                 folder / EXPORT, trained(found[-1].replicas, folder)
-            )  # what says that it is whole comes last
+            )  # config.json, the last, says it is whole
         return store.rows()
 
 

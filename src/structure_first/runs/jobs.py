@@ -192,7 +192,7 @@ def mastery(job: Job) -> list[dict]:
             measured = {f"rms {name}": table.square().mean((1, 2)).sqrt() for name, table in tables.items()}
             measured["mastery"] = evaluate(left, held_out, made)["accuracy"]
             rows += [
-                {"replica": place, "value": value, "step": 0, "tokens": 0, "flops": 0, "metric": metric}
+                {"replica": place, "value": value, "step": 0, "tokens": 0, "metric": metric}
                 for metric, values in measured.items()
                 for place, value in zip(places, values.tolist(), strict=True)
             ]
@@ -236,9 +236,9 @@ def execute(
     if processes.first():
         for place, replica in enumerate(job.replicas):
             weights.save(weights_of(replica, job.folder), model, place)
-    spent = {step: flops.spent(stage, made, model.shape, step) for step in {row["step"] for row in rows}}
-    rows = left(job) + [row | {"flops": spent[row["step"]]} for row in rows]
-    frame = pd.DataFrame(rows).assign(stage=job.stage)
+    frame = pd.DataFrame(left(job) + rows).assign(stage=job.stage)
+    spent = {step: flops.spent(stage, made, model.shape, step) for step in set(frame["step"])}
+    frame["flops"] = frame["step"].map(spent)
     for column in ("cell", "seed"):
         frame[column] = [getattr(job.replicas[place], column) for place in frame["replica"]]
     seconds, runs = round(time.monotonic() - began, 1), {}

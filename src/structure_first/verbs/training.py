@@ -23,12 +23,12 @@ def train(
 
     Started again it goes on where it was. On several GPUs: torchrun --nproc-per-node 8 -m structure_first.cli train ...
     """
+    from structure_first.pretraining import two_stages
     from structure_first.pretraining.config import read
-    from structure_first.pretraining.two_stages import train as trained
     from structure_first.training import processes
 
     folder = out or Path("runs", config.stem if steps is None else f"{config.stem}-{steps}-steps")
-    rows = trained(read(config).stopped_at(steps), folder, device)
+    rows = two_stages.train(read(config).stopped_at(steps), folder, device)
     if not processes.first():
         return
     for stage, found in rows.groupby("stage"):
