@@ -220,7 +220,7 @@ class Config(BaseModel):
     @property
     def recipe(self) -> Recipe:
         """What is trained. The registry makes no source of a corpus of one's own: stage two's is its description."""
-        first, shape, corpus = self.stage_one and self.stage_one.phase, self.shape, self.corpus
+        first, shape, corpus = self.stage_one.phase if self.stage_one else None, self.shape, self.corpus
         two = Phase(corpus.title, self.stage_two.stage, {"context": corpus.context}, shape.tied, shape.dropout)
         return Recipe(first, self.transfer if first else None, two, narrowed(Body, shape))
 
