@@ -5,11 +5,12 @@ from pathlib import Path
 
 from structure_first.evidence.statistics import final
 from structure_first.pretraining.config import read
-from structure_first.pretraining.two_stages import TwoStages
+from structure_first.pretraining.two_stages import train
 
 quick = read(Path("book/configs/quick.yaml")).stopped_at(20)  # a try; without this, as long as the file says
 own = replace(quick.corpus, name="src/**/*.py", limit_tokens=None)  # a path to one's own text
 for front in ("identity", "set", None):
     stage_one = front and replace(quick.stage_one, source=front)
-    run = TwoStages(quick.model_copy(update={"corpus": own, "stage_one": stage_one}), Path("runs", f"after {front}"))
-    print(f"after {front}: {final(run.train(), 'loss').item():.4f} nats a byte")
+    run = quick.model_copy(update={"corpus": own, "stage_one": stage_one})
+    rows = train(run, Path("runs", f"after {front}"))
+    print(f"after {front}: {final(rows, 'loss').item():.4f} nats a byte")

@@ -7,12 +7,12 @@ import yaml
 from structure_first.evidence.statistics import final
 from structure_first.pretraining.card import FILE, card
 from structure_first.pretraining.config import Config
-from structure_first.pretraining.two_stages import TwoStages
+from structure_first.pretraining.two_stages import train
 
 
 def test_it_holds_the_recipe_and_the_rows_last_numbers(tmp_path, config):
     made = config()
-    rows = TwoStages(made, tmp_path / "run", "cpu").train()
+    rows = train(made, tmp_path / "run", "cpu")
     text = (tmp_path / "run" / "export" / FILE).read_text()
     assert yaml.safe_load(text.split("---")[1])["library_name"] == "transformers"
     recipe = re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1]
@@ -28,5 +28,5 @@ def test_it_holds_the_recipe_and_the_rows_last_numbers(tmp_path, config):
 
 def test_a_run_without_a_front_says_so(tmp_path, config):
     made = config((config.stage_one, "stage_one: null"))
-    rows = TwoStages(made, tmp_path / "run", "cpu").train()
+    rows = train(made, tmp_path / "run", "cpu")
     assert "corpus.jsonl alone\n" in card(made, rows) and "| 1 |" not in card(made, rows)

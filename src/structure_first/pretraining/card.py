@@ -38,7 +38,7 @@ def card(config: Config, rows: DataFrame) -> str:
     """What is said of the model of a run whose rows these are."""
     last = rows.sort_values("step").groupby(["stage", "metric"]).last().reset_index()
     numbers = last.pivot(index=["stage", "step", "tokens", "flops"], columns="metric", values="value").reset_index()
-    front = config.stage_one.label if config.stage_one else None
+    front = config.stage_one.phase.label if config.stage_one else None
     text = config.corpus.name or config.corpus.packed
     return CARD.format(
         title=f"{front}, then {text}" if front else f"{text} alone",

@@ -21,6 +21,7 @@ from structure_first.errors import UserError
 from structure_first.evidence.store import Store
 from structure_first.files import replacing
 from structure_first.model import weights
+from structure_first.pretraining import card
 from structure_first.pretraining.checks import SETTINGS, begun, check, check_vocab, too_large
 from structure_first.pretraining.config import Config
 from structure_first.pretraining.stages import StageJob, jobs
@@ -54,9 +55,9 @@ def train(config: Config, folder: Path, device: str = "auto") -> pd.DataFrame:
                     complete(job, packed)
         if first and not (folder / EXPORT / "config.json").exists():
             tokenisers.save(saved_tokeniser(packed, read_manifest(packed)), folder / EXPORT)
-            weights.export(
-                folder / EXPORT, trained(found[-1].replicas, folder)
-            )  # config.json, the last, says it is whole
+            with replacing(folder / EXPORT / card.FILE) as temporary:
+                temporary.write_text(card.card(config, store.rows()), encoding="utf-8")
+            weights.export(folder / EXPORT, trained(found[-1].replicas, folder))  # config.json, the last: it is whole
         return store.rows()
 
 
