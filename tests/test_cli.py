@@ -365,7 +365,7 @@ def test_what_lies_in_the_current_folder_does_not_run_in_workers(command, tmp_pa
 
 @pytest.mark.parametrize(("stop", "status"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])
 def test_an_interrupt_and_sigterm_are_one_line(command, book, monkeypatch, stop, status):
-    def stopped(*_):
+    def stopped(*_, **__):
         raise stop
 
     monkeypatch.setattr("structure_first.book.build.build", stopped)

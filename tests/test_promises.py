@@ -50,7 +50,7 @@ TESTS = [
     "tests/book/test_pages_content.py",
     "tests/test_layers.py",
 ]
-LOCAL = ("_build", "weights", "__pycache__", "*.egg-info")
+LOCAL = ("_build", "checkpoints", "__pycache__", "*.egg-info")
 
 
 @pytest.fixture(scope="module")
