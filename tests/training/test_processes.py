@@ -71,9 +71,10 @@ CHILD = """
 def torchrun(folder: Path, cases: dict, count: int = 2) -> subprocess.CompletedProcess:
     script = folder / "child.py"
     script.write_text(textwrap.dedent(CHILD))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}", str(script)]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
+    launch += ["--monitor-interval=3"]  # seconds: what is left of a run may say why it ends before it is ended
     return subprocess.run(
-        [*launch, str(folder), json.dumps(cases)],
+        [*launch, str(script), str(folder), json.dumps(cases)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
