@@ -24,8 +24,10 @@ def _lean(app, page, template, context, doctree):
         script.attributes["defer"] = "defer"  # scripts in the head else come before the first paint
         if "sf-figure" not in body:
             context["script_files"].remove(script)
-    # docutils calls a bibliography a list, but none of its entries an item; screen readers stumble over that.
-    context["body"] = re.sub(r' role="(list|doc-biblioentry)"(?= class="citation|>)', "", body)
+    # docutils calls a bibliography a list, but none of its entries an item; and sphinx-exercise gives all its sections
+    # the same two ids. Screen readers stumble over either.
+    body = re.sub(r' role="(list|doc-biblioentry)"(?= class="citation|>)', "", body)
+    context["body"] = re.sub(r' id="(exercise|solution)-content"', "", body)
 
 
 @cache
