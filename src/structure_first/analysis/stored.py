@@ -22,15 +22,19 @@ def of_today(experiment: Experiment, results: Path = RESULTS) -> dict[str, pd.Da
     return {scale: mine for scale, mine in found.items() if not mine.empty}
 
 
-def stored(experiment: Experiment, results: Path = RESULTS) -> pd.DataFrame:
-    """The rows of the largest scale that has most of the cells, with their factors: a few cells of a larger one, run
-    first, do not take the place of all the others.
+def fullest(experiment: Experiment, results: Path = RESULTS) -> pd.DataFrame | None:
+    """The rows of the largest scale that has most of the cells: a few cells of a larger one, run first, do not take the
+    place of all the others. None where there are no rows.
     """
     found = of_today(experiment, results)
     cells = {scale: rows.loc[rows["stage"] == 2, "cell"].nunique() for scale, rows in found.items()}
-    for scale, rows in found.items():
-        if 2 * cells[scale] >= max(cells.values()):
-            return with_factors(rows, experiment)
+    return next((rows for scale, rows in found.items() if 2 * cells[scale] >= max(cells.values())), None)
+
+
+def stored(experiment: Experiment, results: Path = RESULTS) -> pd.DataFrame:
+    """The rows of `fullest`, with the factors of their cells."""
+    if (rows := fullest(experiment, results)) is not None:
+        return with_factors(rows, experiment)
     remedy = f"restore book/results or make them: structure-first run {experiment.name}"
     raise UserError(f"there are no stored results of {experiment.name} that today's cells make; {remedy}")
 

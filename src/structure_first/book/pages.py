@@ -8,7 +8,7 @@ from structure_first.analysis.answers import BESIDE, told
 from structure_first.analysis.claims import Answer, Comparison, Entry, ledger
 from structure_first.analysis.haystack import JUMPED, horizons, jumped_said
 from structure_first.analysis.methods import methods
-from structure_first.analysis.stored import of_today
+from structure_first.analysis.stored import fullest
 from structure_first.book.figures.runs import share_jumped
 from structure_first.book.figures.style import html
 from structure_first.evidence.statistics import steps_to
@@ -33,17 +33,18 @@ def fragments(results: Path) -> dict[str, str]:
 
 
 def picture(results: Path) -> str:
-    """The first page's figure, of the largest scale that has rows: which models come to recall, and when."""
-    for rows in of_today(haystack.EXPERIMENT, results).values():
-        jumped = jumped_said(rows, SHOWN).replace("*", "")
-        return html(
-            share_jumped(steps_to(rows, JUMPED), horizons(rows), JUMPED, SHOWN),
-            alt=f"The share of seeds that have come to recall by each step, a line a start. {jumped}",
-            caption="Recall from context. Brackets first make it jump (dyck), and their tokens shuffled do not. But "
-            "the same numbers in random order (dyck permuted) and a start that was tuned with nothing in front (tuned "
-            f"init) make it jump too, later. {jumped} Chapter 3 has all of it.",
-        )
-    return ""
+    """The first page's figure, of the rows that chapter 3 shows: which models come to recall, and when."""
+    rows = fullest(haystack.EXPERIMENT, results)
+    if rows is None:
+        return ""
+    jumped = jumped_said(rows, SHOWN).replace("*", "")
+    return html(
+        share_jumped(steps_to(rows, JUMPED), horizons(rows), JUMPED, SHOWN),
+        alt=f"The share of seeds that have come to recall by each step, a line a start. {jumped}",
+        caption="Recall from context. Brackets first make it jump (dyck), and their tokens shuffled do not. But "
+        "the same numbers in random order (dyck permuted) and a start that was tuned with nothing in front (tuned "
+        f"init) make it jump too, later. {jumped} Chapter 3 has all of it.",
+    )
 
 
 def line(entry: Entry) -> str:

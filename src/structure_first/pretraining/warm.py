@@ -19,7 +19,7 @@ from structure_first.data import registry
 from structure_first.data.batch import Batch, Source
 from structure_first.errors import UserError, unknown
 from structure_first.model.causal import Causal, fresh, reading, vocabulary
-from structure_first.runs.jobs import out_of_memory
+from structure_first.runs.jobs import enough_memory
 from structure_first.seeding import generator
 from structure_first.training.compute import Compute
 from structure_first.training.devices import keep_freed_memory
@@ -115,16 +115,12 @@ def warm_up(
     if embeddings not in EMBEDDINGS:
         raise unknown("rule for embeddings", embeddings, EMBEDDINGS)
     keep_freed_memory()
-    with reading(model, made.vocab, seed) as replica:
-        try:
-            say(str(cost(replica, made, settled, compute)))
-            began = monotonic()
-            label = f"stage 1: {made.name}"
-            rows = fit(replica, made, settled, stream="stage 1", label=label, checkpoint=checkpoint, compute=compute)
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            raise UserError("stage one needs more memory than there is; lower micro_batch or batch") from None
+    otherwise = UserError("stage one needs more memory than there is; lower micro_batch or batch")
+    with enough_memory(otherwise), reading(model, made.vocab, seed) as replica:
+        say(str(cost(replica, made, settled, compute)))
+        began = monotonic()
+        label = f"stage 1: {made.name}"
+        rows = fit(replica, made, settled, stream="stage 1", label=label, checkpoint=checkpoint, compute=compute)
     last = {row["metric"]: row["value"] for row in rows}
     if not last["accuracy"] >= 0:
         raise UserError(f"stage one's loss is no longer finite after {rows[-1]['step']:,} updates; lower its lr")
