@@ -70,6 +70,21 @@ def test_the_haystack_begins_with_the_best_widths_and_the_best_rate_for_them():
     assert cells["tuned init" + haystack.FASTER] == tried[rate]
 
 
+@pytest.mark.parametrize("scale", ["smoke", "laptop", "paper"])
+def test_the_two_rules_taken_apart_hold_the_cells_that_they_are_taken_from(scale):
+    apart, joined = haystack.RULES.recipes(scale), haystack.EXPERIMENT.recipes(scale)
+    same = {
+        "random init": "random init",
+        "dyck / everything / resampled rows": "dyck",
+        "dyck / everything / mean rows": "dyck mean",
+        "dyck / nothing / resampled rows": "dyck embeddings",
+        **{f"{name} / everything / resampled rows": f"{name} full" for name in ("identity", "set")},
+        **{f"{name} / attention / fresh rows": f"{name} attention" for name in ("dyck", "identity", "set")},
+    }
+    assert {cell: apart[cell].key for cell in same} == {cell: joined[other].key for cell, other in same.items()}
+    assert len({recipe.key for recipe in apart.values()}) == len(apart) == 1 + 3 * (3 * 4 - 1)
+
+
 def test_the_tuned_grid_begins_where_the_diagnostics_do_best():
     """Every stage two as `tuned init` has it, but looked at more often; every stage one from one beginning."""
     plain, tuned = skills.EXPERIMENT.recipes("laptop"), skills.TUNED.recipes("laptop")

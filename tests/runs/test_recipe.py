@@ -131,7 +131,7 @@ def test_a_folder_of_the_first_format_is_migrated(tmp_path):
         if not isinstance(value, dict):
             return value
         value = value | (value.get("body") or {})
-        later = ("dropout", "precision", "body", "body_stage_one")
+        later = ("dropout", "precision", "body", "body_stage_one", "beside")
         return {former.get(name, name): told(each) for name, each in value.items() if name not in later}
 
     runs = {

@@ -15,12 +15,12 @@ import torch
 
 from structure_first.errors import UserError
 from structure_first.evidence.store import Store
-from structure_first.model.transfer import Transfer
+from structure_first.model.transfer import Transfer, group
 from structure_first.model.transformer import Body
 from structure_first.runs import jobs, planning
 from structure_first.runs.jobs import Job
 from structure_first.runs.planning import chosen, plan
-from structure_first.runs.recipe import Experiment, Phase, Recipe
+from structure_first.runs.recipe import Experiment, Phase, Recipe, plain
 from structure_first.runs.runner import run
 from structure_first.training.devices import LARGE, choose_products
 from structure_first.training.stage import Stage
@@ -165,7 +165,7 @@ SCRIPT = """
 from pathlib import Path
 from structure_first.errors import UserError
 from structure_first.model.transformer import Body
-from structure_first.runs.recipe import Experiment, Phase, Recipe
+from structure_first.runs.recipe import Experiment, Phase, Recipe, plain
 from structure_first.runs.runner import run
 from structure_first.training.stage import Stage
 
@@ -260,6 +260,30 @@ def test_a_stage_one_begins_as_the_recipe_says(tmp_path):
     assert recipe.alone == replace(recipe, body=recipe.body_stage_one, body_stage_one=None).alone, "it is shared"
 
 
+def test_one_stage_ones_attention_is_composed_with_anothers_mlps(tmp_path):
+    reverse = replace(COPY, source="reverse")
+    composed = Recipe(COPY, Transfer.only("attention", mlp="from(turned)"), SECOND, beside={"turned": reverse})
+    experiment = Experiment("tiny", "", lambda scale: {"composed": composed}, {"smoke": 2})
+    rows = run(experiment, "smoke", range(2), tmp_path, workers=1)
+    assert {cell.partition("(")[0] for cell in rows["cell"]} == {
+        "composed",
+        "stage one: identity",
+        "stage one: reverse",
+    }
+    job = Job.of("composed", composed, range(2), tmp_path / "tiny")
+    model = jobs.initial_model(job)
+    attention = jobs.trained([each.before for each in job.replicas], job.folder)
+    mlps = jobs.trained([each.beside["turned"] for each in job.replicas], job.folder)
+    fresh = jobs.initial_model(
+        replace(job, replicas=Job.of("", Recipe(None, None, SECOND), range(2), tmp_path).replicas)
+    )
+    for name, tensor in model.named_parameters():
+        source = {"attention": attention, "mlp": mlps}.get(group(name), fresh)
+        assert torch.equal(tensor, source.get_parameter(name)), name
+    assert composed.others == {} and Recipe.read(plain(composed)) == composed
+    assert composed.key != replace(composed, beside={"turned": COPY}).key
+
+
 def test_a_wider_init_is_wider(tmp_path):
     narrow = Job.of("narrow", Recipe(None, None, SECOND), (0,), tmp_path)
     wide = Job.of("wide", Recipe(None, None, SECOND, Body(init=0.2)), (0,), tmp_path)
@@ -271,9 +295,9 @@ def test_a_wider_init_is_wider(tmp_path):
 GRID = """
     import sys
     from pathlib import Path
-    from structure_first.runs.recipe import Experiment, Phase, Recipe
+    from structure_first.runs.recipe import Experiment, Phase, Recipe, plain
     from structure_first.runs.runner import run
-    from structure_first.model.transfer import Transfer
+    from structure_first.model.transfer import Transfer, group
     from structure_first.training.stage import Stage
     first = Stage(steps=20, batch=8, warmup=2, held_out=16, evaluate_every=10)
     second = Phase("haystack", Stage(steps=400, batch=8, warmup=2, held_out=16, evaluate_every=100), {"pairs": 2})

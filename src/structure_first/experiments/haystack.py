@@ -6,6 +6,7 @@ cores carry, and stage one what the search in this file found to work.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import product
 
 from structure_first.experiments.beginnings import FULL, MEAN, PERMUTED, WIDE, Beginning, beginnings
 from structure_first.model.transfer import Transfer
@@ -59,19 +60,32 @@ def stage_two(scale: str, more: int = 0) -> Phase:
     return Phase("haystack", stage, {"pairs": pairs})
 
 
-def cells(scale: str) -> dict[str, Recipe]:
-    """What goes before the diagnostic, and how much of it is carried over."""
-    task, learnt = stage_two(scale), {"smoke": 40, "laptop": 4_000}.get(scale, 20_000)
+def stage_ones(scale: str) -> dict[str, Phase]:
+    """Stage one on every source that goes before the diagnostic."""
+    learnt = longest(scale)
     fits = {"smoke": 8, "laptop": 32}.get(scale, 64)  # positions for the longest haystack at this scale
     dyck, quick = {**DYCK, "length": fits}, min(learnt, 3_000)
-    warm = {
+    return {
         "dyck": stage_one("dyck", dyck, learnt),
         "identity": stage_one("identity", {**COPY, "length": fits * 5 // 8}, quick),
         "set": stage_one("set", {**COPY, "length": fits * 5 // 8}, quick),
         "shuffled dyck": stage_one("shuffled:dyck", dyck, learnt, mastery=None),
         "random tokens": stage_one("random", {"length": fits, "vocab": 2 * DYCK["k"]}, learnt, mastery=None),
     }
-    found = {"random init": Recipe(None, None, task), "longer training": Recipe(None, None, stage_two(scale, learnt))}
+
+
+def longest(scale: str) -> int:
+    """Updates that a stage one has at most."""
+    return {"smoke": 40, "laptop": 4_000}.get(scale, 20_000)
+
+
+def cells(scale: str) -> dict[str, Recipe]:
+    """What goes before the diagnostic, and how much of it is carried over."""
+    task, warm = stage_two(scale), stage_ones(scale)
+    found = {
+        "random init": Recipe(None, None, task),
+        "longer training": Recipe(None, None, stage_two(scale, longest(scale))),
+    }
     found["wide init"] = Recipe(None, None, task, Body(init=WIDE))
     found["tied init"] = Recipe(None, None, replace(task, tied=True))
     found["wide tied init"] = Recipe(None, None, replace(task, tied=True), Body(init=WIDE))
@@ -176,6 +190,23 @@ def published_search() -> dict[str, Cell]:
     return found
 
 
+# Their *everything* and their *attention alone* change two things at once: what goes across, and what the new rows are.
+ACROSS = {"nothing": (), "attention": ("attention",), "everything": GROUPS}
+ROWS = {"fresh": "fresh rows", "mean": "mean rows", "resample": "resampled rows", "match": "partly kept rows"}
+
+
+def rules_apart(scale: str) -> dict[str, Cell]:
+    """Every part that goes across with every rule for the rows of embeddings and head, as a table of two factors."""
+    task, warm = stage_two(scale), stage_ones(scale)
+    found = {"random init": Cell(Recipe(None, None, task), Factors("haystack"))}
+    for name, across, rule in product(("dyck", "identity", "set"), ACROSS, ROWS):
+        if (across, rule) != ("nothing", "fresh"):
+            recipe = Recipe(warm[name], Transfer.only(*ACROSS[across], embeddings=rule), task)
+            factors = Factors("haystack", name, across, swept=ROWS[rule])
+            found[f"{name} / {across} / {ROWS[rule]}"] = Cell(recipe, factors)
+    return found
+
+
 def tuning(scale: str) -> dict[str, Recipe]:
     """The best beginning without a stage one: the widths first, then the rate."""
     task = stage_two(scale)
@@ -207,4 +238,11 @@ TUNING = Experiment(
     cells=tuning,
     seeds={"smoke": 1, "laptop": 2, "gpu": 2, "paper": 2},
     first_seed=50,  # of no seed above
+)
+RULES = Experiment(
+    name="haystack_rules",
+    asks="Is it what goes across that makes recall jump, or what the new embedding rows are?",
+    cells=rules_apart,
+    seeds={"smoke": 1, "laptop": 6, "gpu": 3, "paper": 3},
+    first_seed=800,
 )

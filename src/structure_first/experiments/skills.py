@@ -24,6 +24,8 @@ TRANSFERS = {
 BRACKETS = (8, 16, 64)  # types, of each language
 # Of the beginnings in `LAPTOP.tuned`, the one from which set, stack and dyck 64 were learnt best (seeds 390 and 391).
 FIRST = Body(init=WIDE, init_embedding=Body.init)
+# The attention of one source with the MLPs of another. What the rest is the paper does not say: here it is afresh.
+COMPOSED = {"set + eca": Transfer.only("attention", mlp="from(eca)")}
 SAME = "same start"  # how cells end in which all goes across from a stage one that began as its diagnostic does
 
 
@@ -139,9 +141,9 @@ def cells(scale: str, tuned: bool = False) -> dict[str, Cell]:
             (second, sized), begun = size.tuned[task].of(second, sized), FIRST
             second = second.at(evaluate_every=second.stage.evaluate_every // 4)
 
-        def put(front: str, first: Phase | None, rules: Transfer | None, carried: str | None) -> None:
-            named = " / ".join(filter(None, (task, front, carried)))  # noqa: B023
-            recipe = Recipe(first, rules, second, sized, begun)  # noqa: B023
+        def put(front: str, first: Phase, rules: Transfer, carried: str, beside: Mapping[str, Phase] = {}) -> None:
+            named = f"{task} / {front} / {carried}"  # noqa: B023
+            recipe = Recipe(first, rules, second, sized, begun, beside)  # noqa: B023
             found[named] = Cell(recipe, Factors(task, front, carried))  # noqa: B023
 
         def start(front: str, recipe: Recipe) -> None:
@@ -159,6 +161,9 @@ def cells(scale: str, tuned: bool = False) -> dict[str, Cell]:
         for name, first in firsts.items():
             for carried, rules in TRANSFERS.items():
                 put(name, first, rules, carried)
+        for names, rules in COMPOSED.items():
+            name, other = names.split(" + ")
+            put(names, firsts[name], rules, "composed", {other: firsts[other]})
         for name, first in shuffled.items():
             put(name, first, FULL, "full")
         for name in size.controlled:

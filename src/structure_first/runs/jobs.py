@@ -59,6 +59,17 @@ class Replica:
         alone = self.recipe.alone
         return Replica(alone.title, alone, self.seed)
 
+    @cached_property
+    def beside(self) -> "dict[str, Replica]":
+        """The further stage ones that this one takes weights from, by name."""
+        alone = {name: self.recipe.only(phase) for name, phase in self.recipe.beside.items()}
+        return {name: Replica(recipe.title, recipe, self.seed) for name, recipe in alone.items()}
+
+    @property
+    def needs(self) -> "list[Replica]":
+        """All stage ones that must have ended before this one begins."""
+        return [*([self.before] if self.before else []), *self.beside.values()]
+
     @property
     def key(self) -> tuple[str, str, int]:
         return self.cell, self.configuration, self.seed
@@ -71,7 +82,7 @@ class Replica:
     @cached_property
     def program(self) -> str:
         """Replicas of the same program can train together."""
-        body = replace(self.recipe, stage_one=None, transfer=None, body_stage_one=None, stage_two=self.phase)
+        body = replace(self.recipe, stage_one=None, transfer=None, body_stage_one=None, beside={}, stage_two=self.phase)
         return digest([brief(body), self.stage])
 
 
@@ -171,6 +182,7 @@ def begun(replicas: Sequence[Replica], job: Job) -> Transformer:
     if not before:
         return Transformer(job.shape, seeds)
     others = {path: weights.load(*[Path(path)] * len(seeds)) for path in set(recipe.others.values())}
+    others |= {name: trained([each.beside[name] for each in replicas], job.folder) for name in recipe.beside}
     return transfer(trained(before, job.folder), job.shape, recipe.transfer or Transfer(), seeds, others)
 
 

@@ -55,7 +55,7 @@ def replicas(experiment: Experiment, scale: str, seeds: Sequence[int]) -> list[R
 
 def current(experiment: Experiment, scale: str, rows: pd.DataFrame) -> pd.DataFrame:
     """Those of the rows that today's cells of the experiment make at that scale, or a stage one of theirs."""
-    models = [each for model in replicas(experiment, scale, [0]) for each in (model, model.before) if each]
+    models = [each for model in replicas(experiment, scale, [0]) for each in (model, *model.needs)]
     known = pd.MultiIndex.from_tuples({(scale, each.cell, each.configuration) for each in models})
     mine = rows.set_index(["scale", "cell", "configuration"]).index.isin(known)
     return rows[mine].reset_index(drop=True)
@@ -79,9 +79,9 @@ def plan(
     rows = rows[rows["scale"] == scale]
     done = set(rows[["cell", "configuration", "seed"]].drop_duplicates().itertuples(index=False, name=None))
     second = replicas(experiment, scale, seeds)
-    first = {replica.before.key: replica.before for replica in second if replica.before}
+    first = {one.key: one for replica in second for one in replica.needs}
     missing = {each.key for each in second if each.key not in done}
-    needed = {each.before.key for each in second if each.key in missing and each.before}
+    needed = {one.key for each in second if each.key in missing for one in each.needs}
     missing |= {key for key in needed if key not in done or not weights_of(first[key], store.folder).exists()}
     jobs, split = [], 0
     for group in (*_programs(first.values()), *_programs(second)):

@@ -56,6 +56,7 @@ class Recipe:
     stage_two: Phase | None
     body: Body = Body()
     body_stage_one: Body | None = None  # the same size, drawn otherwise in stage one
+    beside: Mapping[str, Phase] = field(default_factory=dict)  # further stage ones, for `from(name)` of the transfer
     precision: str | None = None  # None: float32, but for wide bodies on a GPU; the manifest of a run says which
 
     def shape(self, phase: Phase, made: Source) -> Shape:
@@ -73,8 +74,12 @@ class Recipe:
     @property
     def alone(self) -> "Recipe":
         """Its stage one alone; recipes share one that they have in common."""
+        return self.only(self.stage_one)
+
+    def only(self, phase: Phase | None) -> "Recipe":
+        """That stage one alone."""
         begun = self.body_stage_one or self.body
-        return replace(self, transfer=None, stage_two=None, body=begun, body_stage_one=None)
+        return replace(self, stage_one=phase, transfer=None, stage_two=None, body=begun, body_stage_one=None, beside={})
 
     @property
     def title(self) -> str:
@@ -85,13 +90,14 @@ class Recipe:
     def others(self) -> dict[str, str]:
         """The files of other runs' weights that its transfer takes, by the group that they are taken for."""
         rules = asdict(self.transfer) if self.transfer else {}
-        return {part: rule[5:-1] for part, rule in rules.items() if rule.startswith("from(")}
+        taken = {part: rule[5:-1] for part, rule in rules.items() if rule.startswith("from(")}
+        return {part: name for part, name in taken.items() if name not in self.beside}
 
     @property
     def rules(self) -> set[str]:
         """All that makes its data and weights, by name."""
         carried = asdict(self.transfer).values() if self.transfer else ()
-        phases = [phase.rules for phase in (self.stage_one, self.stage_two) if phase]
+        phases = [phase.rules for phase in (self.stage_one, self.stage_two, *self.beside.values()) if phase]
         return set().union(*phases, (rule.partition("(")[0] for rule in carried))
 
     @cached_property
@@ -106,6 +112,7 @@ class Recipe:
         """The recipe that a manifest tells of, as `plain` wrote it."""
         kinds: dict[str, Callable[..., Any]]
         kinds = {"transfer": Transfer, "body": Body, "body_stage_one": Body, "stage_one": _phase, "stage_two": _phase}
+        kinds["beside"] = lambda **phases: {name: _phase(**phase) for name, phase in phases.items()}
         return cls(**{name: kinds[name](**value) if name in kinds and value else value for name, value in told.items()})
 
 
@@ -171,7 +178,7 @@ def plain(value: Any) -> Any:
 def brief(value: Any) -> Any:
     """The same without the fields that are at their defaults."""
     if not is_dataclass(value):
-        return dict(value) if isinstance(value, Mapping) else value
+        return {name: brief(one) for name, one in value.items()} if isinstance(value, Mapping) else value
     found = {each.name: getattr(value, each.name) for each in fields(value)}
     defaults = {
         each.name: each.default if each.default_factory is MISSING else each.default_factory() for each in fields(value)

@@ -111,7 +111,7 @@ def _each(jobs: Sequence[Job], pool: Pool) -> Iterator[Outcome]:
 
 
 def _needs(job: Job) -> set[tuple[str, str, int]]:
-    return {replica.before.key for replica in job.replicas if replica.before}
+    return {one.key for replica in job.replicas for one in replica.needs}
 
 
 def say(line: str) -> None:
