@@ -1,0 +1,108 @@
+"""Chapters 03 and 04: what goes across apart from the rule for new rows, and stage ones that are composed."""
+
+import pandas as pd
+
+from structure_first.analysis.haystack import JUMPED
+from structure_first.evidence.statistics import final
+from structure_first.experiments.haystack import ACROSS, ROWS
+
+BOTH = "both, composed"
+LABELS = {  # of what starts a diagnostic, by its front and what is carried over
+    ("random init", None): "random init",
+    ("set", "attention"): "Set's attention",
+    ("eca", "mlp"): "rule 110's MLPs",
+    ("eca", "mean rows"): "all of rule 110",
+    ("set + eca", "composed"): BOTH,
+}
+TASKS = ("haystack", "addition", "reversed_addition", "sorting")
+# Jiang et al. 2026 (combined structures): accuracy at the paper's sizes, in the order of TASKS; of MLPs alone none.
+PAPER = {
+    "random init": (0.113, 0.591, 0.764, 0.827),
+    "Set's attention": (0.889, 0.811, 0.544, 0.981),
+    "all of rule 110": (0.105, 0.696, 0.910, 0.769),
+    BOTH: (0.944, 0.803, 0.829, 0.994),
+}
+
+
+def models(rows: pd.DataFrame) -> pd.DataFrame:
+    """Final accuracy, a line a model, with its cell's factors."""
+    factors = rows.drop_duplicates("cell").set_index("cell")[["task", "front", "carried", "swept"]]
+    return final(rows).rename("accuracy").reset_index().join(factors, on="cell")
+
+
+def apart(rows: pd.DataFrame) -> pd.DataFrame:
+    """The models of `haystack_rules`: source, what goes across, what the new rows are, accuracy, whether it jumped."""
+    found = models(rows)
+    found = found[found["front"] != "random init"].rename(
+        columns={"front": "source", "carried": "across", "swept": "rows"}
+    )
+    found["jumped"] = found["accuracy"] >= JUMPED
+    order = [*sorted(set(found["source"])), *ROWS.values(), *ACROSS]
+    return found.sort_values(["source", "rows", "across"], key=lambda column: column.map(order.index), kind="stable")
+
+
+def counted(found: pd.DataFrame, by: str) -> str:
+    """How many of the models jumped, by one factor, in words."""
+    groups = found.groupby(by, sort=False)["jumped"]
+    return ", ".join(f"*{value}* {jumped.sum()} of {len(jumped)}" for value, jumped in groups)
+
+
+def apart_said(found: pd.DataFrame) -> str:
+    """Which of the two factors tells, in words: only of models that have a partner on either side."""
+    whole = found[found["across"] != "nothing"]
+    return (
+        f"Seeds that jumped, by what goes across: {counted(whole, 'across')}; by what the new rows are: "
+        f"{counted(whole, 'rows')}."
+    )
+
+
+def jumps(found: pd.DataFrame) -> pd.DataFrame:
+    """A line for each source and each thing that goes across, a column for each rule: seeds that jumped, the median."""
+
+    def told(cell: pd.DataFrame) -> str:
+        return f"{cell['jumped'].sum()} of {len(cell)} (median {cell['accuracy'].median():.0%})"
+
+    keys = ["source", "across", "rows"]
+    table = found.groupby(keys, sort=False)[["jumped", "accuracy"]].apply(told).unstack("rows")
+    return table.reindex(columns=[name for name in ROWS.values() if name in table]).fillna("")
+
+
+def composed(rows: pd.DataFrame) -> pd.DataFrame:
+    """The models of `skills` that start from Set's attention, rule 110's MLPs, or both: task, start, seed, accuracy."""
+    found = models(rows)
+    carried = found["carried"].astype(object).where(found["carried"].notna(), None)
+    found["start"] = [LABELS.get(each) for each in zip(found["front"], carried, strict=True)]
+    found = found[found["task"].isin(TASKS)].dropna(subset="start")
+    order = list(LABELS.values())
+    return found.sort_values(["task", "start"], key=lambda column: column.map([*TASKS, *order].index), kind="stable")
+
+
+def medians(found: pd.DataFrame) -> pd.DataFrame:
+    """Median accuracy: a line for each start, a column for each task."""
+    return found.groupby(["start", "task"], sort=False)["accuracy"].median().unstack("task")[list(TASKS)]
+
+
+def beside_the_paper(found: pd.DataFrame) -> pd.DataFrame:
+    """Median accuracy of each start in each task, and their mean, here and in the paper."""
+    here = medians(found)
+    paper = pd.DataFrame.from_dict(PAPER, orient="index", columns=list(TASKS)).reindex(here.index)
+    lines = {}
+    for start in here.index:
+        for where, accuracy in (("here", here.loc[start]), ("paper", paper.loc[start])):
+            if accuracy.notna().all():
+                values = {task.replace("_", " "): f"{value:.1%}" for task, value in accuracy.items()}
+                lines[start, where] = values | {"mean": f"{accuracy.mean():.1%}"}
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis(["start", "where"])
+
+
+def composed_said(found: pd.DataFrame) -> str:
+    """Whether both together do better than either alone, in words."""
+    table = medians(found)
+    both, alone = table.loc[BOTH], table.drop(index=[BOTH, "random init"])
+    wins = [task.replace("_", " ") for task in TASKS if both[task] > alone[task].max()]
+    best = alone.mean(axis=1).idxmax()
+    return (
+        f"Both together do better than the best part alone in {' and '.join(wins) if wins else 'no diagnostic'}. Their "
+        f"mean over the diagnostics is {both.mean():.0%}; of the parts *{best}* has the highest, "
+        f"{alone.loc[best].mean():.0%}, and without any stage one it is {table.loc['random init'].mean():.0%}."
+    )

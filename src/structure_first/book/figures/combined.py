@@ -1,0 +1,70 @@
+"""Every model a dot: a panel for each value of one factor, a column for each of another, a colour for a third."""
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from structure_first.analysis.combined import PAPER, TASKS
+from structure_first.book.figures.style import GREY, coloured, facets
+
+BAR = 0.14  # of a column: as wide as a median's bar is on either side, where a column has several
+
+
+def dots(found: pd.DataFrame, panel: str, column: str, colour: str, level: float | None = None) -> go.Figure:
+    """Accuracy of every model; bars are medians, and a dotted line stands at `level`."""
+    names, series = list(dict.fromkeys(found[column])), list(dict.fromkeys(found[colour]))
+    colours = {name: shade for shade, name in coloured(series)} | {"random init": GREY}
+    apart, bar = (0.0, 2 * BAR) if colour == column else (0.3, BAR)
+    fig, parts = facets(found, 440, panel, shared_yaxes=True, horizontal_spacing=0.02)
+    shown: set[str] = set()
+    for at, part in parts:
+        for (name, kind), here in part.groupby([column, colour] if apart else [column, column], sort=False):
+            middle = names.index(name) + apart * (series.index(kind) - (len(series) - 1) / 2)
+            style = {"legendgroup": kind, "name": kind, **at}
+            told = name if name == kind else f"{name}, {kind}"
+            fig.add_scatter(
+                x=middle + np.linspace(-bar, bar, len(here) + 2)[1:-1],
+                y=here["accuracy"].round(4),
+                mode="markers",
+                marker={"color": colours[kind], "size": 6, "opacity": 0.7},
+                text=[f"{told}, seed {seed}" for seed in here["seed"]],
+                hovertemplate="%{text}: %{y:.1%}<extra></extra>",
+                showlegend=apart > 0 and kind not in shown,
+                **style,
+            )
+            fig.add_scatter(
+                x=[middle - bar, middle + bar],
+                y=[here["accuracy"].median().round(4)] * 2,
+                mode="lines",
+                line={"color": colours[kind], "width": 3},
+                hovertemplate=f"{told}: median %{{y:.1%}}<extra></extra>",
+                showlegend=False,
+                **style,
+            )
+            shown.add(kind)
+        if level is not None:
+            fig.add_hline(level, line={"dash": "dot", "color": GREY}, **at)
+    fig.update_xaxes(tickvals=list(range(len(names))), ticktext=names, tickangle=-35, showgrid=False)
+    fig.update_yaxes(range=[-0.03, 1.05], tickformat=".0%").update_yaxes(title="accuracy", col=1)
+    return fig.update_layout(legend={"y": 1.1}, margin={"t": 90, "b": 110})
+
+
+def compositions(found: pd.DataFrame) -> go.Figure:
+    """Every start of every diagnostic, and, hollow, what the paper has at its own sizes."""
+    found = found.assign(task=found["task"].str.replace("_", " "))
+    fig = dots(found, "task", "start", "start")
+    names = list(dict.fromkeys(found["start"]))
+    for place, _ in enumerate(TASKS):
+        known = [(names.index(start), values[place]) for start, values in PAPER.items() if start in names]
+        fig.add_scatter(
+            x=[x for x, _ in known],
+            y=[y for _, y in known],
+            mode="markers",
+            marker={"symbol": "diamond-open", "size": 11, "color": GREY, "line": {"width": 2}},
+            name="the paper, at its sizes",
+            hovertemplate="the paper: %{y:.1%}<extra></extra>",
+            showlegend=place == 0,
+            row=1,
+            col=place + 1,
+        )
+    return fig
