@@ -295,3 +295,15 @@ def test_the_rate_warms_up_and_falls():
 def test_wrong_settings_say_why(wrong, message):
     with pytest.raises(UserError, match=message):
         Stage(**wrong)
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=6, max_size=6), min_size=1, max_size=4))
+def test_a_problem_is_solved_if_each_of_its_tokens_is_right(rows):
+    number = torch.tensor([[[which for which, _ in row] for row in rows]])
+    right = torch.tensor([[[good and which > 0 for which, good in row] for row in rows]])
+    solved, asked = 0, 0
+    for row in rows:
+        for problem in {which for which, _ in row if which}:
+            asked += 1
+            solved += all(good for which, good in row if which == problem)
+    assert [int(each) for each in predictions.solved(right, number)] == [solved, asked]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from structure_first.data import controls, diagnostics
+from structure_first.data.answers import answers
 from structure_first.data.batch import Batch, Source
 from structure_first.data.corpora import shelf
 from structure_first.data.mixtures import mixture
@@ -142,7 +143,7 @@ CONTROLS = {
 }
 
 RULES = PROCEDURAL | DIAGNOSTICS | CONTROLS
-CHANGES = {"shuffled": controls.shuffled}  # `shuffled:dyck` is the source dyck, changed
+CHANGES = {"shuffled": controls.shuffled, "answers": answers}  # `shuffled:dyck` is the source dyck, changed
 
 
 def source(name: str, **given: int | float | None) -> Source:
@@ -151,15 +152,15 @@ def source(name: str, **given: int | float | None) -> Source:
     `shuffled:dyck` is the source dyck, changed; `set+dyck` is a mixture, each member with the settings that it takes;
     `code/bytes` is the corpus code in tokens of the tokeniser bytes, with the settings of `shelf.corpus`.
     """
+    change, changed, base = name.partition(":")
+    if change in CHANGES and changed:
+        return CHANGES[change](source(base, **given))
     corpus, slash, tokeniser = name.partition("/")
     if slash:
         packed: Callable[..., Source] = shelf.corpus  # by name, as the rules take theirs
         return packed(corpus, tokeniser, **of_corpus(name, given))
-    change, changed, base = name.partition(":")
     if changed:
-        if change not in CHANGES:
-            raise unknown("control", change, CHANGES)
-        return CHANGES[change](source(base, **given))
+        raise unknown("control", change, CHANGES)
     if "+" in name:
         return mixed(name.split("+"), given)
     rule = rule_of(name)

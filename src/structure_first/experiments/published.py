@@ -16,6 +16,7 @@ from structure_first.training.stage import Stage
 SOURCES = ("union", "sort")  # beside Set
 PUBLISHED = "no warm-up"  # the first rung of the ladder: and GPT-2's start
 RUNGS = (PUBLISHED, "warmed up", "wider start")
+MATH = "answers:math/characters"  # the loss is on the answers alone
 EPOCHS = 13  # that the authors read of C4 (?)
 DROPOUT = 0.1  # in both stages
 WIDER = 3.0  # times GPT-2's initialisation, of the ladder's last rung
@@ -84,6 +85,7 @@ def size(scale: str) -> Published | None:
         corpora = {
             "code": stage_two("codeparrot/codeparrot/codeparrot", code, 1_024, 1_000_000_000),
             "language": stage_two("c4/gpt2", language, 2_048, 655_360_000 // EPOCHS),
+            "math": stage_two(MATH, replace(code, steps=50_000, batch=64), 512, 1_640_000_000),
         }
         return Published(Body(layers=12, heads=12, width=768), corpora, first, {"length": 32, "vocab": 100})
     if scale not in ("laptop", "smoke"):
@@ -99,6 +101,7 @@ def size(scale: str) -> Published | None:
     corpora = {
         "code": stage_two("code/bytes", code, context, read + read // 10),  # a twentieth is held out
         "language": stage_two("language/bytes", language, context, max(read // EPOCHS, 30_000)),
+        "math": stage_two(MATH, code, context, read + read // 10),
     }
     return Published(body, corpora, first, settings)
 

@@ -83,7 +83,9 @@ class Run:
 
     def _backward(self, batch: Batch, source: Source) -> None:
         """The gradients of each replica's mean loss over `batch`, whatever part of it is computed when and where."""
-        count = batch.loss_mask[..., 1:].sum((1, 2)) / processes.world()  # the processes' gradients are averaged
+        count = (
+            batch.loss_mask[..., 1:].sum((1, 2)).clamp(min=1) / processes.world()
+        )  # the processes' gradients are averaged
         if self.device.type == "cpu" and processes.world() == 1 and not self.compute.micro_batch:
             mine = short_and_long(batch)
         else:

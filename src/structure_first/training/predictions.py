@@ -80,7 +80,8 @@ def short_and_long(batch: Batch) -> list[Batch]:
 def evaluate(model: Model, batch: Batch, source: Source, compute: Compute = Compute()) -> dict[str, Tensor]:
     """Loss (nats a token) and accuracy of each replica, over the batches of all processes together.
 
-    Accuracy counts the positions that bear loss and whose token the ones before determine.
+    Accuracy counts the positions that bear loss and whose token the ones before determine. Of a source of `problems`,
+    also the share of whole answers of which every token is right.
     """
     model.eval()
     found_in = []
@@ -92,9 +93,25 @@ def evaluate(model: Model, batch: Batch, source: Source, compute: Compute = Comp
         if source.determined is not None:
             graded = graded & placed(source.determined(part.tokens), found.at)
         right = (found.logits.argmax(-1) == found.targets) & graded
-        found_in.append((found.nats(), found.counts(), right.sum((1, 2)), graded.sum((1, 2))))
+        sums = [found.nats(), found.counts(), right.sum((1, 2)), graded.sum((1, 2))]
+        if source.problems is not None:
+            sums += solved(right, placed(source.problems(part.tokens), found.at))
+        found_in.append(sums)
     model.train()
-    sums = (torch.stack(column).sum(0) for column in zip(*found_in, strict=True))
-    nats, count, right, graded = map(processes.summed, sums)
-    loss, accuracy = nats / count, right / graded
-    return {"loss": loss, "accuracy": accuracy.where(loss.isfinite(), torch.nan)}
+    totals = (processes.summed(torch.stack(column).sum(0)) for column in zip(*found_in, strict=True))
+    nats, count, right, graded, *problems = totals
+    loss, shares = nats / count, {"accuracy": right / graded}
+    if problems:
+        shares["problems"] = problems[0] / problems[1]
+    return {"loss": loss} | {name: share.where(loss.isfinite(), torch.nan) for name, share in shares.items()}
+
+
+def solved(
+    right: Bool[Tensor, "replica batch n"], number: Int[Tensor, "replica batch n"]
+) -> list[Int[Tensor, " replica"]]:
+    """How many answers of each replica are right in every token, and how many there are, from the answer's number that
+    each token has.
+    """
+    tokens = torch.zeros(*number.shape[:2], int(number.max()) + 1, dtype=torch.long, device=number.device)
+    asked, correct = (tokens.scatter_add(-1, number, each.long())[..., 1:] for each in (number > 0, right))
+    return [((asked > 0) & (asked == correct)).sum((1, 2)), (asked > 0).sum((1, 2))]

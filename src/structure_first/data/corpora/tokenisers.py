@@ -69,12 +69,12 @@ class Characters:
     The separator stands for a line's end: between a question and its answer.
     """
 
-    name, vocab, pad, unknown, separator = "characters", 99, 95, 96, 97
+    name, vocab, pad, unknown, separator, line = "characters", 99, 95, 96, 97, 98
 
     def __init__(self):
         self._token = np.full(128, self.unknown, np.uint8)
         self._token[32:127] = np.arange(95)
-        self._token[10] = 98
+        self._token[10] = self.line
         self._letter = np.array([*map(chr, range(32, 127)), "", "?", "", "\n"])
 
     def encode(self, texts):
