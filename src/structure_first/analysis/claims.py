@@ -44,6 +44,7 @@ CARRIED = {  # in words; of what is not named here, the experiment's own
     "attention": "only attention carried over",
     "mlp": "only MLPs carried over",
     "permuted": "its numbers in random order",
+    "composed": "the attention of the first with the MLPs of the second",
 }
 VERDICTS = ("too few seeds", "not reproduced", "partly", "reproduced")
 
