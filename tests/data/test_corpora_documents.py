@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from structure_first import cli
+from structure_first.data.corpora import cached, hub, mathematics, paths, pinned, tokenisers
 from structure_first.data.corpora import documents as corpora
-from structure_first.data.corpora import hub, mathematics, paths, pinned, shelf, tokenisers
 from structure_first.data.corpora.documents import documents
 from structure_first.data.corpora.packing import pack
 from structure_first.errors import UserError
@@ -105,7 +105,7 @@ def test_names():
 
 
 def test_math_is_a_corpus(monkeypatch):
-    monkeypatch.setattr(mathematics, "made", lambda split, seed, start, workers: iter([f"{split} {seed} {start}"]))
+    monkeypatch.setattr(mathematics, "generated", lambda split, seed, start, workers: iter([f"{split} {seed} {start}"]))
     assert next(documents("math", seed=4)) == "train 4 0"
     assert next(documents("math:extrapolate", seed=4, state={"position": 9})) == "extrapolate 4 9"
     assert documents("math").endless and not documents("language").endless
@@ -217,21 +217,21 @@ def test_the_real_corpora():
 @pytest.mark.parametrize("name", ["code", "language"])
 def test_an_older_corpus_says_what_has_taken_its_place(tmp_path, name):
     message = f"the corpus {name}@1 was whatever Python files were installed, .*; '{name}' has taken its place"
-    for asked in (lambda: documents(f"{name}@1"), lambda: shelf.corpus(f"{name}@1", "bytes", 8, 100)):
+    for asked in (lambda: documents(f"{name}@1"), lambda: cached.corpus(f"{name}@1", "bytes", 8, 100)):
         with pytest.raises(UserError, match=message):
             asked()
     with pytest.raises(UserError, match=f"unknown corpus '{name}@0'; did you mean '{name}'"):
         documents(f"{name}@0")
 
 
-def test_another_version_has_another_place_on_the_shelf(library, tmp_path, monkeypatch):
-    monkeypatch.setenv("STRUCTURE_FIRST_CORPORA", str(tmp_path / "shelf"))
-    places = [shelf.place(name, "bytes", 100) for name in ("code", "language", "math")]
+def test_another_version_has_a_cache_folder_of_its_own(library, tmp_path, monkeypatch):
+    monkeypatch.setenv("STRUCTURE_FIRST_CORPORA", str(tmp_path / "cache"))
+    places = [cached.corpus_folder(name, "bytes", 100) for name in ("code", "language", "math")]
     monkeypatch.setitem(corpora.VERSIONS, "code", 3)
-    places += [shelf.place("code", "bytes", 100)]
+    places += [cached.corpus_folder("code", "bytes", 100)]
     wheel(tmp_path, "-cp313-linux", FILES | {"b/bare.py": b"x = 4\n"})
     pinned.pin(tmp_path.glob("*.whl"))
-    places += [shelf.place("code", "bytes", 100)]
+    places += [cached.corpus_folder("code", "bytes", 100)]
     assert len(set(places)) == 5 and places[2].name == "math-bytes-100"
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from structure_first import cli
 from structure_first.data.controls import shuffled
-from structure_first.data.corpora import documents, packing, shelf, tokenisers
+from structure_first.data.corpora import cached, documents, packing, tokenisers
 from structure_first.data.corpora.packed import Packed, read_manifest
 from structure_first.data.corpora.packed import source as packed_source
 from structure_first.data.corpora.packing import pack
@@ -352,16 +352,16 @@ def test_a_file_that_changed_is_another_corpus_whatever_its_name_size_and_date(t
 
 def test_what_is_told_by_its_date_is_not_read_again(tmp_path, corpus, monkeypatch):
     made = pack(corpus, "bytes", tmp_path / "out")
-    monkeypatch.setattr(documents, "content", lambda found: pytest.fail("read again"))
+    monkeypatch.setattr(documents, "content_digest", lambda found: pytest.fail("read again"))
     assert pack(corpus, "bytes", tmp_path / "out") == made
 
 
-def test_a_file_that_changed_is_packed_anew_on_the_shelf(tmp_path, corpus, monkeypatch):
-    monkeypatch.setenv("STRUCTURE_FIRST_CORPORA", str(tmp_path / "shelf"))
+def test_a_file_that_changed_is_packed_anew_in_the_cache(tmp_path, corpus, monkeypatch):
+    monkeypatch.setenv("STRUCTURE_FIRST_CORPORA", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
-    one, again = (shelf.corpus(corpus.name, "bytes", 8, 20_000) for _ in range(2))
+    one, again = (cached.corpus(corpus.name, "bytes", 8, 20_000) for _ in range(2))
     lines(corpus, [text.upper() for text in TEXTS])
-    other = shelf.corpus(corpus.name, "bytes", 8, 20_000)
+    other = cached.corpus(corpus.name, "bytes", 8, 20_000)
     assert one.settings == again.settings and one.settings["digest"] != other.settings["digest"]
 
 

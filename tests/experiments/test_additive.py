@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from structure_first.cost import flops
-from structure_first.data.corpora import shelf
+from structure_first.data.corpora import cached
 from structure_first.evidence.statistics import final
 from structure_first.experiments import additive, substitutive
 from structure_first.runs.jobs import Job
@@ -96,7 +96,7 @@ def test_the_vocabulary_that_flops_are_counted_with_is_the_corpus_s(packed, corp
     made = size.phase(corpus).make()
     name, tokeniser, vocab = size.corpora[corpus]
     assert (made.vocab, made.length) == (vocab, size.context + 1) and made.held_out is not None
-    assert (shelf.place(name, tokeniser, size.pool) / "manifest.json").exists()
+    assert (cached.corpus_folder(name, tokeniser, size.pool) / "manifest.json").exists()
 
 
 def test_a_real_run_has_a_row_for_every_seed(rows):

@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from structure_first.bench.sides import Kept, Side, Sizes, Take, best, by_steps, compare, ending, met, table
 from structure_first.cost import flops
 from structure_first.data.batch import Source
+from structure_first.data.common import predicted_from
 from structure_first.data.corpora import packed
-from structure_first.data.parts import predicted_from
 from structure_first.errors import UserError
 from structure_first.model.transformer import Shape, Transformer
 from structure_first.model.weights import to_hf

@@ -24,14 +24,14 @@ def answers(source: Source) -> Source:
         tokens, loss_mask = source.draw(count, generator)
         return Batch(tokens, loss_mask & (numbered(tokens) > 0))
 
-    remade = source.remade
+    with_settings = source.with_settings
     return replace(
         source,
         name=f"answers:{source.name}",
         teaches="to answer questions",
         draw=draw,
         problems=whole,
-        remade=remade and (lambda **settings: answers(remade(**settings))),
+        with_settings=with_settings and (lambda **settings: answers(with_settings(**settings))),
         held_out=source.held_out and answers(source.held_out),
     )
 

@@ -35,7 +35,7 @@ class Source:
     draw: Callable[[int, torch.Generator], Batch]
     determined: Callable[[Tensor], Tensor] | None = None  # which tokens follow from those before them; None: all
     problems: Callable[[Tensor], Tensor] | None = None  # which whole answer each token is of, from 1; 0: of none
-    remade: Callable[..., "Source"] | None = None  # the same source with some settings changed
+    with_settings: Callable[..., "Source"] | None = None  # the same source with some settings changed
     held_out: "Source | None" = None  # what evaluation draws from; None: from this one, which never repeats itself
 
     @property
@@ -48,6 +48,6 @@ class Source:
         """The same source with another `length` setting, for a curriculum; None leaves it as it is."""
         if length is None or length == self.length_setting:
             return self
-        if self.remade is None:
+        if self.with_settings is None:
             raise UserError(f"{self.name} comes in one length only; leave out the curriculum")
-        return self.remade(length=length)
+        return self.with_settings(length=length)

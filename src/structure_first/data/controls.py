@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from structure_first.data.batch import Batch, Source
-from structure_first.data.parts import ascending, predicted_from
+from structure_first.data.common import ascending, predicted_from
 
 
 def random(count: int, generator: torch.Generator, *, length: int = 128, vocab: int = 100) -> Batch:
@@ -23,20 +23,20 @@ def shuffled(source: Source) -> Source:
 
     def draw(count: int, generator: torch.Generator) -> Batch:
         tokens, loss_mask = source.draw(count, generator)
-        place = torch.arange(source.length, device=tokens.device)
-        last = (place * loss_mask).amax(1, keepdim=True)
+        position = torch.arange(source.length, device=tokens.device)
+        last = (position * loss_mask).amax(1, keepdim=True)
         rank = torch.randint(1 << 46, tokens.shape, generator=generator, device=tokens.device)
-        rank = rank.maximum((place > last).long() << 46)  # behind the last, above all ranks and so in order
-        order = ascending(rank << 16 | place) & 0xFFFF
+        rank = rank.maximum((position > last).long() << 46)  # behind the last, above all ranks and so in order
+        order = ascending(rank << 16 | position) & 0xFFFF
         return Batch(tokens.gather(1, order), loss_mask)
 
-    remade = source.remade
+    with_settings = source.with_settings
     return replace(
         source,
         name=f"shuffled:{source.name}",
         teaches=f"which tokens occur in {source.name}, and nothing of their order",
         draw=draw,
         determined=None,
-        remade=remade and (lambda **settings: shuffled(remade(**settings))),
+        with_settings=with_settings and (lambda **settings: shuffled(with_settings(**settings))),
         held_out=source.held_out and shuffled(source.held_out),
     )

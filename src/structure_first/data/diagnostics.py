@@ -10,7 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from structure_first.data.batch import Batch
-from structure_first.data.parts import distinct, predicted_from
+from structure_first.data.common import distinct, predicted_from
 from structure_first.data.procedural import transforms
 
 KEYS = 30  # there are as many key ids, whatever the number of pairs
@@ -28,13 +28,13 @@ def haystack(count: int, generator: torch.Generator, *, pairs: int = 30) -> Batc
     keys = rearrange(distinct(count, pairs, pairs, generator), "pair batch -> batch pair")
     values = torch.randint(1, KEY, (count, pairs), generator=generator, device=device)
     shown = torch.randint(1, pairs + 1, (count, 1), generator=generator, device=device)
-    asked = (torch.rand(count, 1, generator=generator, device=device) * shown).long()
+    queried = (torch.rand(count, 1, generator=generator, device=device) * shown).long()
     tokens = rearrange([keys + KEY, values], "side batch pair -> batch (pair side)")
     tokens = torch.cat([tokens, torch.zeros_like(tokens[:, :2])], 1)
-    place = torch.arange(tokens.shape[1], device=device) - 2 * shown
-    tokens = torch.where(place < 0, tokens, 0)
-    tokens = torch.where(place == 0, keys.gather(1, asked) + QUERY, tokens)
-    return Batch(torch.where(place == 1, values.gather(1, asked), tokens), place == 1)
+    offset = torch.arange(tokens.shape[1], device=device) - 2 * shown
+    tokens = torch.where(offset < 0, tokens, 0)
+    tokens = torch.where(offset == 0, keys.gather(1, queried) + QUERY, tokens)
+    return Batch(torch.where(offset == 1, values.gather(1, queried), tokens), offset == 1)
 
 
 def addition(count: int, generator: torch.Generator, *, digits: int = 5) -> Batch:

@@ -82,10 +82,10 @@ def write(source: Source, tokens: int, out: Path, seed: int) -> Path:
 def is_card_of(card: Path, file: str) -> bool:
     """Whether what lies there is the card that was written beside a file of that name."""
     try:
-        said = card.read_bytes()
+        content = card.read_bytes()
     except OSError:
         return False
-    return f"  data_files: {file}\n---\n".encode() in said and MADE.encode() in said
+    return f"  data_files: {file}\n---\n".encode() in content and MADE.encode() in content
 
 
 def batches(source: Source, sequences: int, seed: int) -> Iterator[Batch]:

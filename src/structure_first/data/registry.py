@@ -13,7 +13,7 @@ from torch import Tensor
 from structure_first.data import controls, diagnostics
 from structure_first.data.answers import answers
 from structure_first.data.batch import Batch, Source
-from structure_first.data.corpora import shelf
+from structure_first.data.corpora import cached
 from structure_first.data.mixtures import mixture
 from structure_first.data.procedural import automata, languages, memory, transforms
 from structure_first.errors import UserError, unknown
@@ -150,21 +150,21 @@ def source(name: str, **given: int | float | None) -> Source:
     """The source of that name; a setting left out or None has its default.
 
     `shuffled:dyck` is the source dyck, changed; `set+dyck` is a mixture, each member with the settings that it takes;
-    `code/bytes` is the corpus code in tokens of the tokeniser bytes, with the settings of `shelf.corpus`.
+    `code/bytes` is the corpus code in tokens of the tokeniser bytes, with the settings of `cached.corpus`.
     """
     change, changed, base = name.partition(":")
     if change in CHANGES and changed:
         return CHANGES[change](source(base, **given))
     corpus, slash, tokeniser = name.partition("/")
     if slash:
-        packed: Callable[..., Source] = shelf.corpus  # by name, as the rules take theirs
-        return packed(corpus, tokeniser, **of_corpus(name, given))
+        packed: Callable[..., Source] = cached.corpus  # by name, as the rules take theirs
+        return packed(corpus, tokeniser, **corpus_settings(name, given))
     if changed:
         raise unknown("control", change, CHANGES)
     if "+" in name:
         return mixed(name.split("+"), given)
     rule = rule_of(name)
-    settings = checked(name, rule, given)
+    settings = checked_settings(name, rule, given)
 
     def draw(count: int, generator: torch.Generator) -> Batch:
         if count < 1:
@@ -181,7 +181,7 @@ def source(name: str, **given: int | float | None) -> Source:
         teaches=rule.teaches,
         draw=draw,
         determined=rule.determined and partial(rule.determined, **settings),
-        remade=lambda **changes: source(name, **(settings | changes)),
+        with_settings=lambda **changes: source(name, **(settings | changes)),
     )
 
 
@@ -221,21 +221,21 @@ def rule_of(name: str) -> Rule:
     return RULES[base]
 
 
-def of_corpus(name: str, given: Mapping[str, int | float | None]) -> dict[str, int]:
+def corpus_settings(name: str, given: Mapping[str, int | float | None]) -> dict[str, int]:
     """The settings of a packed corpus, which have no defaults; illegal ones say why."""
     for setting in given:
         if setting not in CORPUS:
             raise unknown(f"setting of {name}", setting, CORPUS)
-    found: dict[str, int] = {}
+    settings: dict[str, int] = {}
     for setting, (low, high) in CORPUS.items():
         value = given.get(setting)
         if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
             raise UserError(f"{name}: {setting} must be a whole number from {low:,} to {high:,}, not {value!r}")
-        found[setting] = int(value)
-    return found
+        settings[setting] = int(value)
+    return settings
 
 
-def checked(name: str, rule: Rule, given: Mapping[str, int | float | None]) -> dict[str, int | float]:
+def checked_settings(name: str, rule: Rule, given: Mapping[str, int | float | None]) -> dict[str, int | float]:
     """All settings of a source, the defaults filled in and those that stay None left out; illegal ones say why."""
     defaults = rule.defaults
     for setting in given:

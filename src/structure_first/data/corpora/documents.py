@@ -56,7 +56,7 @@ def documents(
     """
     if seed < 0:
         raise UserError(f"the seed must be 0 or more, not {seed}")
-    name, state = known(str(corpus)), state or {"position": 0}
+    name, state = readable(str(corpus)), state or {"position": 0}
     position = state["position"]
     share = {} if processes == 1 else {"process": process, "processes": processes}
     kind, _, rest = name.partition(":")
@@ -72,15 +72,15 @@ def documents(
         return Documents(source | {"seed": seed}, islice(texts, 0, None, processes), position, endless=True)
     if name in LOCAL:
         source |= {"seed": seed, "version": VERSIONS[name], "files": pinned.digest()}
-        found, texts = [], LOCAL[name](pinned.files(seed))
+        user_files, texts = [], LOCAL[name](pinned.files(seed))
     else:
-        found, column = files(name), text_column or "text"
-        source |= {"column": column} | dated(found)
-        texts = paths.texts(found, column)
-    return Documents(source, islice(texts, position * processes + process, None, processes), position, files=found)
+        user_files, column = files(name), text_column or "text"
+        source |= {"column": column} | file_stats(user_files)
+        texts = paths.texts(user_files, column)
+    return Documents(source, islice(texts, position * processes + process, None, processes), position, files=user_files)
 
 
-def known(name: str) -> str:
+def readable(name: str) -> str:
     """The name of a corpus that can be read; raises `UserError` for one that could be once."""
     if name in {f"{each}@1" for each in LOCAL}:
         problem = f"the corpus {name} was whatever Python files were installed, and cannot be made again"
@@ -90,11 +90,11 @@ def known(name: str) -> str:
 
 def stamp(name: str) -> str:
     """The name of a corpus and, where this may come to be another one's name, which one it is."""
-    if known(name) in LOCAL:
+    if readable(name) in LOCAL:
         return f"{name}@{VERSIONS[name]}-{pinned.digest()}"
     if name in hub.HUB or name.partition(":")[0] in ("hub", "math"):
         return name
-    return f"{name}@{short(dated(files(name)))}"
+    return f"{name}@{short_digest(file_stats(files(name)))}"
 
 
 def files(name: str) -> list[Path]:
@@ -104,37 +104,37 @@ def files(name: str) -> list[Path]:
     return paths.files(name)
 
 
-def dated(found: list[Path]) -> dict[str, str]:
+def file_stats(corpus_files: list[Path]) -> dict[str, str]:
     """What is known of files before they are read: their names and sizes, and their dates."""
-    root = os.path.commonpath([path.parent for path in found])
-    stats = [(path.relative_to(root).as_posix(), path.stat()) for path in found]
+    root = os.path.commonpath([path.parent for path in corpus_files])
+    stats = [(path.relative_to(root).as_posix(), path.stat()) for path in corpus_files]
     return {
-        "files": short([[name, stat.st_size] for name, stat in stats]),
-        "dates": short([stat.st_mtime_ns for _, stat in stats]),
+        "files": short_digest([[name, stat.st_size] for name, stat in stats]),
+        "dates": short_digest([stat.st_mtime_ns for _, stat in stats]),
     }
 
 
-def content(found: list[Path]) -> str:
+def content_digest(corpus_files: list[Path]) -> str:
     """Short for all that the files hold; it reads them, a second a GB."""
     digests = []
-    for path in found:
+    for path in corpus_files:
         with paths.reading(path), open(path, "rb") as file:
             digests.append(file_digest(file, blake2b).hexdigest())
-    return short(digests)
+    return short_digest(digests)
 
 
-def short(value: object) -> str:
+def short_digest(value: object) -> str:
     return blake2b(json.dumps(value).encode(), digest_size=8).hexdigest()
 
 
-def whole(stream: Documents) -> dict:
+def manifest_source(stream: Documents) -> dict:
     """The source of a stream, for a manifest that `same` will compare with another."""
-    return stream.source | ({"content": content(stream.files)} if stream.files else {})
+    return stream.source | ({"content": content_digest(stream.files)} if stream.files else {})
 
 
-def same(source: dict, stream: Documents) -> bool:
+def same_source(source: dict, stream: Documents) -> bool:
     """Whether a manifest's source is the stream's: files of another date may hold what they held, and are then read."""
     if {**source, "content": None} == {**stream.source, "content": None}:
         return True
     undated = {**source, "dates": stream.source.get("dates")}
-    return undated == {**stream.source, "content": source.get("content")} == whole(stream)
+    return undated == {**stream.source, "content": source.get("content")} == manifest_source(stream)

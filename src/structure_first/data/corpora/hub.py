@@ -1,6 +1,7 @@
 """Corpora of the Hugging Face hub, streamed through `datasets`."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,23 +63,19 @@ class Stream:
                 yield row[self.column]
 
 
-class connected:
-    """A block in which whatever `datasets` raises becomes one line that says what to do."""
-
-    def __init__(self, hub: Hub):
-        self.hub = hub
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: BaseException | None, _) -> None:
-        if not isinstance(error, Exception) or isinstance(error, UserError):
-            return
+@contextmanager
+def connected(hub: Hub) -> Iterator[None]:
+    """Within, whatever `datasets` raises becomes one line that says what to do."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
         from datasets.exceptions import DatasetNotFoundError
         from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
-        instead = f"the corpus {self.hub.offline!r} needs no network, and a path of your own text serves as well"
+        instead = f"the corpus {hub.offline!r} needs no network, and a path of your own text serves as well"
         if isinstance(error, DatasetNotFoundError | RepositoryNotFoundError | HFValidationError):
-            raise UserError(f"the hub has no data set {self.hub.name!r} that is open to you; {instead}") from None
+            raise UserError(f"the hub has no data set {hub.name!r} that is open to you; {instead}") from None
         reason = " ".join(str(error).split())[:150]
-        raise UserError(f"cannot read {self.hub.name} from the hub ({reason}); {instead}") from None
+        raise UserError(f"cannot read {hub.name} from the hub ({reason}); {instead}") from None

@@ -14,7 +14,7 @@ from jaxtyping import Integer
 from numpy.lib.stride_tricks import sliding_window_view
 
 from structure_first.data.batch import Batch, Source
-from structure_first.data.parts import predicted_from
+from structure_first.data.common import predicted_from
 from structure_first.errors import UserError, unknown
 from structure_first.forms import COUNT, of_form
 
@@ -44,8 +44,8 @@ def read_manifest(folder: Path) -> dict:
     path = Path(folder) / MANIFEST
     try:
         manifest = json.loads(path.read_text())
-        found = of_form(manifest, {"format": object, ...: object})["format"]
-        if found == FORMAT:
+        written_format = of_form(manifest, {"format": object, ...: object})["format"]
+        if written_format == FORMAT:
             of_form(manifest, FORM)
             for name, split in product(("tokens", "documents"), SPLITS):
                 if manifest[name][split] != sum(shard[split][name] for shard in manifest["shards"] if split in shard):
@@ -54,8 +54,8 @@ def read_manifest(folder: Path) -> dict:
         raise UserError(f"there is no packed corpus in {folder}; make one with structure-first pack") from None
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"cannot read {path} ({error}); restore it, or pack into another folder") from None
-    if found != FORMAT:
-        raise UserError(f"{folder} is packed in format {found!r:.60}, this version reads {FORMAT}; pack again")
+    if written_format != FORMAT:
+        raise UserError(f"{folder} is packed in format {written_format!r:.60}, this version reads {FORMAT}; pack again")
     return manifest
 
 
@@ -115,9 +115,10 @@ class Packed:
 
     def match(self, tokeniser_digest: str) -> None:
         """Raise `UserError` unless the shards were made by the tokeniser of that digest."""
-        made = self.manifest["tokeniser"]
-        if tokeniser_digest != made["digest"]:
-            problem = f"the shards in {self.folder} were made by another tokeniser ({made['name']}, {made['digest']})"
+        tokeniser = self.manifest["tokeniser"]
+        if tokeniser_digest != tokeniser["digest"]:
+            other = f"{tokeniser['name']}, {tokeniser['digest']}"
+            problem = f"the shards in {self.folder} were made by another tokeniser ({other})"
             raise UserError(f"{problem}; use the one saved beside them, or pack again")
 
     def source(self, context: int) -> Source:
@@ -134,16 +135,16 @@ class Packed:
         ends = np.cumsum([len(each) for each in windows])
 
         def draw(count: int, generator: torch.Generator) -> Batch:
-            place = torch.randint(int(ends[-1]), (count,), generator=generator, device=generator.device).cpu().numpy()
-            shard = np.searchsorted(ends, place, side="right")
+            start = torch.randint(int(ends[-1]), (count,), generator=generator, device=generator.device).cpu().numpy()
+            shard = np.searchsorted(ends, start, side="right")
             tokens = np.empty((count, length), np.int64)
             for number in np.unique(shard):
                 rows = shard == number
-                tokens[rows] = windows[number][place[rows] - ends[number] + len(windows[number])]
+                tokens[rows] = windows[number][start[rows] - ends[number] + len(windows[number])]
             return predicted_from(1, torch.from_numpy(tokens).to(generator.device))
 
-        made = [shard[self.split]["digest"] for shard in self.manifest["shards"] if self.split in shard]
-        stamp = int(blake2b("".join(made).encode(), digest_size=6).hexdigest(), 16)
+        digests = [shard[self.split]["digest"] for shard in self.manifest["shards"] if self.split in shard]
+        stamp = int(blake2b("".join(digests).encode(), digest_size=6).hexdigest(), 16)
         corpus = self.manifest["source"]["corpus"]
         return Source(
             name=f"packed:{corpus}",
@@ -153,7 +154,7 @@ class Packed:
             window=context,
             teaches=f"to go on a text of {corpus}",
             draw=draw,
-            remade=lambda length: self.source(length - 1),
+            with_settings=lambda length: self.source(length - 1),
         )
 
 
@@ -163,7 +164,7 @@ def source(folder: Path, context: int, checked: bool = True) -> Source:
 
 
 def evaluated_on(train: Source, held_out: Source) -> Source:
-    def remade(length: int) -> Source:
+    def with_settings(length: int) -> Source:
         return evaluated_on(train.at(length), held_out.at(length))
 
-    return replace(train, held_out=held_out, remade=remade)
+    return replace(train, held_out=held_out, with_settings=with_settings)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 import structure_first
 from structure_first.data.corpora import tokenisers
-from structure_first.data.corpora.documents import Documents, documents, same, whole
+from structure_first.data.corpora.documents import Documents, documents, manifest_source, same_source
 from structure_first.data.corpora.packed import (
     FORMAT,
     HASHES,
@@ -86,18 +86,18 @@ def pack(
                         yield text
 
             with closing(training()) as texts:
-                made = tokenisers.tokeniser(tokeniser, lambda: texts)
-            manifest = begun(stream, made, held_out)
+                used_tokeniser = tokenisers.tokeniser(tokeniser, lambda: texts)
+            manifest = new_manifest(stream, used_tokeniser, held_out)
             write_manifest(folder, manifest)  # first, for it says that the folder is ours
-            tokenisers.save(made, folder)
+            tokenisers.save(used_tokeniser, folder)
         elif problem := difference(manifest, stream, tokeniser, held_out):
             raise UserError(f"{folder} holds shards of another {problem}; name another folder or remove this one")
         else:
-            made = saved_tokeniser(folder, manifest)
+            used_tokeniser = saved_tokeniser(folder, manifest)
             check(folder, manifest, *SPLITS, HASHES)
         size = shard_tokens or (SLOW_SHARD_TOKENS if stream.endless else SHARD_TOKENS)
         try:
-            add_shards(folder, manifest, stream, made, size, limit_tokens or MOST_TOKENS)
+            add_shards(folder, manifest, stream, used_tokeniser, size, limit_tokens or MOST_TOKENS)
             if not manifest["shards"]:
                 raise UserError(f"the corpus {corpus} holds no document; name another")
         except UserError:
@@ -122,37 +122,39 @@ def add_shards(
     name = f"pack {manifest['source']['corpus']}"
     with tqdm(total=total, initial=done, unit="token", unit_scale=True, desc=name, disable=None) as bar:
         while not manifest["finished"]:
-            parts: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
-            kept, tokens, wanted = [], 0, min(shard_tokens, limit - done)
-            while tokens < wanted and (texts := taken(stream, min(BATCH, 1 + (wanted - tokens) // MOST_BYTES))):
-                found = hashed(texts)
-                fresh, held = unseen(found, seen), found < threshold(manifest["held_out"])
+            tokens_by_split: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
+            fresh_hashes, tokens, wanted = [], 0, min(shard_tokens, limit - done)
+            while tokens < wanted and (texts := next_texts(stream, min(BATCH, 1 + (wanted - tokens) // MOST_BYTES))):
+                hashes = hashed(texts)
+                fresh, held = unseen(hashes, seen), hashes < threshold(manifest["held_out"])
                 for split, chosen in zip(SPLITS, (fresh & ~held, fresh & held), strict=True):
-                    part = joined(tokeniser, [texts[i] for i in np.flatnonzero(chosen)], manifest["dtype"])
-                    parts[split].append(part)
-                    tokens += len(part)
-                    bar.update(len(part))
-                kept.append(found[fresh])
+                    encoded = joined(tokeniser, [texts[i] for i in np.flatnonzero(chosen)], manifest["dtype"])
+                    tokens_by_split[split].append(encoded)
+                    tokens += len(encoded)
+                    bar.update(len(encoded))
+                fresh_hashes.append(hashes[fresh])
                 manifest["documents"]["duplicates"] += len(texts) - int(fresh.sum())
             if tokens:
-                add_shard(folder, manifest, parts, np.concatenate(kept))
+                add_shard(folder, manifest, tokens_by_split, np.concatenate(fresh_hashes))
             done, ended = done + tokens, tokens < wanted
             manifest |= {"state": stream.state(), "ended": ended, "finished": ended or done >= limit}
             write_manifest(folder, manifest)
 
 
-def add_shard(folder: Path, manifest: dict, parts: dict[str, list[np.ndarray]], kept: UInt64[np.ndarray, " n"]) -> None:
+def add_shard(
+    folder: Path, manifest: dict, tokens_by_split: dict[str, list[np.ndarray]], hashes: UInt64[np.ndarray, " n"]
+) -> None:
     """Write the files of one shard and count them in the manifest; a split without tokens has no file."""
     number, shard = len(manifest["shards"]), {}
-    held = int((kept < threshold(manifest["held_out"])).sum())
-    for kind, array in ((split, np.concatenate(parts[split])) for split in SPLITS):
+    held = int((hashes < threshold(manifest["held_out"])).sum())
+    for kind, array in ((split, np.concatenate(tokens_by_split[split])) for split in SPLITS):
         if len(array):
-            count = held if kind == "held_out" else len(kept) - held
+            count = held if kind == "held_out" else len(hashes) - held
             written = write_array(shard_path(folder, kind, number), array)
             shard[kind] = {"tokens": len(array), "documents": count, "digest": written}
             manifest["tokens"][kind] += len(array)
             manifest["documents"][kind] += count
-    shard[HASHES] = {"digest": write_array(shard_path(folder, HASHES, number), kept)}
+    shard[HASHES] = {"digest": write_array(shard_path(folder, HASHES, number), hashes)}
     manifest["shards"].append(shard)
 
 
@@ -172,14 +174,14 @@ def write_manifest(folder: Path, manifest: dict) -> None:
         temporary.write_text(json.dumps(manifest, indent=1) + "\n")
 
 
-def begun(stream: Documents, tokeniser: Tokeniser, held_out: float) -> dict:
+def new_manifest(stream: Documents, tokeniser: Tokeniser, held_out: float) -> dict:
     """The manifest of a folder without shards."""
-    made = {name: getattr(tokeniser, name) for name in ("name", "vocab", "separator")}
+    properties = {name: getattr(tokeniser, name) for name in ("name", "vocab", "separator")}
     return {
         "format": FORMAT,
         "code": structure_first.__version__,
-        "source": whole(stream),
-        "tokeniser": made | {"digest": tokenisers.digest(tokeniser)},
+        "source": manifest_source(stream),
+        "tokeniser": properties | {"digest": tokenisers.digest(tokeniser)},
         "held_out": held_out,
         "dtype": np.min_scalar_type(tokeniser.vocab - 1).name,
         "finished": False,
@@ -194,28 +196,28 @@ def begun(stream: Documents, tokeniser: Tokeniser, held_out: float) -> dict:
 def difference(manifest: dict, stream: Documents, tokeniser: str, held_out: float) -> str | None:
     """In what a folder was begun otherwise than is wanted now."""
 
-    def told(source: dict) -> dict:
+    def without_files(source: dict) -> dict:
         return {name: value for name, value in source.items() if name not in ("files", "dates", "content")}
 
     for name, one, other in (
-        ("corpus", told(manifest["source"]), told(stream.source)),
+        ("corpus", without_files(manifest["source"]), without_files(stream.source)),
         ("tokeniser", manifest["tokeniser"]["name"], tokeniser),
         ("held-out share", manifest["held_out"], held_out),
     ):
         if one != other:
             return f"{name} ({one}, not {other})"
-    return None if same(manifest["source"], stream) else "corpus (its files have changed)"
+    return None if same_source(manifest["source"], stream) else "corpus (its files have changed)"
 
 
 def saved_tokeniser(folder: Path, manifest: dict) -> Tokeniser:
     """The tokeniser that made the shards in a folder."""
-    path, made = folder / tokenisers.FILE, manifest["tokeniser"]
-    if digest(path) != made["digest"]:
+    path, recorded = folder / tokenisers.FILE, manifest["tokeniser"]
+    if digest(path) != recorded["digest"]:
         raise UserError(f"{path} is not what made the shards beside it; restore it or pack into another folder")
-    return tokenisers.saved(path, made["name"])
+    return tokenisers.saved(path, recorded["name"])
 
 
-def taken(stream: Iterator[str], characters: int) -> list[str]:
+def next_texts(stream: Iterator[str], characters: int) -> list[str]:
     """The next documents of that many characters or a little more; none at the end."""
     texts = []
     for text in stream:
@@ -233,9 +235,9 @@ def joined(tokeniser: Tokeniser, texts: list[str], dtype: str) -> Integer[np.nda
     tokens, lengths = tokeniser.encode(texts)
     inside = np.ones(len(tokens) + len(texts), bool)
     inside[np.cumsum(lengths + 1) - lengths - 1] = False
-    whole = np.full(len(inside), tokeniser.separator, dtype)
-    whole[inside] = tokens
-    return whole
+    tokens_and_separators = np.full(len(inside), tokeniser.separator, dtype)
+    tokens_and_separators[inside] = tokens
+    return tokens_and_separators
 
 
 def hashed(texts: list[str]) -> UInt64[np.ndarray, " text"]:
@@ -245,8 +247,8 @@ def hashed(texts: list[str]) -> UInt64[np.ndarray, " text"]:
 
 def unseen(hashes: UInt64[np.ndarray, " n"], seen: set[int]) -> Bool[np.ndarray, " n"]:
     """Which hashes are met for the first time; `seen` holds them all then."""
-    first = np.zeros(len(hashes), bool)
-    for place, value in enumerate(hashes.tolist()):
-        first[place] = value not in seen
+    is_new = np.zeros(len(hashes), bool)
+    for index, value in enumerate(hashes.tolist()):
+        is_new[index] = value not in seen
         seen.add(value)
-    return first
+    return is_new

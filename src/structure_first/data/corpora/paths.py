@@ -32,32 +32,32 @@ def files(path: str | Path) -> list[Path]:
     given = Path(os.path.expanduser(path))  # like all of os.path it takes what cannot be for what is not there
     if os.path.isdir(given):
         inside = (each.relative_to(given) for each in sorted(given.rglob("*")) if os.path.isfile(each))
-        found = [given / each for each in inside if not any(part.startswith(".") for part in each.parts)]
-        kinds = {kind: [each for each in found if reader(each) is kind] for kind in (parquet, json_lines, plain)}
-        found = next((each for each in kinds.values() if each), [])
+        matches = [given / each for each in inside if not any(part.startswith(".") for part in each.parts)]
+        kinds = {kind: [each for each in matches if reader(each) is kind] for kind in (parquet, json_lines, plain)}
+        matches = next((each for each in kinds.values() if each), [])
     elif os.path.isfile(given):
-        found = [given]
+        matches = [given]
     elif os.path.exists(given):
         raise UserError(f"{path} is no ordinary file; write what it gives into one")
     else:
-        found = sorted(Path(each) for each in glob.glob(str(given), recursive=True) if os.path.isfile(each))
-    if not found:
+        matches = sorted(Path(each) for each in glob.glob(str(given), recursive=True) if os.path.isfile(each))
+    if not matches:
         what = "there are no files in" if os.path.isdir(given) else "there is no file"
         raise UserError(f"{what} {path}; name a text, JSON lines or Parquet file, a folder or a glob")
-    return found
+    return matches
 
 
-def texts(found: list[Path], column: str) -> Iterator[str]:
+def texts(paths: list[Path], column: str) -> Iterator[str]:
     """Every text in the files that is not empty; `column` is where JSON lines and Parquet files hold theirs."""
     empty = True
-    for path in found:
+    for path in paths:
         with reading(path):
             for text in reader(path)(path, column):
                 if text:
                     empty = False
                     yield text
     if empty:
-        raise UserError(f"{found[0] if len(found) == 1 else found[0].parent} is empty; name files that hold some text")
+        raise UserError(f"{paths[0] if len(paths) == 1 else paths[0].parent} is empty; name files that hold some text")
 
 
 def reader(path: Path) -> Callable[[Path, str], Iterator[str]]:
@@ -78,12 +78,12 @@ def reading(path: Path) -> Iterator[None]:
         raise UserError(f"{path} is not UTF-8 (byte 0x{byte:02x}); convert it, for instance with iconv") from None
     except (pa.ArrowException, EOFError, zlib.error, gzip.BadGzipFile) as error:
         kind = "Parquet" if isinstance(error, pa.ArrowException) else "gzip"
-        raise UserError(f"{path} is no whole {kind} file ({shown(error)}); fetch or write it again") from None
+        raise UserError(f"{path} is no whole {kind} file ({one_line(error)}); fetch or write it again") from None
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or shown(error)}; name another file") from None
+        raise UserError(f"cannot read {path}: {error.strerror or one_line(error)}; name another file") from None
 
 
-def shown(value: object) -> str:
+def one_line(value: object) -> str:
     """What it says, in one line that is not too long."""
     return " ".join(str(value).split())[:200]
 
@@ -135,16 +135,16 @@ def parquet(path: Path, column: str) -> Iterator[str]:
     """The text in each row; a null is an empty one."""
     with pq.ParquetFile(path) as file:
         schema = file.schema_arrow
-        place = schema.get_field_index(column)
-        if place < 0:  # there are none, or several
+        index = schema.get_field_index(column)
+        if index < 0:  # there are none, or several
             raise missing(str(path), column, schema.names)
-        kind = schema.field(place).type
+        kind = schema.field(index).type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             raise UserError(f"column {column!r} of {path} holds {kind}, not text; name another with --text-column")
         for rows in file.iter_batches(ROWS, columns=[column]):
             yield from (text or "" for text in rows.column(0).to_pylist())
 
 
-def missing(place: str, column: str, known: list[str]) -> UserError:
-    columns = shown(", ".join(known[:20])) or "none"
-    return UserError(f"{place} has no column {column!r}; it has {columns}; name one with --text-column")
+def missing(location: str, column: str, known: list[str]) -> UserError:
+    columns = one_line(", ".join(known[:20])) or "none"
+    return UserError(f"{location} has no column {column!r}; it has {columns}; name one with --text-column")

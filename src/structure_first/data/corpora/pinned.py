@@ -45,12 +45,12 @@ class File(NamedTuple):
             content = self.path.read_bytes()
         except OSError as error:
             raise UserError(f"cannot read {self.path} of {self.package} ({error.strerror}); {AGAIN}") from None
-        if short(content) != self.digest:
+        if short_digest(content) != self.digest:
             raise UserError(f"{self.path} is not the file of {self.package}; {AGAIN}")
         return content.decode()
 
 
-def short(content: bytes) -> str:
+def short_digest(content: bytes) -> str:
     return blake2b(content, digest_size=8).hexdigest()
 
 
@@ -62,7 +62,7 @@ def listed() -> dict[str, dict[str, tuple[int, str]]]:
 
 def digest() -> str:
     """Short for the list."""
-    return short(json.dumps(listed()).encode())
+    return short_digest(json.dumps(listed()).encode())
 
 
 def files(seed: int) -> list[File]:
@@ -71,7 +71,7 @@ def files(seed: int) -> list[File]:
     The order mixes the packages, so that a part of the corpus is like the whole of it. What has the right name and size
     is told by its digest when it is read.
     """
-    found = {}
+    by_path = {}
     for package, files in listed().items():
         name, _, version = package.partition("==")
         try:
@@ -82,15 +82,15 @@ def files(seed: int) -> list[File]:
             raise UserError(f"code and language are made from {package}, not {installed.version}; {AGAIN}")
         root = Path(str(installed.locate_file("")))
         for path, (size, digest) in files.items():
-            found[path] = file = File(package, root / path, digest)
+            by_path[path] = file = File(package, root / path, digest)
             if not file.path.is_file() or file.path.stat().st_size != size:
                 raise UserError(f"{file.path} is not there as {package} has it; {AGAIN}")
-    return [found[path] for path in sorted(found, key=lambda path: blake2b(f"{seed} {path}".encode()).digest())]
+    return [by_path[path] for path in sorted(by_path, key=lambda path: blake2b(f"{seed} {path}".encode()).digest())]
 
 
-def sources(found: Iterable[File]) -> Iterator[str]:
+def sources(pinned_files: Iterable[File]) -> Iterator[str]:
     """Whole files, but for those that look generated: CodeParrot's filters of long lines and few letters."""
-    for file in found:
+    for file in pinned_files:
         text = file.text()
         lines = text.split("\n")
         longest, letters = max(map(len, lines)), len(re.findall(r"[a-zA-Z0-9]", text))
@@ -98,13 +98,13 @@ def sources(found: Iterable[File]) -> Iterator[str]:
             yield text
 
 
-def docstrings(found: Iterable[File]) -> Iterator[str]:
+def docstrings(pinned_files: Iterable[File]) -> Iterator[str]:
     """The English in each docstring, a paragraph a line."""
     documented = ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef
-    for file in found:
+    for file in pinned_files:
         for node in ast.walk(parsed(file.text())):
-            if isinstance(node, documented) and (said := ast.get_docstring(node, clean=False)):
-                paragraphs = filter(english, re.split(r"\n\s*\n", said))
+            if isinstance(node, documented) and (docstring := ast.get_docstring(node, clean=False)):
+                paragraphs = filter(english, re.split(r"\n\s*\n", docstring))
                 document = "\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
                 if len(document) >= SHORTEST:
                     yield document
@@ -127,18 +127,18 @@ def english(paragraph: str) -> bool:
 
 def pin(wheels: Iterable[Path]) -> None:
     """Make the list: the files that all wheels of a package hold alike, in UTF-8 and the oldest Python's syntax."""
-    found: dict[str, dict[str, tuple[int, str]]] = {}
+    common: dict[str, dict[str, tuple[int, str]]] = {}
     for wheel in sorted(wheels):
         name, version = wheel.name.split("-")[:2]
         package = f"{name.lower()}=={version.partition('+')[0]}"
         with ZipFile(wheel) as archive:
             paths = [path for path in sorted(archive.namelist()) if path.endswith(".py") and ".data/" not in path]
             contents = {path: archive.read(path) for path in paths}
-        known = found.get(package)
-        mine = {path: (len(content), short(content)) for path, content in contents.items() if legible(content)}
-        found[package] = {path: told for path, told in mine.items() if known is None or known.get(path) == told}
+        known = common.get(package)
+        mine = {path: (len(content), short_digest(content)) for path, content in contents.items() if legible(content)}
+        common[package] = {path: entry for path, entry in mine.items() if known is None or known.get(path) == entry}
     with replacing(LIST) as temporary:
-        temporary.write_bytes(gzip.compress(json.dumps(found, indent=0).encode(), mtime=0))
+        temporary.write_bytes(gzip.compress(json.dumps(common, indent=0).encode(), mtime=0))
     listed.cache_clear()
 
 

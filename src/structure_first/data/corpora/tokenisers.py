@@ -50,8 +50,8 @@ class Bytes:
     name, vocab, separator, pad = "bytes", 256, 255, 254
 
     def encode(self, texts):
-        parts = [text.encode() for text in texts]
-        return np.frombuffer(b"".join(parts), np.uint8), np.fromiter(map(len, parts), np.int64, len(parts))
+        encoded = [text.encode() for text in texts]
+        return np.frombuffer(b"".join(encoded), np.uint8), np.fromiter(map(len, encoded), np.int64, len(encoded))
 
     def decode(self, tokens):
         return tokens[tokens < self.pad].astype(np.uint8).tobytes().decode(errors="replace")
@@ -143,20 +143,20 @@ def learnt(vocab: int, texts: Iterable[str]) -> str:
     """A byte-level BPE of the first texts, as JSON; the same texts give the same."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab,
         special_tokens=[SEPARATORS[0]],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    made.train_from_iterator(first(texts, LEARNT_FROM), trainer)
-    return made.to_str()
+    bpe.train_from_iterator(first_texts(texts, LEARNT_FROM), trainer)
+    return bpe.to_str()
 
 
-def first(texts: Iterable[str], characters: int) -> Iterator[str]:
+def first_texts(texts: Iterable[str], characters: int) -> Iterator[str]:
     """Whole texts until they have that many characters."""
     for text in texts:
         yield text
@@ -191,11 +191,12 @@ def fetched(name: str) -> str:
         raise UserError(f"cannot fetch the tokeniser {name!r} from the hub ({reason}); {instead}") from None
 
 
-def save(made: Tokeniser, folder: Path) -> None:
+def save(tokeniser: Tokeniser, folder: Path) -> None:
     """Write what `saved` and `AutoTokenizer` read."""
-    separator = next(token for token, number in vocabulary(made.to_json()).items() if number == made.separator)
+    described = tokeniser.to_json()
+    separator = next(token for token, number in vocabulary(described).items() if number == tokeniser.separator)
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": separator, "eos_token": separator}
-    for name, text in ((FILE, made.to_json()), (SETTINGS, json.dumps(settings, indent=1))):
+    for name, text in ((FILE, described), (SETTINGS, json.dumps(settings, indent=1))):
         with replacing(Path(folder) / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
@@ -220,8 +221,8 @@ def vocabulary(json_text: str) -> dict[str, int]:
     return known | {token["content"]: token["id"] for token in read.get("added_tokens") or ()}
 
 
-def digest(made: Tokeniser) -> str:
-    return blake2b(made.to_json().encode(), digest_size=16).hexdigest()
+def digest(tokeniser: Tokeniser) -> str:
+    return blake2b(tokeniser.to_json().encode(), digest_size=16).hexdigest()
 
 
 def byte_letters() -> list[str]:
@@ -235,7 +236,7 @@ def one_each(letters: list[str], special: list[str], split: dict, decoder: dict,
     """The JSON of a tokeniser with a token for each letter, in their order."""
     ids = {letter: number for number, letter in enumerate(letters)}
     flags = dict(single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
-    parts = {
+    description = {
         "version": "1.0",
         "truncation": None,
         "padding": None,
@@ -246,4 +247,4 @@ def one_each(letters: list[str], special: list[str], split: dict, decoder: dict,
         "decoder": decoder,
         "model": model | {"vocab": ids},
     }
-    return json.dumps(parts, ensure_ascii=False, indent=1)
+    return json.dumps(description, ensure_ascii=False, indent=1)

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from structure_first.data.batch import Batch
-from structure_first.data.parts import predicted_from
+from structure_first.data.common import predicted_from
 from structure_first.errors import UserError
 
 CHANNELS, HIDDEN = 4, 16  # of the network that is a rule (Lee et al. 2026)
@@ -66,7 +66,7 @@ def nca(
     Raises `UserError` if no rule passes.
     """
     device, cells = generator.device, width * width
-    near, kept, missing, failed = neighbours(width).to(device), [], count, 0
+    near, passed, missing, failed = neighbours(width).to(device), [], count, 0
     while missing:
         rules = random_rules(min(AT_ONCE, 16 + 3 * missing), states, generator)
         weights = torch.empty(len(rules.mixing), states, device=device).exponential_(generator=generator)
@@ -81,12 +81,12 @@ def nca(
         seen = [each[chosen] for each in seen]
         while len(seen) < grids:
             seen.append(advanced(rules, seen[-1], near))
-        kept.append(patches(torch.stack(seen[:grids], 1), patch, states))
+        passed.append(patches(torch.stack(seen[:grids], 1), patch, states))
         missing -= len(chosen)
         failed = 0 if len(chosen) else failed + len(grid)
         if failed >= MOST_TRIED:
             raise UserError(f"nca: of none of {failed:,} rules gzip leaves {least:g} or more of the bytes; lower least")
-    tokens, start = torch.cat(kept), states ** (patch * patch)
+    tokens, start = torch.cat(passed), states ** (patch * patch)
     marked = F.pad(F.pad(tokens, (1, 0), value=start), (0, 1), value=start + 1)
     return predicted_from(marked.shape[2], rearrange(marked, "batch grid token -> batch (grid token)").contiguous())
 
@@ -120,8 +120,8 @@ def neighbours(width: int) -> Int[Tensor, "cell_place"]:
 def advanced(rules: Rules, grid: Int[Tensor, "rule cell"], near: Int[Tensor, "cell_place"]) -> Int[Tensor, "rule cell"]:
     """The next state of every cell. A one-hot input picks a row of the convolution: so it is a sum of rows."""
     (count, rows, _), states = rules.seeing.shape, rules.choosing.shape[1]
-    place = torch.arange(9, dtype=torch.int32, device=grid.device).repeat(grid.shape[1]) * states
-    row = grid.index_select(1, near) + place
+    offset = torch.arange(9, dtype=torch.int32, device=grid.device).repeat(grid.shape[1]) * states
+    row = grid.index_select(1, near) + offset
     row += rows * torch.arange(count, dtype=torch.int32, device=grid.device)[:, None]
     seen = F.embedding_bag(row.view(-1, 9), rules.seeing.flatten(0, 1), mode="sum").view(*grid.shape, CHANNELS)
     logits = rules.choosing @ (rules.mixing @ seen.mT).relu_()
@@ -142,5 +142,5 @@ def patches(grids: Int[Tensor, "rule grid cell"], patch: int, states: int) -> In
 def complex_enough(tokens: Int[Tensor, "rule grid token"], least: float) -> Bool[Tensor, " rule"]:
     """Of which rules gzip leaves `least` to all of the grids, as tokens of four bytes (Lee et al. 2026)."""
     raw = tokens.flatten(1).int().cpu().numpy()
-    left = torch.tensor([(len(zlib.compress(each, 9)) + GZIP_MORE) / each.nbytes for each in raw])
-    return ((left >= least) & (left <= 1)).to(tokens.device)
+    ratio = torch.tensor([(len(zlib.compress(each, 9)) + GZIP_MORE) / each.nbytes for each in raw])
+    return ((ratio >= least) & (ratio <= 1)).to(tokens.device)

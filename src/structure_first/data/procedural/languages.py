@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from structure_first.data.batch import Batch
-from structure_first.data.parts import ascending, predicted_from
+from structure_first.data.common import ascending, predicted_from
 
 
 def dyck(
@@ -38,8 +38,8 @@ def dyck(
     bits = (length - 1).bit_length()
     time = torch.arange(length, dtype=torch.int32, device=height.device)
     key = torch.add(time, torch.minimum(height[:, :-1], height[:, 1:]), alpha=1 << bits)
-    place = (ascending(key) & (1 << bits) - 1).long()
-    opener, closer = rearrange(place, "batch (pair both) -> both batch pair", both=2)
+    order = (ascending(key) & (1 << bits) - 1).long()
+    opener, closer = rearrange(order, "batch (pair both) -> both batch pair", both=2)
     tokens.scatter_(1, closer, tokens.gather(1, opener) + k)
     return predicted_from(1, tokens.long())
 
@@ -72,8 +72,8 @@ def without_choice(tokens: Int[Tensor, "*batch time"], k: int, **_) -> Bool[Tens
     """Where the closers of whole words had no choice, since all open brackets were of their type."""
     change = torch.where(tokens < k, 1, -1)
     order = (tokens % k).argsort(dim=-1, stable=True)  # type by type; each type's changes add up to nothing
-    left = torch.empty_like(change).scatter_(-1, order, change.gather(-1, order).cumsum(-1))  # of a token's own type
-    return (tokens >= k) & (left == change.cumsum(-1))
+    open_of_type = torch.empty_like(change).scatter_(-1, order, change.gather(-1, order).cumsum(-1))
+    return (tokens >= k) & (open_of_type == change.cumsum(-1))
 
 
 def path(count: int, length: int, p: float, depth: int, generator: torch.Generator) -> Int[Tensor, "batch point"]:
@@ -89,8 +89,8 @@ def path(count: int, length: int, p: float, depth: int, generator: torch.Generat
     else:  # at each odd low of the free walk a word has nothing open, and opens: it is two higher from there on
         height = steps.t().contiguous().cumsum(1, dtype=steps.dtype)
         height -= height.cummin(1).values & -2
-    left = torch.arange(length, -1, -1, dtype=height.dtype, device=height.device)
-    return torch.minimum(height, left, out=height)  # once as many brackets are open as tokens are left, all close
+    remaining = torch.arange(length, -1, -1, dtype=height.dtype, device=height.device)
+    return torch.minimum(height, remaining, out=height)  # once as many brackets are open as tokens are left, all close
 
 
 def bounded(steps: Int[np.ndarray, "point batch"], depth: int) -> Int[np.ndarray, "point batch"]:
@@ -120,20 +120,20 @@ def crossing(
     kinds, change = openers * up, up - down
     choice = np.where(opens, np.float32(1), choice)  # for an opener the place after the last
     words = np.arange(openers.shape[1])
-    first, types_of = depth * words, k * words  # where those of each word begin in the next two
+    list_start, count_start = depth * words, k * words  # where those of each word begin in the next two
     listed = np.zeros(depth * len(words), kinds.dtype)  # the open types, each once
     brackets = np.zeros(k * len(words), np.int16)  # open ones of each type
-    types, last = np.zeros(len(words), np.float32), first - 1  # how many types are open; where the last is listed
-    share, place, column = types.copy(), first.copy(), first.copy()
+    types, last = np.zeros(len(words), np.float32), list_start - 1  # how many types are open; where the last is listed
+    share, slot, column = types.copy(), list_start.copy(), list_start.copy()
     for kind, chosen, closes, by in zip(kinds, choice, down, change, strict=True):
         np.multiply(chosen, types, out=share)
-        np.copyto(place, share, casting="unsafe")
-        place += first
-        of_place = listed[place]
-        of_place *= closes  # arithmetic, for `where` is slow where the condition is random
-        kind += of_place
+        np.copyto(slot, share, casting="unsafe")
+        slot += list_start
+        chosen_type = listed[slot]
+        chosen_type *= closes  # arithmetic, for `where` is slow where the condition is random
+        kind += chosen_type
 
-        np.add(kind, types_of, out=column)
+        np.add(kind, count_start, out=column)
         before = brackets[column]
         step = by * (before == closes)  # none was open and one opens, or one was open and it closes
         before += by
@@ -143,7 +143,7 @@ def crossing(
         np.subtract(kind, moved, out=moved)
         moved *= closes * step
         moved += kind
-        listed[place] = moved  # the last type fills a gap
+        listed[slot] = moved  # the last type fills a gap
         types += step
         last += step
     return kinds

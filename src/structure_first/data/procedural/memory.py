@@ -4,7 +4,7 @@ import torch
 from einops import rearrange
 
 from structure_first.data.batch import Batch
-from structure_first.data.parts import distinct, question
+from structure_first.data.common import distinct, question
 
 
 def stack(count: int, generator: torch.Generator, *, length: int = 64, vocab: int = 100) -> Batch:

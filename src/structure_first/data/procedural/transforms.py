@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from structure_first.data.batch import Batch
-from structure_first.data.parts import ascending, question
+from structure_first.data.common import ascending, question
 
 
 def identity(count: int, generator: torch.Generator, *, length: int = 64, vocab: int = 100) -> Batch:
@@ -51,9 +51,9 @@ def delete(count: int, generator: torch.Generator, *, length: int = 64, vocab: i
     x = content(count, length, vocab, generator)
     position = torch.randint(length, (count, 1), generator=generator, device=x.device)
     target = x.gather(1, position)
-    first = (x == target).byte().argmax(1, keepdim=True)
-    kept = torch.arange(length - 1, device=x.device)
-    return question(x, target, answer=x.gather(1, kept + (kept >= first)), vocab=vocab)
+    first_at = (x == target).byte().argmax(1, keepdim=True)
+    index = torch.arange(length - 1, device=x.device)
+    return question(x, target, answer=x.gather(1, index + (index >= first_at)), vocab=vocab)
 
 
 def content(count: int, length: int, vocab: int, generator: torch.Generator) -> Int[Tensor, "batch length"]:
@@ -69,5 +69,5 @@ def without_repeats(x: Int[Tensor, "batch length"], pad: int) -> Int[Tensor, "ba
     is_first = torch.ones_like(x, dtype=torch.bool)
     is_first[:, 1:] = keys[:, 1:] >> 16 != keys[:, :-1] >> 16
     is_first = torch.empty_like(is_first).scatter_(1, keys & 0xFFFF, is_first)
-    place = torch.where(is_first, is_first.cumsum(1) - 1, length)  # repeats all land in one spare column
-    return x.new_full((count, length + 1), pad).scatter_(1, place, x)[:, :length]
+    column = torch.where(is_first, is_first.cumsum(1) - 1, length)  # repeats all land in one spare column
+    return x.new_full((count, length + 1), pad).scatter_(1, column, x)[:, :length]
