@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from structure_first.cost.memory import kept, needed, saved_bytes, weights_of
+from structure_first.cost.memory import activation_bytes, needed, saved_bytes, weight_count
 from structure_first.data.batch import Batch
 from structure_first.data.registry import source
 from structure_first.model.transformer import Shape, Transformer
@@ -30,8 +30,8 @@ def test_what_is_kept_is_counted_without_memory_as_with_it(shape):
     made = source("random", vocab=50, length=25)
     alone = Batch(*(tensor.clone() for tensor in Stream(made, 3, [0], "test")(0)))  # of several drawn together
     sizes = saved_bytes(Transformer(shape), alone, made)
-    assert kept(shape, made, Compute(), 3) == sum(sizes) + 2 * max(sizes)
-    assert weights_of(shape) == sum(parameter.numel() for parameter in Transformer(shape).parameters())
+    assert activation_bytes(shape, made, Compute(), 3) == sum(sizes) + 2 * max(sizes)
+    assert weight_count(shape) == sum(parameter.numel() for parameter in Transformer(shape).parameters())
 
 
 MEASURED = """

@@ -5,7 +5,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from structure_first.cost import flops
-from structure_first.cost.memory import weights_of
+from structure_first.cost.memory import weight_count
 from structure_first.errors import UserError
 from structure_first.pretraining.config import Config, read
 from structure_first.pretraining.stages import jobs, stand_in, vocab
@@ -84,7 +84,7 @@ def test_memory_shrinks_by_every_means_there_is(config):
     assert cost("precision: bfloat16").memory["activations"] < whole.memory["activations"]
     spread = cost("sharded: true", 8)
     assert spread.micro_batch == 8 and spread.memory["AdamW"] * 8 == whole.memory["AdamW"]
-    assert whole.memory["weights"] == 4 * weights_of(whole.job.shape) == pytest.approx(4 * 124.4e6, rel=1e-2)
+    assert whole.memory["weights"] == 4 * weight_count(whole.job.shape) == pytest.approx(4 * 124.4e6, rel=1e-2)
 
 
 def test_hours_follow_from_the_data_sheet(config):

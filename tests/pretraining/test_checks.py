@@ -138,10 +138,10 @@ def test_advice_on_memory_is_accepted_by_a_run_that_has_begun(tmp_path, config, 
     """`compute` may change in the same folder; batch, held_out and shape in another one, as the line says."""
     fit = jobs.fit
 
-    def failing(model, *rest, stream, **options):
-        if stream == f"stage {stage}":
+    def failing(model, *rest, random_key, **options):
+        if random_key == f"stage {stage}":
             raise MemoryError
-        return fit(model, *rest, stream=stream, **options)
+        return fit(model, *rest, random_key=random_key, **options)
 
     with monkeypatch.context() as patch, pytest.raises(UserError) as error:
         patch.setattr(jobs, "fit", failing)

@@ -65,7 +65,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(tmp_path, config, 
     def update(self, *arguments):
         if len(done) == updates:
             raise KeyboardInterrupt
-        done.append(self.stream)
+        done.append(self.random_key)
         return real(self, *arguments)
 
     monkeypatch.setattr(Run, "update", update)
@@ -143,9 +143,9 @@ def test_weights_of_another_run_can_be_carried_over(tmp_path, config):
     start = {}
     watched = config(("shape:", rule))
 
-    def fitted(model, *arguments, stream, **options):
-        start[stream] = {key: tensor.clone() for key, tensor in model.state_dict().items()}
-        return fit(model, *arguments, stream=stream, **options)
+    def fitted(model, *arguments, random_key, **options):
+        start[random_key] = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+        return fit(model, *arguments, random_key=random_key, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jobs, "fit", fitted)
@@ -251,9 +251,9 @@ def test_numpy_may_be_what_runs_out_of_memory(tmp_path, config, monkeypatch):
 
 
 def test_the_others_look_at_the_rows_once_they_are_written(tmp_path, config, monkeypatch):
-    seen, agreed, append = [], processes.agreed, Store.append
+    seen, agreed, append = [], processes.all_reduce_max, Store.append
     monkeypatch.setattr(Store, "append", lambda *given: append(*given) or seen.append("kept"))
-    monkeypatch.setattr(processes, "agreed", lambda *values: seen.append("agreed") or agreed(*values))
+    monkeypatch.setattr(processes, "all_reduce_max", lambda *values: seen.append("agreed") or agreed(*values))
     train(config(), tmp_path / "run", "cpu")
     assert seen.count("kept") == 2 and seen[-1] == "agreed"
     assert [seen[place + 1] for place, each in enumerate(seen) if each == "kept"] == ["agreed"] * 2

@@ -32,7 +32,7 @@ def test_what_is_dropped_follows_from_the_run_and_from_nothing_else():
     assert trained()[1] == rows and same(trained()[0], model)
     torch.manual_seed(1)
     assert torch.equal(torch.rand(3), drawn_after), "the numbers of whoever calls are left alone"
-    assert not same(trained(stream="stage 1")[0], model)
+    assert not same(trained(random_key="stage 1")[0], model)
 
 
 def test_replicas_of_one_seed_drop_different_numbers():

@@ -64,7 +64,7 @@ def test_vectors_that_do_not_decay_are_adamws_second_group(seeds):
     for a, b in zip(mine.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(a, b)
     decayed = Transformer(SHAPE, seeds)
-    fit(decayed, COPY, replace(STAGE, decay_vectors=True), stream="stage")
+    fit(decayed, COPY, replace(STAGE, decay_vectors=True), random_key="stage")
     assert max(each.scale.max() for each in norms(decayed)) < 0.9 < min(each.scale.min() for each in norms(mine))
 
 

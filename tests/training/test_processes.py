@@ -46,13 +46,13 @@ CHILD = """
                 model = Transformer(Shape(copy.vocab, copy.length), (0, 1))
 
                 def watch(step, model):
-                    assert processes.first()
+                    assert processes.is_main()
                     if step == case.get("stop"):
                         os.kill(os.getpid(), signal.SIGTERM)
 
                 if case.get("dies") == processes.rank():
-                    steps, agreed = iter(range(20)), processes.agreed
-                    processes.agreed = lambda *values: os._exit(9) if next(steps, None) is None else agreed(*values)
+                    steps, ours = iter(range(20)), processes.all_reduce_max
+                    processes.all_reduce_max = lambda *each: os._exit(9) if next(steps, None) is None else ours(*each)
                 path = folder / case["checkpoint"] if "checkpoint" in case else None
                 compute, stage = Compute(**case["compute"]), Stage(**case["stage"])
                 try:
@@ -186,7 +186,7 @@ def test_when_one_process_ends_the_others_say_so_and_end(tmp_path):
 
 def test_the_shares_are_the_whole_and_fill_up_with_what_bears_no_loss(monkeypatch):
     batch = Batch(torch.arange(14).view(1, 7, 2), torch.ones(1, 7, 2, dtype=torch.bool))
-    monkeypatch.setattr(processes, "world", lambda: 3)
+    monkeypatch.setattr(processes, "world_size", lambda: 3)
     shares = []
     for rank in range(3):
         monkeypatch.setattr(processes, "rank", lambda rank=rank: rank)
@@ -196,6 +196,6 @@ def test_the_shares_are_the_whole_and_fill_up_with_what_bears_no_loss(monkeypatc
 
 
 def test_a_width_that_does_not_divide_says_so(monkeypatch):
-    monkeypatch.setattr(processes, "world", lambda: 3)
+    monkeypatch.setattr(processes, "world_size", lambda: 3)
     with pytest.raises(UserError, match="width 16 is not a multiple of 3 processes"):
         processes.sharded(Transformer(SHAPE), torch.device("cpu"), None)

@@ -97,11 +97,11 @@ def test_a_model_without_blocks_has_none_to_compile():
     assert rows[-1]["step"] == 5
 
 
-def test_the_name_of_a_stream_is_the_key_of_its_batches():
+def test_batches_follow_from_the_random_key():
     def trained(**options) -> Tensor:
         model = Bigrams((0,))
         fit(model, COUNTING, replace(STAGE, steps=5), **options)
         return model.table
 
-    assert torch.equal(trained(), trained(stream="stage 2", label="shown"))
-    assert not torch.equal(trained(), trained(stream="stage 1"))
+    assert torch.equal(trained(), trained(random_key="stage 2", label="shown"))
+    assert not torch.equal(trained(), trained(random_key="stage 1"))

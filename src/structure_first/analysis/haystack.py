@@ -205,7 +205,7 @@ def watched(job: Job, rows: pd.DataFrame, pairs: int = 6, frames: int = 20) -> W
     keep_freed_memory()
     model = initial_model(job).to(device(job.device))
     name = f"stage {job.stage}"  # it seeds the batches
-    found = fit(model, task, stage, stream=name, label=f"{label(job)}, again", watch=watch)
+    found = fit(model, task, stage, random_key=name, label=f"{label(job)}, again", watch=watch)
     right = {row["step"]: row["value"] for row in found if row["metric"] == "accuracy"}
     return Watched(label(job), tokens[0].tolist(), model.shape.layers, maps, right)
 

@@ -25,11 +25,11 @@ def timed_update(model: Model, source: Source, stage: Stage, compute: Compute = 
 
 def seconds_of(update: Callable[[], None], spend: float, least: int = 3) -> float:
     """The median of the updates that fit into `spend` seconds, `least` of them at least, after two to warm up."""
-    found: list[float] = []
-    while sum(found[2:]) < spend or len(found) < 2 + least:
+    seconds: list[float] = []
+    while sum(seconds[2:]) < spend or len(seconds) < 2 + least:
         settle()
         began = perf_counter()
         update()
         settle()
-        found.append(perf_counter() - began)
-    return median(found[2:])
+        seconds.append(perf_counter() - began)
+    return median(seconds[2:])

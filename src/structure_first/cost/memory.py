@@ -21,10 +21,10 @@ THERE_AND_BACK = 2  # the loss's gradient and the logits', each as large as the 
 TOKEN = 9  # bytes of a token and its place in the loss's mask
 
 
-def free_memory(where: torch.device) -> int:
+def free_memory(device: torch.device) -> int:
     """Bytes that are free on the device."""
-    if where.type == "cuda":
-        return torch.cuda.mem_get_info(where)[0]
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
@@ -38,20 +38,20 @@ def needed(
     """The bytes that one replica takes of each process, by what takes them; and those of each sequence computed at
     once, of which there are `micro_batch`.
     """
-    one, two = (kept(shape, source, compute, count) for count in (1, 2))
-    share = 4 * weights_of(shape) / (processes if compute.sharded else 1)
+    one, two = (activation_bytes(shape, source, compute, count) for count in (1, 2))
+    share = 4 * weight_count(shape) / (processes if compute.sharded else 1)
     activations = one + (micro_batch - 1) * (two - one)
-    found = {"weights": share, "gradients": share, "AdamW": 2 * share, "activations": activations}
-    found["batches"] = TOKEN * source.length * (stage.batch + stage.held_out)
+    by_use = {"weights": share, "gradients": share, "AdamW": 2 * share, "activations": activations}
+    by_use["batches"] = TOKEN * source.length * (stage.batch + stage.held_out)
     if compute.sharded:
         # The rest of the model is gathered for a whole step, and two blocks at a time, each with its gradients.
-        block = weights_of(replace(shape, layers=2)) - weights_of(replace(shape, layers=1))
-        gathered = weights_of(shape) - (shape.layers - 2) * block
-        found["gathered"] = 2 * gathered * (2 if compute.precision == "bfloat16" else 4)
-    return found, two - one
+        block = weight_count(replace(shape, layers=2)) - weight_count(replace(shape, layers=1))
+        gathered = weight_count(shape) - (shape.layers - 2) * block
+        by_use["gathered"] = 2 * gathered * (2 if compute.precision == "bfloat16" else 4)
+    return by_use, two - one
 
 
-def weights_of(shape: Shape) -> int:
+def weight_count(shape: Shape) -> int:
     """How many weights a transformer of that shape has."""
 
     def counted(shape: Shape) -> int:
@@ -61,7 +61,7 @@ def weights_of(shape: Shape) -> int:
     return by_layers(shape, counted)
 
 
-def kept(shape: Shape, made: Source, compute: Compute, count: int) -> float:
+def activation_bytes(shape: Shape, source: Source, compute: Compute, count: int) -> float:
     """Bytes at the peak of a backward pass over `count` sequences, weights and gradients left out.
 
     Where blocks are computed again in the backward pass, one of them at a time is there, and of each its input.
@@ -71,13 +71,13 @@ def kept(shape: Shape, made: Source, compute: Compute, count: int) -> float:
         # The narrow kernel looks at numbers; a model that it serves is small.
         small = narrow(shape.width // shape.heads, shape.context)
         with nullcontext() if small else FakeTensorMode(), compute.cast(torch.device("cpu")):
-            tokens = torch.zeros(1, count, made.length, dtype=torch.long)
+            tokens = torch.zeros(1, count, source.length, dtype=torch.long)
             batch = Batch(tokens, torch.ones_like(tokens, dtype=torch.bool))
-            return peak(Transformer(shape, fresh=False), batch, made)
+            return peak(Transformer(shape, fresh=False), batch, source)
 
     if not compute.recompute:
         return by_layers(shape, counted)
-    inputs = 4 * count * (made.length - 1) * shape.width * shape.layers
+    inputs = 4 * count * (source.length - 1) * shape.width * shape.layers
     return counted(replace(shape, layers=1)) + inputs
 
 
@@ -97,13 +97,13 @@ def peak(model: Model, batch: Batch, source: Source) -> int:
 
 def saved_bytes(model: Model, batch: Batch, source: Source) -> list[int]:
     """The size of each piece of memory that a forward pass keeps for its backward pass, the weights left out."""
-    found = {}
+    storages = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        found[tensor.untyped_storage()._cdata] = tensor  # tells pieces apart that are counted but not there, too
+        storages[tensor.untyped_storage()._cdata] = tensor  # tells pieces apart that are counted but not there, too
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         predict(model, batch, source).nats()
     own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    return [tensor.untyped_storage().nbytes() for place, tensor in found.items() if place not in own]
+    return [tensor.untyped_storage().nbytes() for storage, tensor in storages.items() if storage not in own]

@@ -56,7 +56,7 @@ class StageJob(Job):
     @property
     def compute(self) -> Compute:
         """As the configuration says; an evaluation computes as many sequences at once as an update."""
-        compute, share = self.config.compute, -(-self.phase.stage.batch // processes.world())
+        compute, share = self.config.compute, -(-self.phase.stage.batch // processes.world_size())
         return replace(compute, micro_batch=compute.micro_batch or share)
 
     @cached_property

@@ -39,7 +39,7 @@ def train(config: Config, folder: Path, device: str = "auto") -> pd.DataFrame:
     Under torchrun all processes call this; the first alone packs and writes. Raises `UserError` for what `check` finds,
     and where the memory is too small.
     """
-    first, store, where = processes.first(), Store(folder), pick_device(device)
+    first, store, where = processes.is_main(), Store(folder), pick_device(device)
     check(config, folder, where)
     with store.locked() if first else nullcontext():
         with of_keys() if config.corpus.packed is None else nullcontext():
@@ -71,13 +71,13 @@ def complete(job: StageJob, packed: Path) -> None:
     """Train a stage, from its checkpoint if there is one; keep its weights, then its rows."""
     with enough_memory(too_large(job)):
         rows, runs = execute(job)
-    if processes.first():
+    if processes.is_main():
         corpus = {name: value for name, value in read_manifest(packed).items() if name != "state"}
         for run in runs.values():
             run |= {"settings": job.config.plain(), "corpus": corpus}
         Store(job.folder).append(rows.assign(experiment=EXPERIMENT, scale=SCALE), runs)
         job.checkpoint.unlink(missing_ok=True)
-    processes.agreed(0)  # none looks at the rows before the first has written them
+    processes.all_reduce_max(0)  # none looks at the rows before the first has written them
 
 
 def packed_corpus(config: Config, folder: Path) -> Path:
@@ -86,7 +86,7 @@ def packed_corpus(config: Config, folder: Path) -> Path:
     if corpus.packed is not None:
         return Path(corpus.packed)
     limit = corpus.limit_tokens or config.enough
-    if processes.first():
+    if processes.is_main():
         options = {name: getattr(corpus, name) for name in ("text_column", "seed", "held_out")}
         pack(*corpus.unpacked, own, **options, limit_tokens=limit)
     else:

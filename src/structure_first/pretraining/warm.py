@@ -120,7 +120,7 @@ def warm_up(
         say(str(cost(replica, made, settled, compute)))
         began = monotonic()
         label = f"stage 1: {made.name}"
-        rows = fit(replica, made, settled, stream="stage 1", label=label, checkpoint=checkpoint, compute=compute)
+        rows = fit(replica, made, settled, random_key="stage 1", label=label, checkpoint=checkpoint, compute=compute)
     last = {row["metric"]: row["value"] for row in rows}
     if not last["accuracy"] >= 0:
         raise UserError(f"stage one's loss is no longer finite after {rows[-1]['step']:,} updates; lower its lr")

@@ -243,9 +243,9 @@ def execute(
     model = initial_model(job).to(pick_device(job.device))
     name = f"stage {job.stage}"  # it seeds the batches: all cells see the same data
     rows = fit(
-        model, made, stage, stream=name, label=job.name, checkpoint=job.checkpoint, watch=watch, compute=job.compute
+        model, made, stage, random_key=name, label=job.name, checkpoint=job.checkpoint, watch=watch, compute=job.compute
     )
-    if processes.first():
+    if processes.is_main():
         for place, replica in enumerate(job.replicas):
             weights.save(weights_of(replica, job.folder), model, place)
     frame = pd.DataFrame(left(job) + rows).assign(stage=job.stage)

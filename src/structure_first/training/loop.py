@@ -19,7 +19,7 @@ from structure_first.training import checkpoints, processes, signals
 from structure_first.training.compute import Compute, remove
 from structure_first.training.devices import choose_products
 from structure_first.training.optimizer import adamw, clip
-from structure_first.training.predictions import evaluate, parts, predict, short_and_long
+from structure_first.training.predictions import evaluate, micro_batches, predict, short_and_long
 from structure_first.training.protocol import AnyModel, Forward, Model, device_of
 from structure_first.training.stage import Stage
 from structure_first.training.stream import Stream
@@ -33,15 +33,15 @@ class Run:
     sharded, the program is a copy of the model, which waits in the CPU's memory.
     """
 
-    def __init__(self, model: Model, source: Source, stage: Stage, stream: str, compute: Compute = Compute()):
-        self.model, self.source, self.stage, self.stream, self.compute = model, source, stage, stream, compute
-        settings = dict(stage=asdict(stage), shape=asdict(model.shape), seeds=model.seeds, name=stream)
+    def __init__(self, model: Model, source: Source, stage: Stage, random_key: str, compute: Compute = Compute()):
+        self.model, self.source, self.stage, self.random_key, self.compute = model, source, stage, random_key, compute
+        settings = dict(stage=asdict(stage), shape=asdict(model.shape), seeds=model.seeds, name=random_key)
         settings |= dict(source=source.name, source_settings=dict(source.settings))
         self.digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         self.step, self.tokens = 0, 0
         self.measurements: list[dict] = []
         self.left_at: list[int | None] = [None] * len(model.seeds)
-        self.device, self.sharded = device_of(model), compute.sharded and processes.world() > 1
+        self.device, self.sharded = device_of(model), compute.sharded and processes.world_size() > 1
         if self.sharded:
             model.to(torch.device("cpu"))
         self.train_only(list(range(len(model.seeds))))
@@ -55,7 +55,7 @@ class Run:
         self.forward: Forward = self.program  # what a training step calls
         if self.sharded:
             self.forward = processes.sharded(self.program, self.device, self.compute.dtype)
-        elif processes.world() > 1:
+        elif processes.world_size() > 1:
             self.forward = processes.copied(self.program)
         matrices = (part[0].numel() for block in self.model.blocks for part in block.parameters())
         choose_products(len(replicas) * self.stage.batch * self.source.length * max(matrices, default=0))
@@ -83,18 +83,17 @@ class Run:
 
     def _backward(self, batch: Batch, source: Source) -> None:
         """The gradients of each replica's mean loss over `batch`, whatever part of it is computed when and where."""
-        count = (
-            batch.loss_mask[..., 1:].sum((1, 2)).clamp(min=1) / processes.world()
-        )  # the processes' gradients are averaged
-        if self.device.type == "cpu" and processes.world() == 1 and not self.compute.micro_batch:
+        # The processes' gradients are averaged; a batch may bear no loss.
+        count = batch.loss_mask[..., 1:].sum((1, 2)).clamp(min=1) / processes.world_size()
+        if self.device.type == "cpu" and processes.world_size() == 1 and not self.compute.micro_batch:
             mine = short_and_long(batch)
         else:
-            mine = list(parts(processes.share(batch), self.compute.micro_batch or self.stage.batch))
+            mine = list(micro_batches(processes.share(batch), self.compute.micro_batch or self.stage.batch))
         for number, part in enumerate(mine, 1):
             with self._adding_up(last=number == len(mine)):
                 with self.compute.cast(self.device):
-                    found = predict(self.forward, part, source)
-                (found.nats() / count).sum().backward()
+                    predictions = predict(self.forward, part, source)
+                (predictions.nats() / count).sum().backward()
 
     def _adding_up(self, last: bool) -> AbstractContextManager:
         """Copies of the weights exchange their gradients once a step, after its last micro-batch."""
@@ -108,7 +107,7 @@ class Run:
         if not self.model.stochastic:
             yield
             return
-        key: tuple[int | str, ...] = (*self.model.seeds, self.stream, "dropout", self.step, processes.rank())
+        key: tuple[int | str, ...] = (*self.model.seeds, self.random_key, "dropout", self.step, processes.rank())
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(generator("cpu", *key).initial_seed())
             yield
@@ -159,9 +158,9 @@ class Run:
         for index, state in self.optimizer.state_dict()["state"].items():
             for name, tensor in state.items():
                 whole = processes.whole(tensor)
-                if processes.first():
+                if processes.is_main():
                     tensors[f"optimizer.{index}.{name}"] = whole
-        if processes.first():
+        if processes.is_main():
             meta = {name: getattr(self, name) for name in ("digest", "step", "tokens", "measurements", "left_at")}
             checkpoints.save(path, tensors, meta)
 
@@ -189,7 +188,7 @@ def fit(
     source: Source,
     stage: Stage,
     *,
-    stream: str = "stage 2",
+    random_key: str = "stage 2",
     label: str | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 60.0,
@@ -198,7 +197,7 @@ def fit(
 ) -> list[dict]:
     """Train every replica of `model` on `source` in place; returns held-out measurements, a row each.
 
-    Every batch follows from a replica's seed and the name of the `stream`; the progress bar says `label` instead.
+    Every batch follows from a replica's seed and the `random_key`; the progress bar says `label` instead.
 
     A replica that reaches `stage.mastery` keeps the weights it had then; training ends once all have, or after
     `stage.steps`. One whose loss is no longer finite ends there, with that loss as its last measurement. With
@@ -210,18 +209,18 @@ def fit(
     trains on its share and ends with the same weights and measurements; the first alone writes and watches.
     """
     model.train()
-    with closing(Run(model, source, stage, stream, compute)) as run, signals.put_off(checkpoint is not None) as came:
-        if checkpoint and any(processes.agreed(checkpoint.exists())):
+    with closing(Run(model, source, stage, random_key, compute)) as run, signals.put_off(bool(checkpoint)) as came:
+        if checkpoint and any(processes.all_reduce_max(checkpoint.exists())):
             run.restore(checkpoint)
-        held_out = Stream(source.held_out or source, stage.held_out, model.seeds, f"{stream}, held out", run.device)(0)
-        held_out, batches = processes.share(held_out), None
-        hidden = None if processes.first() else True
+        evaluated, held_out_key = source.held_out or source, f"{random_key}, held out"
+        held_out = processes.share(Stream(evaluated, stage.held_out, model.seeds, held_out_key, run.device)(0))
+        batches, hidden = None, None if processes.is_main() else True
         saved, started = monotonic(), (monotonic(), run.tokens)
-        bar = tqdm(total=stage.steps, initial=run.step, desc=label or stream, unit="step", leave=False, disable=hidden)
-        with bar:
+        label = label or random_key
+        with tqdm(total=stage.steps, initial=run.step, desc=label, unit="step", leave=False, disable=hidden) as bar:
             while True:
                 if checkpoint:
-                    signal, due = processes.agreed(came(), monotonic() - saved > checkpoint_seconds)
+                    signal, due = processes.all_reduce_max(came(), monotonic() - saved > checkpoint_seconds)
                     if signal or due:
                         run.save(checkpoint)
                         saved = monotonic()
@@ -237,19 +236,19 @@ def fit(
                     run.record(metrics)
                     if watch:
                         run.write_back()
-                        if processes.first():
+                        if processes.is_main():
                             watch(run.step, model)
                 if run.finished:
                     break
                 length = stage.length_at(run.step, source.length_setting)
                 seeds = run.program.seeds
                 if batches is None or (batches.source.length_setting, batches.seeds) != (length, seeds):
-                    batches = Stream(source.at(length), stage.batch, seeds, stream, run.device)
+                    batches = Stream(source.at(length), stage.batch, seeds, random_key, run.device)
                 run.update(batches(run.step), batches.source)
                 bar.update()
         run.write_back()
         if checkpoint:
             run.save(checkpoint)
-            if signal := max(processes.agreed(came())):
+            if signal := max(processes.all_reduce_max(came())):
                 raise signals.stop(signal)  # it came with the last step; what follows this stage shall not begin
     return run.measurements

@@ -32,6 +32,6 @@ def clip(parameters: Iterable[Tensor], limit: float, spread: bool = False) -> No
     else:
         norm = torch.stack([torch.linalg.vector_norm(gradient, dim=1) for gradient in gradients]).norm(dim=0)
     if spread:
-        norm = processes.summed(norm.square()).sqrt()
+        norm = processes.all_reduce_sum(norm.square()).sqrt()
     scale = (limit / norm).clamp(max=1.0)
     torch._foreach_mul_(gradients, scale.squeeze() if alone else [scale[:, None]] * len(gradients))

@@ -40,13 +40,13 @@ def predict(model: Forward, batch: Batch, source: Source) -> Predictions:
     """What the model says of `batch`; only the window that bears loss is computed to the end."""
     inputs, at = batch.tokens[..., :-1], None
     if source.window < inputs.shape[-1]:
-        first = batch.loss_mask[..., 1:].byte().argmax(-1, keepdim=True).clamp(max=inputs.shape[-1] - source.window)
-        at = first + torch.arange(source.window, device=first.device)
-    targets, mask = (placed(whole, at) for whole in batch)
+        start = batch.loss_mask[..., 1:].byte().argmax(-1, keepdim=True).clamp(max=inputs.shape[-1] - source.window)
+        at = start + torch.arange(source.window, device=start.device)
+    targets, mask = (shifted(whole, at) for whole in batch)
     return Predictions(model(inputs, at), targets, mask, at)
 
 
-def placed(
+def shifted(
     whole: Shaped[Tensor, "replica batch time"], at: Int[Tensor, "replica batch n"] | None
 ) -> Shaped[Tensor, "replica batch n"]:
     """What `whole` has at these positions, counted from its second token; None: at all."""
@@ -54,7 +54,7 @@ def placed(
     return later if at is None else later.gather(-1, at)
 
 
-def parts(batch: Batch, size: int) -> Iterator[Batch]:
+def micro_batches(batch: Batch, size: int) -> Iterator[Batch]:
     """`batch`, `size` sequences of each replica at a time."""
     for start in range(0, batch.tokens.shape[1], size):
         yield Batch(*(tensor[:, start : start + size] for tensor in batch))
@@ -84,22 +84,22 @@ def evaluate(model: Model, batch: Batch, source: Source, compute: Compute = Comp
     also the share of whole answers of which every token is right.
     """
     model.eval()
-    found_in = []
+    totals = []
     fit_in = LOGITS_AT_ONCE // (source.window * source.vocab)
-    for part in parts(batch, compute.micro_batch or max(1, min(fit_in, EVALUATED_AT_ONCE))):
+    for part in micro_batches(batch, compute.micro_batch or max(1, min(fit_in, EVALUATED_AT_ONCE))):
         with compute.cast(batch.tokens.device):
-            found = predict(model, part, source)
-        graded = found.mask
+            predictions = predict(model, part, source)
+        graded = predictions.mask
         if source.determined is not None:
-            graded = graded & placed(source.determined(part.tokens), found.at)
-        right = (found.logits.argmax(-1) == found.targets) & graded
-        sums = [found.nats(), found.counts(), right.sum((1, 2)), graded.sum((1, 2))]
+            graded = graded & shifted(source.determined(part.tokens), predictions.at)
+        right = (predictions.logits.argmax(-1) == predictions.targets) & graded
+        sums = [predictions.nats(), predictions.counts(), right.sum((1, 2)), graded.sum((1, 2))]
         if source.problems is not None:
-            sums += solved(right, placed(source.problems(part.tokens), found.at))
-        found_in.append(sums)
+            sums += solved(right, shifted(source.problems(part.tokens), predictions.at))
+        totals.append(sums)
     model.train()
-    totals = (processes.summed(torch.stack(column).sum(0)) for column in zip(*found_in, strict=True))
-    nats, count, right, graded, *problems = totals
+    sums_of_all = (processes.all_reduce_sum(torch.stack(column).sum(0)) for column in zip(*totals, strict=True))
+    nats, count, right, graded, *problems = sums_of_all
     loss, shares = nats / count, {"accuracy": right / graded}
     if problems:
         shares["problems"] = problems[0] / problems[1]

@@ -24,12 +24,12 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
 
 
-def world() -> int:
+def world_size() -> int:
     """How many train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def first() -> bool:
+def is_main() -> bool:
     """Whether this is the process that writes and speaks for all."""
     return rank() == 0
 
@@ -68,18 +68,18 @@ def lost(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or "gloo" in str(error) or "NCCL" in str(error)
 
 
-def agreed(*values: int) -> list[int]:
+def all_reduce_max(*values: int) -> list[int]:
     """The largest that any process gave of each value, in all of them."""
-    if world() == 1:
+    if world_size() == 1:
         return list(values)
     largest = torch.tensor(values)
     dist.all_reduce(largest, dist.ReduceOp.MAX)
     return largest.tolist()
 
 
-def summed(tensor: Tensor) -> Tensor:
+def all_reduce_sum(tensor: Tensor) -> Tensor:
     """The sum over all processes, the same to the bit in each; `tensor` itself holds it."""
-    if world() > 1:
+    if world_size() > 1:
         dist.all_reduce(tensor)
     return tensor
 
@@ -89,10 +89,10 @@ def share(batch: Batch) -> Batch:
 
     All processes get as many; where they do not come out even, a sequence that bears no loss fills up.
     """
-    if world() == 1:
+    if world_size() == 1:
         return batch
     sequences = batch.tokens.shape[1]
-    mine = torch.arange(rank(), -(-sequences // world()) * world(), world(), device=batch.tokens.device)
+    mine = torch.arange(rank(), -(-sequences // world_size()) * world_size(), world_size(), device=batch.tokens.device)
     tokens, loss_mask = (tensor[:, mine.clamp(max=sequences - 1)] for tensor in batch)
     return Batch(tokens, loss_mask & (mine < sequences)[:, None])
 
@@ -113,12 +113,12 @@ def sharded(model: Model, device: torch.device, precision: torch.dtype | None) -
     from torch.distributed.tensor import Shard
 
     for width in (parameter.shape[-1] for parameter in model.parameters()):
-        if width % world():
-            raise UserError(f"width {width} is not a multiple of {world()} processes; start another number")
+        if width % world_size():
+            raise UserError(f"width {width} is not a multiple of {world_size()} processes; start another number")
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
     cut = partial(
         fully_shard,
-        mesh=init_device_mesh(device.type, (world(),)),
+        mesh=init_device_mesh(device.type, (world_size(),)),
         shard_placement_fn=lambda parameter: Shard(parameter.ndim - 1),
         mp_policy=MixedPrecisionPolicy(param_dtype=precision, reduce_dtype=torch.float32),
     )
@@ -140,7 +140,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 def spread(tensor: Tensor, parameter: Tensor) -> Tensor:
     """This process's part of a whole tensor, spread as `parameter` is."""
-    if world() == 1 or not tensor.ndim:
+    if world_size() == 1 or not tensor.ndim:
         return tensor
     from torch.distributed.tensor import DTensor, distribute_tensor
 

@@ -28,11 +28,11 @@ class Stream:
     def __call__(self, step: int) -> Batch:
         index, within = divmod(step, self.block)
         if self._drawn is None or index != self._index:
-            parts = [
+            by_seed = [
                 self.source.draw(self.block * self.batch, generator(self.device, seed, self.name, index))
                 for seed in self._distinct
             ]
-            self._drawn = Batch(*(torch.stack(tensors) for tensors in zip(*parts, strict=True)))
+            self._drawn = Batch(*(torch.stack(tensors) for tensors in zip(*by_seed, strict=True)))
             self._index = index
         pick = "seed (step batch) time -> step seed batch time"
         drawn = (rearrange(tensor, pick, step=self.block)[within] for tensor in self._drawn)

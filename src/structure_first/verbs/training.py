@@ -29,7 +29,7 @@ def train(
 
     folder = out or Path("runs", config.stem if steps is None else f"{config.stem}-{steps}-steps")
     rows = two_stages.train(read(config).stopped_at(steps), folder, device)
-    if not processes.first():
+    if not processes.is_main():
         return
     for stage, found in rows.groupby("stage"):
         last = found[found["step"] == found["step"].max()].set_index("metric")
