@@ -12,7 +12,7 @@ from structure_first.analysis import attention
 from structure_first.book.figures import ask
 from structure_first.model import weights
 from structure_first.model.transformer import Shape, Transformer
-from structure_first.runs.jobs import trained, weights_of
+from structure_first.runs.jobs import trained, weights_path
 
 BOOK = Path(__file__).parents[2] / "book"
 LOGITS, ATTENTION = 1e-4, 1e-5  # how far apart the two may be
@@ -71,5 +71,5 @@ def test_of_any_shape_and_any_weights(tied, tmp_path, said):
 def test_of_the_stored_models_on_haystacks(name, said):
     replica, folder = ask.replicas()[name], BOOK / "results" / "haystack"
     haystacks = [attention.example(pairs, seed=pairs).tokens[0, :-1].tolist() for pairs in (1, 2, 6, 12)]
-    for tokens, found in zip(haystacks, said(weights_of(replica, folder), haystacks), strict=True):
+    for tokens, found in zip(haystacks, said(weights_path(replica, folder), haystacks), strict=True):
         holds(trained([replica], folder), tokens, found)

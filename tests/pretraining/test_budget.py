@@ -62,7 +62,7 @@ def test_flops_are_those_that_torch_counts(config):
         update = update_of(job)
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
             update()
-        assert counter.get_total_flops() == flops.spent(job.phase.stage, job.made, job.shape, 1) > 0
+        assert counter.get_total_flops() == flops.spent(job.phase.stage, job.source, job.shape, 1) > 0
 
 
 def test_nothing_is_packed_or_trained(tmp_path, config, monkeypatch):

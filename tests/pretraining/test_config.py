@@ -15,7 +15,7 @@ from structure_first.model.transfer import Transfer
 from structure_first.model.transformer import Shape
 from structure_first.pretraining.config import Corpus, ShapeSection, StageOne, Training, check, read
 from structure_first.pretraining.stages import jobs, stand_in
-from structure_first.runs.jobs import weights_of
+from structure_first.runs.jobs import weights_path
 from structure_first.runs.recipe import Phase
 from structure_first.training.stage import Stage
 
@@ -247,5 +247,5 @@ def test_a_folder_that_was_begun_before_goes_on(tmp_path):
     assert [model.configuration for model, _ in found] == ["78b5dd64cb2b", "f329f4d2a960"]
     assert {model.key[0] for model, _ in found} == {"set(length=8, vocab=10)"}
     for folder in ("weights", "checkpoints"):
-        kept = [weights_of(model, tmp_path) if folder == "weights" else job.checkpoint for model, job in found]
+        kept = [weights_path(model, tmp_path) if folder == "weights" else job.checkpoint for model, job in found]
         assert kept == [tmp_path / folder / f"stage_{stage}.safetensors" for stage in (1, 2)]

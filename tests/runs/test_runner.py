@@ -71,7 +71,7 @@ def test_a_program_computes_with_one_thread_after_whatever_ran_before(tmp_path):
     for threads, products in ((1, 0), (2, LARGE)):
         torch.set_num_threads(threads)
         choose_products(products)
-        rows.append(jobs.execute_in_parts(job, print)[0][1])
+        rows.append(jobs.execute_or_split(job, print)[0][1])
         job.checkpoint.unlink()
         assert torch.get_num_threads() == threads
     torch.set_num_threads(before)

@@ -99,7 +99,7 @@ def check_weights(part: str, path: Path, body: Body) -> None:
 
 def check_memory(job: Job, device: torch.device) -> None:
     """Refuse a stage of which not even one sequence at once fits into the memory that is free."""
-    parts, _ = memory.needed(job.shape, job.made, job.phase.stage, 1, job.compute, processes.world_size())
+    parts, _ = memory.needed(job.shape, job.source, job.phase.stage, 1, job.compute, processes.world_size())
     wanted, free = sum(parts.values()), memory.free_memory(device)
     if wanted > free:
         raise too_large(job, f" ({wanted / 1e9:,.1f} GB for one sequence at once, {free / 1e9:,.1f} GB are free)")

@@ -34,7 +34,7 @@ class Model(Replica):
         return replace(self, recipe=self.recipe.alone) if begun else None
 
     @property
-    def place(self) -> str:
+    def weights_name(self) -> str:
         return f"stage_{self.stage}"
 
 
@@ -50,7 +50,7 @@ class StageJob(Job):
         return f"stage {self.stage}: {self.phase.label}"
 
     @property
-    def made(self) -> Source:
+    def source(self) -> Source:
         return self.corpus if self.stage == 2 else self.phase.make()
 
     @property

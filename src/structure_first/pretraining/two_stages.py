@@ -25,7 +25,7 @@ from structure_first.pretraining import card
 from structure_first.pretraining.checks import SETTINGS, begun, check, check_vocab, too_large
 from structure_first.pretraining.config import Config
 from structure_first.pretraining.stages import StageJob, jobs
-from structure_first.runs.jobs import enough_memory, execute, trained, weights_of
+from structure_first.runs.jobs import enough_memory, execute, trained, weights_path
 from structure_first.training import processes
 from structure_first.training.devices import device as pick_device
 
@@ -64,7 +64,7 @@ def train(config: Config, folder: Path, device: str = "auto") -> pd.DataFrame:
 def finished(job: StageJob) -> bool:
     (model,) = job.replicas
     done = set(Store(job.folder).rows()["configuration"])
-    return model.configuration in done and weights_of(model, job.folder).exists()
+    return model.configuration in done and weights_path(model, job.folder).exists()
 
 
 def complete(job: StageJob, packed: Path) -> None:

@@ -77,39 +77,39 @@ def cost(job: Job, gpu: str = THIS, gpus: int = 1, utilisation: float = UTILISAT
         raise UserError(f"--gpus must be from 1 to {MOST_GPUS:,}, not {gpus:,}")
     if not 0 < utilisation <= 1:
         raise UserError(f"--utilisation must be a share above 0 and at most 1, not {utilisation}")
-    stage, made, shape, compute, models = job.phase.stage, job.made, job.shape, job.compute, len(job.replicas)
-    own = -(-stage.batch // gpus)
-    micro_batch = min(own, compute.micro_batch or own)
-    parts, each = memory.needed(shape, made, stage, micro_batch, compute, gpus)
-    sequence = flops.training(shape, made)
+    stage, source, shape, compute, models = job.phase.stage, job.source, job.shape, job.compute, len(job.replicas)
+    share = -(-stage.batch // gpus)
+    micro_batch = min(share, compute.micro_batch or share)
+    by_use, each = memory.needed(shape, source, stage, micro_batch, compute, gpus)
+    sequence = flops.training(shape, source)
     evaluations = 1 + -(-stage.steps // stage.evaluate_every)
-    found = Cost(
+    estimate = Cost(
         job=job,
-        tokens=flops.tokens(stage, made),
-        flops=flops.spent(stage, made, shape),
+        tokens=flops.tokens(stage, source),
+        flops=flops.spent(stage, source, shape),
         evaluation_flops=evaluations * stage.held_out * sequence // 3,
-        memory={name: models * size for name, size in parts.items()},
+        memory={name: models * size for name, size in by_use.items()},
         each=models * each,
         micro_batch=micro_batch,
         available=USABLE * (memory.free_memory(pick_device(job.device)) if gpu == THIS else GPUS[gpu].memory * 1e9),
     )
-    spent: float = found.flops + found.evaluation_flops
+    spent: float = estimate.flops + estimate.evaluation_flops
     if gpu != THIS:
         rate = getattr(GPUS[gpu], compute.precision) * 1e12 * utilisation / models
-        spent += found.flops / 3 if compute.recompute else 0
-    elif batch := min(micro_batch, found.most):
+        spent += estimate.flops / 3 if compute.recompute else 0
+    elif batch := min(micro_batch, estimate.most):
         lower = "compute.micro_batch" if compute.micro_batch else "the batch"
         with enough_memory(UserError(f"{batch} sequences need more memory than there is; lower {lower}")):
             rate = sequence * batch / seconds_of(update_of(job, batch), spend=0.3, least=1)
     else:
-        return found
-    return replace(found, hours=spent / (rate * gpus) / 3600)
+        return estimate
+    return replace(estimate, hours=spent / (rate * gpus) / 3600)
 
 
 def bytes_of(job: Job) -> int:
     """Memory that one replica of the job takes while it trains."""
     stage = job.phase.stage
-    return int(sum(memory.needed(job.shape, job.made, stage, stage.batch, job.compute)[0].values()))
+    return int(sum(memory.needed(job.shape, job.source, stage, stage.batch, job.compute)[0].values()))
 
 
 def update_of(job: Job, batch: int | None = None) -> Callable[[], None]:
@@ -118,7 +118,7 @@ def update_of(job: Job, batch: int | None = None) -> Callable[[], None]:
     """
     stage = replace(job.phase.stage, batch=batch or job.phase.stage.batch)
     model = Transformer(job.shape, job.seeds).to(pick_device(job.device))
-    return timed_update(model, job.made, stage, job.compute)
+    return timed_update(model, job.source, stage, job.compute)
 
 
 def lines(costs: Sequence[Cost], gpu: str, gpus: int, price: float | None) -> Iterator[str]:
@@ -129,9 +129,9 @@ def lines(costs: Sequence[Cost], gpu: str, gpus: int, price: float | None) -> It
         spent, evaluated = cost.flops / 1e15, cost.evaluation_flops / 1e15
         yield f"{cost.job.name}: {cost.job.phase.stage.steps:,} updates, {cost.tokens:,} tokens"
         yield f"         {spent:.4g} PFLOPs, {evaluated:.3g} more to evaluate; hours on {machine}: {hours}"
-        parts = ", ".join(f"{name} {size / 1e9:.3g}" for name, size in cost.memory.items())
+        uses = ", ".join(f"{name} {size / 1e9:.3g}" for name, size in cost.memory.items())
         total = f"{cost.bytes / 1e9:.3g} of {cost.available / 1e9:.3g}"
-        yield f"         GB on each: {parts} ({cost.micro_batch:,} sequences at once), in all {total}"
+        yield f"         GB on each: {uses} ({cost.micro_batch:,} sequences at once), in all {total}"
         if not cost.fits:
             yield f"         it does NOT fit; {remedy(cost)}"
     if len(costs) == 2:

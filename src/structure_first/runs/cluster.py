@@ -16,7 +16,7 @@ from distributed.comm import connect
 
 from structure_first.errors import UserError
 from structure_first.model.transformer import Transformer
-from structure_first.runs.jobs import Job, execute_in_parts
+from structure_first.runs.jobs import Job, execute_or_split
 from structure_first.runs.planning import Plan, plan
 from structure_first.runs.runner import Outcome, Pool, say
 from structure_first.versions import VERSIONS
@@ -34,11 +34,13 @@ def opened_at(address: str, folder: Path) -> Iterator[tuple[Pool, Callable[..., 
     client, number, names = connected(address), count(1), {}
 
     def submit(job: Job) -> "Future[list[Outcome]]":
-        there = client.submit(_there, folder, VERSIONS, _train, job, key=f"{job.name} ({client.id}, {next(number)})")
-        names[there.key] = job.name
-        here: Future[list[Outcome]] = Future()
-        there.add_done_callback(partial(_hand_over, here))
-        return here
+        remote = client.submit(
+            _on_worker, folder, VERSIONS, _train, job, key=f"{job.name} ({client.id}, {next(number)})"
+        )
+        names[remote.key] = job.name
+        local: Future[list[Outcome]] = Future()
+        remote.add_done_callback(partial(_hand_over, local))
+        return local
 
     def planned(*given: Any) -> Plan:
         hosts = by_host(client)
@@ -47,7 +49,7 @@ def opened_at(address: str, folder: Path) -> Iterator[tuple[Pool, Callable[..., 
             client.wait_for_workers(1)
             hosts = by_host(client)
         counted = hosts.total(), max(hosts.values())
-        return client.submit(_there, folder, VERSIONS, plan, *given, *counted, pure=False).result()
+        return client.submit(_on_worker, folder, VERSIONS, plan, *given, *counted, pure=False).result()
 
     try:
         yield Pool(submit, lambda: max(1, by_host(client).total())), planned
@@ -77,13 +79,13 @@ def connected(address: str) -> Client:
         raise UserError(f"--cluster {address}: no Dask scheduler answers there ({reason}); {advice}") from None
 
 
-def _hand_over(here: Future, there: DaskFuture) -> None:
+def _hand_over(local: Future, remote: DaskFuture) -> None:
     """Take a result from the cluster, which would make it again if the worker that holds it died."""
     try:
-        here.set_result(there.result())
+        local.set_result(remote.result())
     except BaseException as error:
-        here.set_exception(error)
-    there.release()
+        local.set_exception(error)
+    remote.release()
 
 
 def by_host(client: Client) -> Counter[str]:
@@ -91,7 +93,7 @@ def by_host(client: Client) -> Counter[str]:
     return Counter(worker["host"] for worker in client.scheduler_info()["workers"].values())
 
 
-def _there(folder: Path, versions: dict[str, int], work: Callable, *given: Any) -> Any:
+def _on_worker(folder: Path, versions: dict[str, int], work: Callable, *given: Any) -> Any:
     """In a worker that can do it; raises `UserError` in one that cannot."""
     worker = get_worker()
     if worker.state.nthreads != 1:
@@ -113,4 +115,4 @@ def _train(job: Job) -> list[Outcome]:
         if task.state == "cancelled":
             raise CancelledError
 
-    return execute_in_parts(job, say, watch)
+    return execute_or_split(job, say, watch)

@@ -75,7 +75,7 @@ class Replica:
         return self.cell, self.configuration, self.seed
 
     @property
-    def place(self) -> str:
+    def weights_name(self) -> str:
         """What its weights are called, among all that are kept."""
         return f"{self.configuration}/{self.seed}"
 
@@ -126,13 +126,13 @@ class Job:
         return self.folder / "checkpoints" / f"{digest([replica.key for replica in self.replicas])}.safetensors"
 
     @property
-    def made(self) -> Source:
+    def source(self) -> Source:
         """What it trains on."""
         return self.phase.make()
 
     @property
     def shape(self) -> Shape:
-        return self.replicas[0].recipe.shape(self.phase, self.made)
+        return self.replicas[0].recipe.shape(self.phase, self.source)
 
     @property
     def compute(self) -> Compute:
@@ -142,40 +142,41 @@ class Job:
         return Compute(precision=recipe.precision or ("bfloat16" if pays else "float32"))
 
     def by_recipe(self) -> list[tuple[list[int], list[Replica]]]:
-        """The replicas of each recipe, and their places in the program."""
-        groups = groupby(enumerate(self.replicas), key=lambda each: each[1].configuration)
-        found = [list(group) for _, group in groups]
-        return [([place for place, _ in group], [replica for _, replica in group]) for group in found]
+        """The replicas of each recipe, and their indices in the program."""
+        by_configuration = groupby(enumerate(self.replicas), key=lambda each: each[1].configuration)
+        groups = [list(group) for _, group in by_configuration]
+        return [([index for index, _ in group], [replica for _, replica in group]) for group in groups]
 
-    def halves(self) -> "list[Job]":
+    def split(self) -> "list[Job]":
+        """Two jobs, each with half of the replicas."""
         middle = len(self.replicas) // 2
-        return [replace(self, replicas=part) for part in (self.replicas[:middle], self.replicas[middle:])]
+        return [replace(self, replicas=half) for half in (self.replicas[:middle], self.replicas[middle:])]
 
 
-def weights_of(replica: Replica, folder: Path) -> Path:
+def weights_path(replica: Replica, folder: Path) -> Path:
     """Where a replica's trained weights are kept."""
-    return folder / "weights" / f"{replica.place}.safetensors"
+    return folder / "weights" / f"{replica.weights_name}.safetensors"
 
 
 def trained(replicas: Iterable[Replica], folder: Path) -> Transformer:
     """The kept weights of `replicas`, which have one shape."""
-    return weights.load(*(weights_of(replica, folder) for replica in replicas))
+    return weights.load(*(weights_path(replica, folder) for replica in replicas))
 
 
 @torch.no_grad()
 def initial_model(job: Job) -> Transformer:
     """The model as the job's stage finds it: fresh, or transferred from stage one's kept weights."""
-    parts = [(places, begun(found, job)) for places, found in job.by_recipe()]
-    if len(parts) == 1:
-        return parts[0][1]
+    models = [(indices, initial_replicas(replicas, job)) for indices, replicas in job.by_recipe()]
+    if len(models) == 1:
+        return models[0][1]
     model = Transformer(job.shape, job.seeds, fresh=False)
-    for places, part in parts:
-        for whole, new in zip(model.parameters(), part.parameters(), strict=True):
-            whole[places] = new
+    for indices, one in models:
+        for whole, new in zip(model.parameters(), one.parameters(), strict=True):
+            whole[indices] = new
     return model
 
 
-def begun(replicas: Sequence[Replica], job: Job) -> Transformer:
+def initial_replicas(replicas: Sequence[Replica], job: Job) -> Transformer:
     """The replicas of one recipe as the job's stage finds them."""
     recipe, seeds = replicas[0].recipe, [replica.seed for replica in replicas]
     before = [replica.before for replica in replicas if replica.before]
@@ -194,19 +195,19 @@ def mastery(job: Job) -> list[dict]:
     positions.
     """
     rows = []
-    for places, found in job.by_recipe():
-        if before := [replica.before for replica in found if replica.before]:
-            phase, left = before[0].phase, trained(before, job.folder)
-            made = phase.make()
-            held_out = Stream(made, phase.stage.held_out, [each.seed for each in before], "mastery")(0)
-            mean = left.embedding.mean(1, keepdim=True)
-            tables = {"mean row": mean, "rows": left.embedding - mean, "positions": left.position}
+    for indices, replicas in job.by_recipe():
+        if before := [replica.before for replica in replicas if replica.before]:
+            phase, model = before[0].phase, trained(before, job.folder)
+            source = phase.make()
+            held_out = Stream(source, phase.stage.held_out, [each.seed for each in before], "mastery")(0)
+            mean = model.embedding.mean(1, keepdim=True)
+            tables = {"mean row": mean, "rows": model.embedding - mean, "positions": model.position}
             measured = {f"rms {name}": table.square().mean((1, 2)).sqrt() for name, table in tables.items()}
-            measured["mastery"] = evaluate(left, held_out, made)["accuracy"]
+            measured["mastery"] = evaluate(model, held_out, source)["accuracy"]
             rows += [
-                {"replica": place, "value": value, "step": 0, "tokens": 0, "metric": metric}
+                {"replica": index, "value": value, "step": 0, "tokens": 0, "metric": metric}
                 for metric, values in measured.items()
-                for place, value in zip(places, values.tolist(), strict=True)
+                for index, value in zip(indices, values.tolist(), strict=True)
             ]
     return rows
 
@@ -230,38 +231,45 @@ def one_thread() -> Iterator[None]:
 def execute(
     job: Job,
     watch: Callable[[int, Transformer], None] | None = None,
-    left: Callable[[Job], list[dict]] = lambda job: [],
+    before_training: Callable[[Job], list[dict]] = lambda job: [],
 ) -> tuple[pd.DataFrame, dict[str, dict]]:
     """Train one job, from its checkpoint if there is one, and keep its weights: its rows, and a manifest for each cell.
 
-    The rows begin with what `left` measures. The checkpoint is left for the caller to delete, once they are stored.
-    Within `processes.joined`, all processes call this alike; the first alone writes.
+    The rows begin with what `before_training` measures. The checkpoint is left for the caller to delete, once they are
+    stored. Within `processes.joined`, all processes call this alike; the first alone writes.
     """
     keep_freed_memory()
     choose_products(0)  # as in a fresh process, whatever was trained in this one before
-    began, made, stage = time.monotonic(), job.made, job.phase.stage
+    began, source, stage = time.monotonic(), job.source, job.phase.stage
     model = initial_model(job).to(pick_device(job.device))
     name = f"stage {job.stage}"  # it seeds the batches: all cells see the same data
     rows = fit(
-        model, made, stage, random_key=name, label=job.name, checkpoint=job.checkpoint, watch=watch, compute=job.compute
+        model,
+        source,
+        stage,
+        random_key=name,
+        label=job.name,
+        checkpoint=job.checkpoint,
+        watch=watch,
+        compute=job.compute,
     )
     if processes.is_main():
-        for place, replica in enumerate(job.replicas):
-            weights.save(weights_of(replica, job.folder), model, place)
-    frame = pd.DataFrame(left(job) + rows).assign(stage=job.stage)
-    spent = {step: flops.spent(stage, made, model.shape, step) for step in set(frame["step"])}
+        for index, replica in enumerate(job.replicas):
+            weights.save(weights_path(replica, job.folder), model, index)
+    frame = pd.DataFrame(before_training(job) + rows).assign(stage=job.stage)
+    spent = {step: flops.spent(stage, source, model.shape, step) for step in set(frame["step"])}
     frame["flops"] = frame["step"].map(spent)
     for column in ("cell", "seed"):
-        frame[column] = [getattr(job.replicas[place], column) for place in frame["replica"]]
+        frame[column] = [getattr(job.replicas[index], column) for index in frame["replica"]]
     seconds, runs = round(time.monotonic() - began, 1), {}
-    for cell, found in groupby(job.replicas, key=lambda replica: replica.cell):
-        group = list(found)
+    for cell, of_cell in groupby(job.replicas, key=lambda replica: replica.cell):
+        group = list(of_cell)
         run = digest([replica.key for replica in group])
         frame.loc[frame["cell"] == cell, "run"] = run
         runs[run] = {
             "recipe": plain(group[0].recipe),
             "stage": job.stage,
-            "source": {"name": made.name, **made.settings},  # of a packed corpus, its tokens and their digest
+            "source": {"name": source.name, **source.settings},  # of a packed corpus, its tokens and their digest
             "configuration": group[0].configuration,
             "seeds": [replica.seed for replica in group],
             "seconds": seconds,  # of the program, since it was last started
@@ -289,7 +297,7 @@ def enough_memory(otherwise: UserError) -> Iterator[None]:
 
 
 @one_thread()
-def execute_in_parts(
+def execute_or_split(
     job: Job, say: Callable[[str], None], watch: Callable[[int, Transformer], None] | None = None
 ) -> list[tuple[Job, pd.DataFrame, dict[str, dict]]]:
     """Execute an experiment's job, in halves of halves where the memory is too small for it, and say so."""
@@ -301,4 +309,4 @@ def execute_in_parts(
         if len(job.replicas) == 1:
             raise UserError(f"{job.name}: one model alone needs more memory than there is; lower the batch") from None
     say(f"{job.name}: {len(job.replicas)} replicas need more memory than there is; training them as two programs")
-    return [done for half in job.halves() for done in execute_in_parts(half, say, watch)]
+    return [done for half in job.split() for done in execute_or_split(half, say, watch)]

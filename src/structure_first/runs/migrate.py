@@ -21,18 +21,18 @@ NAMES = {"first": "stage_one", "second": "stage_two", "rate": "lr"}
 BODY = ("layers", "heads", "width", "init", "init_embedding")
 
 
-def renamed(told: Any) -> Any:
+def renamed(value: Any) -> Any:
     """The same with today's names; a corpus that was whatever was installed says so."""
-    if not isinstance(told, Mapping):
-        return told
-    found = {NAMES.get(name, name): renamed(value) for name, value in told.items()}
-    if "stage_two" in found:  # a recipe
-        found["body"] = {name: found.pop(name) for name in BODY if name in found}
-        if begun := found.pop("init_first", None):
-            found["body_stage_one"] = found["body"] | dict(zip(("init", "init_embedding"), begun, strict=True))
-    if isinstance(found.get("source"), str):
-        found["source"] = re.sub(r"^(code|language)/", r"\1@1/", found["source"])
-    return found
+    if not isinstance(value, Mapping):
+        return value
+    today = {NAMES.get(name, name): renamed(inner) for name, inner in value.items()}
+    if "stage_two" in today:  # a recipe
+        today["body"] = {name: today.pop(name) for name in BODY if name in today}
+        if inits := today.pop("init_first", None):
+            today["body_stage_one"] = today["body"] | dict(zip(("init", "init_embedding"), inits, strict=True))
+    if isinstance(today.get("source"), str):
+        today["source"] = re.sub(r"^(code|language)/", r"\1@1/", today["source"])
+    return today
 
 
 def migrate(folder: Path) -> int:
@@ -55,8 +55,8 @@ def migrate(folder: Path) -> int:
         run |= {"recipe": plain(recipe), "configuration": recipe.key}
     rows["cell"] = [names.get(run, cell) for run, cell in zip(rows["run"], rows["cell"], strict=True)]
     for old, new in weights.items():
-        if (kept := store.folder / "weights" / old).exists():
-            kept.rename(kept.with_name(new))
+        if (old_folder := store.folder / "weights" / old).exists():
+            old_folder.rename(old_folder.with_name(new))
     with replacing(store.folder / "rows.parquet") as temporary:
         rows.to_parquet(temporary, index=False, compression="zstd")
     with replacing(store.folder / "manifest.json") as temporary:

@@ -11,7 +11,7 @@ from structure_first.cost.memory import free_memory
 from structure_first.errors import UserError, unknown
 from structure_first.evidence.store import Store
 from structure_first.runs.budget import bytes_of, cost
-from structure_first.runs.jobs import Job, Replica, one_thread, weights_of
+from structure_first.runs.jobs import Job, Replica, one_thread, weights_path
 from structure_first.runs.recipe import Cell, Experiment, Recipe
 from structure_first.training.devices import device as pick_device
 
@@ -39,13 +39,13 @@ def chosen(experiment: Experiment, scale: str, cells: Sequence[str] | None) -> E
         raise UserError(f"{experiment.name} has no cells at scale {scale}; scales at which it has some: {others}")
     if cells is None:
         return experiment
-    found: dict[str, Cell | Recipe] = {}
+    selected: dict[str, Cell | Recipe] = {}
     for cell in cells:
         named = fnmatch.filter(known, cell)
         if not named:
             raise unknown("cell", cell, known)
-        found |= {name: known[name] for name in named}
-    return replace(experiment, cells=lambda scale: found)
+        selected |= {name: known[name] for name in named}
+    return replace(experiment, cells=lambda scale: selected)
 
 
 def replicas(experiment: Experiment, scale: str, seeds: Sequence[int]) -> list[Replica]:
@@ -78,25 +78,25 @@ def plan(
     rows = store.rows()
     rows = rows[rows["scale"] == scale]
     done = set(rows[["cell", "configuration", "seed"]].drop_duplicates().itertuples(index=False, name=None))
-    second = replicas(experiment, scale, seeds)
-    first = {one.key: one for replica in second for one in replica.needs}
-    missing = {each.key for each in second if each.key not in done}
-    needed = {one.key for each in second if each.key in missing for one in each.needs}
-    missing |= {key for key in needed if key not in done or not weights_of(first[key], store.folder).exists()}
+    stage_two = replicas(experiment, scale, seeds)
+    stage_one = {one.key: one for replica in stage_two for one in replica.needs}
+    missing = {each.key for each in stage_two if each.key not in done}
+    needed = {one.key for each in stage_two if each.key in missing for one in each.needs}
+    missing |= {key for key in needed if key not in done or not weights_path(stage_one[key], store.folder).exists()}
     jobs, split = [], 0
-    for group in (*_programs(first.values()), *_programs(second)):
+    for group in (*_programs(stage_one.values()), *_programs(stage_two)):
         whole = Job(tuple(group), store.folder, device)
         wanted, fits = _sizes(whole, workers, beside or workers)
         for start in range(0, len(group), fits):
-            if left := tuple(each for each in group[start : start + fits] if each.key in missing):
-                jobs.append(replace(whole, replicas=left))
+            if lacking := tuple(each for each in group[start : start + fits] if each.key in missing):
+                jobs.append(replace(whole, replicas=lacking))
                 split += fits < wanted
     return Plan(jobs, split)
 
 
-def _programs(found: Iterable[Replica]) -> list[list[Replica]]:
+def _programs(models: Iterable[Replica]) -> list[list[Replica]]:
     groups: dict[str, list[Replica]] = {}
-    for replica in found:
+    for replica in models:
         groups.setdefault(replica.program, []).append(replica)
     return list(groups.values())
 
@@ -105,15 +105,15 @@ def _sizes(job: Job, workers: int, beside: int) -> tuple[int, int]:
     """How many of the job's replicas should train as one program, and how many the free memory allows: the former, or
     its half, or the half of that ...
     """
-    where = pick_device(job.device)
-    if where.type == "cuda":
+    device = pick_device(job.device)
+    if device.type == "cuda":
         wanted = -(-len(job.replicas) // workers)  # as many processes finish together
     else:
-        cached = CACHED // (job.phase.stage.batch * job.made.length * job.shape.width)
+        cached = CACHED // (job.phase.stage.batch * job.source.length * job.shape.width)
         wanted = max(1, min(-(-len(job.replicas) // PARTS), cached))
     if job.phase.dropout:
         wanted = 1  # what is dropped follows from all the seeds of a program
-    fits, most = wanted, int(free_memory(where) * SPARE / beside) // bytes_of(job)
+    fits, most = wanted, int(free_memory(device) * SPARE / beside) // bytes_of(job)
     while fits > max(1, most):
         fits = -(-fits // 2)
     return wanted, fits
@@ -129,15 +129,15 @@ def costs(jobs: Sequence[Job], workers: int) -> pd.DataFrame:
     for job in jobs:
         kinds.setdefault(job.replicas[0].program, []).append(job)
     lines = []
-    for found in kinds.values():
-        job, each = found[0], cost(found[0])
-        models = sum(len(job.replicas) for job in found)
+    for same_program in kinds.values():
+        job, each = same_program[0], cost(same_program[0])
+        models = sum(len(job.replicas) for job in same_program)
         line = {
             "stage": job.stage,
             "source": job.phase.label,
             "models": models,
-            "programs": len(found),
-            "cells": len({replica.cell for job in found for replica in job.replicas}),
+            "programs": len(same_program),
+            "cells": len({replica.cell for job in same_program for replica in job.replicas}),
             "updates": job.phase.stage.steps,
             "PFLOPs": models * each.flops / 1e15,
             "MB a model": each.bytes / len(job.replicas) / 1e6,

@@ -59,9 +59,9 @@ class Recipe:
     beside: Mapping[str, Phase] = field(default_factory=dict)  # further stage ones, for `from(name)` of the transfer
     precision: str | None = None  # None: float32, but for wide bodies on a GPU; the manifest of a run says which
 
-    def shape(self, phase: Phase, made: Source) -> Shape:
+    def shape(self, phase: Phase, source: Source) -> Shape:
         """The transformer that a stage trains on what it made."""
-        return Shape(made.vocab, made.length - 1, phase.tied, phase.dropout, **asdict(self.body))
+        return Shape(source.vocab, source.length - 1, phase.tied, phase.dropout, **asdict(self.body))
 
     @property
     def last(self) -> Phase:
@@ -78,8 +78,8 @@ class Recipe:
 
     def only(self, phase: Phase | None) -> "Recipe":
         """That stage one alone."""
-        begun = self.body_stage_one or self.body
-        return replace(self, stage_one=phase, transfer=None, stage_two=None, body=begun, body_stage_one=None, beside={})
+        body = self.body_stage_one or self.body
+        return replace(self, stage_one=phase, transfer=None, stage_two=None, body=body, body_stage_one=None, beside={})
 
     @property
     def title(self) -> str:
@@ -108,12 +108,14 @@ class Recipe:
         return digest([brief(self), versions(self.rules)])
 
     @classmethod
-    def read(cls, told: Mapping[str, Any]) -> Self:
+    def read(cls, stored: Mapping[str, Any]) -> Self:
         """The recipe that a manifest tells of, as `plain` wrote it."""
         kinds: dict[str, Callable[..., Any]]
         kinds = {"transfer": Transfer, "body": Body, "body_stage_one": Body, "stage_one": _phase, "stage_two": _phase}
         kinds["beside"] = lambda **phases: {name: _phase(**phase) for name, phase in phases.items()}
-        return cls(**{name: kinds[name](**value) if name in kinds and value else value for name, value in told.items()})
+        return cls(
+            **{name: kinds[name](**value) if name in kinds and value else value for name, value in stored.items()}
+        )
 
 
 def _phase(stage: Mapping[str, Any], **rest: Any) -> Phase:
@@ -179,8 +181,8 @@ def brief(value: Any) -> Any:
     """The same without the fields that are at their defaults."""
     if not is_dataclass(value):
         return {name: brief(one) for name, one in value.items()} if isinstance(value, Mapping) else value
-    found = {each.name: getattr(value, each.name) for each in fields(value)}
+    values = {each.name: getattr(value, each.name) for each in fields(value)}
     defaults = {
         each.name: each.default if each.default_factory is MISSING else each.default_factory() for each in fields(value)
     }
-    return {name: brief(one) for name, one in found.items() if one != defaults[name]}
+    return {name: brief(one) for name, one in values.items() if one != defaults[name]}

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from structure_first.errors import UserError
 from structure_first.evidence.store import Store
-from structure_first.runs.jobs import Job, execute_in_parts
+from structure_first.runs.jobs import Job, execute_or_split
 from structure_first.runs.planning import chosen, current, plan
 from structure_first.runs.recipe import Experiment
 from structure_first.training.devices import cores
@@ -38,7 +38,7 @@ class Pool(NamedTuple):
     room: Callable[[], int]  # for so many jobs at once
 
 
-def processes(device: str = "auto", workers: int | None = None) -> int:
+def worker_count(device: str = "auto", workers: int | None = None) -> int:
     """How many train side by side: one a core without a GPU, else one."""
     return workers or (1 if pick_device(device).type == "cuda" else cores())
 
@@ -61,7 +61,7 @@ def run(
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker that runs its parent's script again
         os._exit(UNGUARDED)
     experiment = chosen(experiment, scale, cells)
-    workers = 0 if cluster else processes(device, workers)
+    workers = 0 if cluster else worker_count(device, workers)
     store = Store(Path(out, experiment.name).resolve() if cluster else Path(out, experiment.name))
     with ExitStack() as opened:
         if cluster:
@@ -121,7 +121,7 @@ def say(line: str) -> None:
 
 def _at_once(job: Job) -> "Future[list[Outcome]]":
     future: Future[list[Outcome]] = Future()
-    future.set_result(execute_in_parts(job, say))
+    future.set_result(execute_or_split(job, say))
     return future
 
 
@@ -133,12 +133,12 @@ def local(count: int) -> Iterator[Pool]:
     """So many processes of this machine."""
     context = multiprocessing.get_context("spawn")
     tqdm.set_lock(context.RLock())  # one for all processes, so that their bars do not overwrite each other
-    others, begun = multiprocessing.active_children(), set()
+    others, started = multiprocessing.active_children(), set()
     with ProcessPoolExecutor(count, context, _worker, (tqdm.get_lock(), os.getpid())) as executor:
 
         def submit(job: Job) -> "Future[list[Outcome]]":
             future = executor.submit(_execute, job)
-            begun.update(multiprocessing.active_children())
+            started.update(multiprocessing.active_children())
             return future
 
         try:
@@ -149,7 +149,7 @@ def local(count: int) -> Iterator[Pool]:
                     worker.terminate()  # it ends its step and saves
             if isinstance(error, BrokenProcessPool):
                 executor.shutdown()  # a worker whose end broke the pool has no exit status before it was waited for
-                if UNGUARDED in [worker.exitcode for worker in begun]:
+                if UNGUARDED in [worker.exitcode for worker in started]:
                     raise UserError(GUARD) from None
                 reason = "a training process was killed (out of memory?)"
                 raise UserError(f"{reason}; run again: it goes on from its checkpoint") from None
@@ -168,7 +168,7 @@ def _execute(job: Job) -> list[Outcome]:
     if _stopped:
         raise _stopped[0]
     try:
-        return execute_in_parts(job, say)
+        return execute_or_split(job, say)
     except (SystemExit, KeyboardInterrupt) as stopped:
         if (parent := multiprocessing.parent_process()) and not parent.is_alive():
             os._exit(128 + signal.SIGTERM)

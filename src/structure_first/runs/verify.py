@@ -48,8 +48,8 @@ def verify(
             stored = rows[(rows["cell"] == cell) & (rows["seed"] == seed)]
             others = rows[rows["cell"] == cell]
             line = {"cell": cell, "seed": seed} | compared(stored, again[again["stage"] == 2], others)
-            made = runs[stored["run"].iloc[0]]
-            lines.append(line | {"same machine": all(made.get(name) == here[name] for name in SAME)})
+            manifest = runs[stored["run"].iloc[0]]
+            lines.append(line | {"same machine": all(manifest.get(name) == here[name] for name in SAME)})
     return pd.DataFrame(lines)
 
 
@@ -59,13 +59,14 @@ def compared(stored: pd.DataFrame, again: pd.DataFrame, others: pd.DataFrame) ->
     both = stored.merge(again, on=measured, how="outer", suffixes=("", " again")).sort_values("step")
     whole = len(both) == len(stored) and both[["value", "value again"]].notna().all(axis=None)
     apart = (both["value"] - both["value again"]).abs() / both["value"].abs().clip(lower=1e-9)
-    begun = both["step"] == both.loc[both["step"] > 0, "step"].min()
+    at_first = both["step"] == both.loc[both["step"] > 0, "step"].min()
     last = both[both["metric"] == "loss"].iloc[-1]
     final = others[others["metric"] == "loss"].sort_values("step").groupby("seed")["value"].last()
-    found = {
-        "first": apart[begun & (both["metric"] == "loss")].max(),
+    differences = {
+        "first": apart[at_first & (both["metric"] == "loss")].max(),
         "last": abs(last["value"] - last["value again"]),
         "spread": np.ptp(final),
         "bits": whole and (both["value"] == both["value again"]).all(),
     }
-    return found | {"holds": bool(found["bits"] or (found["first"] <= CLOSE and found["last"] <= found["spread"]))}
+    close = differences["first"] <= CLOSE and differences["last"] <= differences["spread"]
+    return differences | {"holds": bool(differences["bits"] or close)}

@@ -77,10 +77,10 @@ def chapters() -> Iterator[str]:
     from structure_first.evidence.store import Store
     from structure_first.experiments.registry import EXPERIMENTS
     from structure_first.runs.planning import chosen, costs, plan
-    from structure_first.runs.runner import processes
+    from structure_first.runs.runner import worker_count
     from structure_first.scales import SCALES
 
-    workers = processes("auto", None)
+    workers = worker_count()
     yield f"what the chapters train live would take at most, with {workers} processes:"
     for experiment in EXPERIMENTS.values():
         told = []

@@ -47,8 +47,8 @@ def run(
     from structure_first.evidence.store import Store
     from structure_first.runs.planning import chosen as only
     from structure_first.runs.planning import plan
-    from structure_first.runs.runner import processes
     from structure_first.runs.runner import run as run_experiment
+    from structure_first.runs.runner import worker_count
 
     chosen = experiment_of(experiment)
     if cluster and (workers is not None or plan_only):
@@ -63,7 +63,7 @@ def run(
     wanted = range(first_seed, first_seed + count)
     names = cells_of(cells)
     if plan_only:
-        workers = processes(device, workers)
+        workers = worker_count(device, workers)
         store = Store(out / chosen.name)
         show_plan(plan(only(chosen, scale, names), scale, wanted, store, device, workers).jobs, workers)
         return

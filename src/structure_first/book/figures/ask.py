@@ -10,7 +10,7 @@ from structure_first.book.figures.haystack import written
 from structure_first.data.diagnostics import KEY, QUERY
 from structure_first.evidence.statistics import final
 from structure_first.experiments.haystack import EXPERIMENT
-from structure_first.runs.jobs import Replica, trained, weights_of
+from structure_first.runs.jobs import Replica, trained, weights_path
 
 SCALE, PAIRS = "laptop", 6
 MODELS = {  # what the page calls each, its cell and its seed
@@ -40,7 +40,7 @@ def asked(results: Path = RESULTS) -> dict:
         looks = scores[(scores["kind"] == "query → value") & (scores["layer"] == scores["layer"].max())]
         layer, head = looks.loc[looks["score"].idxmax(), ["layer", "head"]]
         told = {"name": name, "right": right[replica.cell, replica.seed], "layer": int(layer), "head": int(head)}
-        models.append(told | {"weights": b64encode(weights_of(replica, folder).read_bytes()).decode()})
+        models.append(told | {"weights": b64encode(weights_path(replica, folder).read_bytes()).decode()})
     count, tokens = int(task.settings["pairs"]), attention.example(PAIRS).tokens[0, :-1]
     return {
         "tokens": tokens.tolist(),
