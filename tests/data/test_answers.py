@@ -107,7 +107,7 @@ def test_a_batch_without_an_answer_teaches_nothing_and_does_no_harm(sums):
     short, stage = sums.at(6), Stage(steps=20, batch=1, warmup=0, held_out=100, evaluate_every=20)
     drawn = [Stream(short, 1, (0,), "stage 2")(step).loss_mask[..., 1:].any() for step in range(20)]
     assert not all(drawn) and any(drawn)
-    rows = fit(Transformer(Shape(vocab=99, context=5), (0,)), short, stage, stream="stage 2")
+    rows = fit(Transformer(Shape(vocab=99, context=5), (0,)), short, stage)
     assert all(isfinite(row["value"]) for row in rows if row["metric"] == "loss")
 
 

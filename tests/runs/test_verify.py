@@ -6,13 +6,16 @@ import pytest
 
 from structure_first.errors import UserError
 from structure_first.evidence.store import Store
+from structure_first.model.transfer import Transfer
 from structure_first.runs.recipe import Experiment, Phase, Recipe
 from structure_first.runs.runner import run
 from structure_first.runs.verify import compared, verify
 from structure_first.training.stage import Stage
 
 TASK = Phase("haystack", Stage(steps=12, batch=8, warmup=2, held_out=16, evaluate_every=4), {"pairs": 2})
+COPY = replace(TASK, source="identity", settings={"length": 3, "vocab": 5}, tied=True)
 CELLS = {"slow": Recipe(None, None, TASK), "fast": Recipe(None, None, TASK.at(lr=0.1))}
+WARM = Experiment("warm", "", lambda scale: {"copied": Recipe(COPY, Transfer(), TASK)}, {"smoke": 2})
 EXPERIMENT = Experiment("tiny", "Is it the same?", lambda scale: CELLS, {"smoke": 2})
 
 
@@ -30,6 +33,13 @@ def test_what_is_made_again_on_the_same_machine_has_the_same_bits(results):
     assert found["last"].eq(0).all() and (found["spread"] > 0).all()
     assert set(verify(EXPERIMENT, "smoke", results, ["slow"], workers=1)["cell"]) == {"slow"}
     assert len(verify(EXPERIMENT, "smoke", results, sample=1, workers=1)) == 1
+
+
+def test_what_had_a_stage_one_has_the_same_bits_too(tmp_path):
+    for seed in range(2):
+        run(WARM, "smoke", [seed], tmp_path, "cpu", workers=1)
+    found = verify(WARM, "smoke", tmp_path, workers=1)
+    assert len(found) == 2 and found["bits"].all() and found["last"].eq(0).all()
 
 
 def test_rows_that_other_code_made_do_not_hold(results):

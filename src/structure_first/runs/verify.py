@@ -34,8 +34,7 @@ def verify(
     rounding grows as training goes on, in the end within the spread over seeds. Raises `UserError` if none is stored.
     """
     experiment, store = chosen(experiment, scale, cells), Store(results / experiment.name)
-    rows = current(experiment, scale, store.rows())
-    rows = rows[(rows["stage"] == 2) & rows["metric"].isin(["loss", "accuracy"])]
+    rows = measured(current(experiment, scale, store.rows()))
     models = list(rows[["cell", "seed"]].drop_duplicates().itertuples(index=False, name=None))
     if not models:
         raise UserError(f"no rows of {experiment.name} at scale {scale} are stored in {store.folder}; run it first")
@@ -47,10 +46,15 @@ def verify(
             again = run(experiment, scale, [seed], Path(folder), device, workers, [cell])
             stored = rows[(rows["cell"] == cell) & (rows["seed"] == seed)]
             others = rows[rows["cell"] == cell]
-            line = {"cell": cell, "seed": seed} | compared(stored, again[again["stage"] == 2], others)
+            line = {"cell": cell, "seed": seed} | compared(stored, measured(again), others)
             manifest = runs[stored["run"].iloc[0]]
             lines.append(line | {"same machine": all(manifest.get(name) == here[name] for name in SAME)})
     return pd.DataFrame(lines)
+
+
+def measured(rows: pd.DataFrame) -> pd.DataFrame:
+    """What stage two measured; what stage one left to it is the stage one's."""
+    return rows[(rows["stage"] == 2) & rows["metric"].isin(["loss", "accuracy"])]
 
 
 def compared(stored: pd.DataFrame, again: pd.DataFrame, others: pd.DataFrame) -> dict:
