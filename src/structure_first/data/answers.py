@@ -30,6 +30,7 @@ def answers(source: Source) -> Source:
         name=f"answers:{source.name}",
         teaches="to answer questions",
         draw=draw,
+        in_sight=None,
         problems=whole,
         with_settings=with_settings and (lambda **settings: answers(with_settings(**settings))),
         held_out=source.held_out and answers(source.held_out),

@@ -34,6 +34,7 @@ class Source:
     teaches: str  # one line
     draw: Callable[[int, torch.Generator], Batch]
     determined: Callable[[Tensor], Tensor] | None = None  # which tokens follow from those before them; None: all
+    in_sight: Callable[[Tensor], Tensor] | None = None  # which tokens can be looked up in those before; None: not asked
     problems: Callable[[Tensor], Tensor] | None = None  # which whole answer each token is of, from 1; 0: of none
     with_settings: Callable[..., "Source"] | None = None  # the same source with some settings changed
     held_out: "Source | None" = None  # what evaluation draws from; None: from this one, which never repeats itself

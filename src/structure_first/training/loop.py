@@ -25,6 +25,9 @@ from structure_first.training.stage import Stage
 from structure_first.training.stream import Stream
 
 
+SHOWN = ("loss", "accuracy", "problems")  # beside the progress bar
+
+
 class Run:
     """The state of one stage: everything a checkpoint holds, whatever computes it.
 
@@ -230,7 +233,7 @@ def fit(
                     mine = Batch(*(tensor[run.training] for tensor in held_out))
                     metrics = evaluate(run.program, mine, source, compute)
                     speed = (run.tokens - started[1]) * len(run.training) / max(1e-9, monotonic() - started[0])
-                    means = {metric: f"{values.mean().item():.3f}" for metric, values in metrics.items()}
+                    means = {name: f"{metrics[name].mean().item():.3f}" for name in SHOWN if name in metrics}
                     bar.set_postfix(means | {"seeds": len(run.training), "tokens/s": f"{speed:,.0f}"})
                     started = monotonic(), run.tokens
                     run.record(metrics)

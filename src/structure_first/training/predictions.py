@@ -27,10 +27,14 @@ class Predictions(NamedTuple):
     mask: Bool[Tensor, "replica batch n"]  # which of them do
     at: Int[Tensor, "replica batch n"] | None = None  # where they are, the first token left out; None: all
 
+    def losses(self) -> Float[Tensor, "replica batch n"]:
+        """In nats; 0 where none is borne."""
+        loss = F.cross_entropy(self.logits.float().flatten(0, 2), self.targets.flatten(), reduction="none")
+        return loss.view(self.targets.shape) * self.mask
+
     def nats(self) -> Float[Tensor, " replica"]:
         """The summed loss of each replica."""
-        loss = F.cross_entropy(self.logits.float().flatten(0, 2), self.targets.flatten(), reduction="none")
-        return (loss.view(self.targets.shape) * self.mask).sum((1, 2))
+        return self.losses().sum((1, 2))
 
     def counts(self) -> Int[Tensor, " replica"]:
         return self.mask.sum((1, 2))
@@ -81,7 +85,8 @@ def evaluate(model: Model, batch: Batch, source: Source, compute: Compute = Comp
     """Loss (nats a token) and accuracy of each replica, over the batches of all processes together.
 
     Accuracy counts the positions that bear loss and whose token the ones before determine. Of a source of `problems`,
-    also the share of whole answers of which every token is right.
+    also the share of whole answers of which every token is right; of one that says what is `in_sight`, the loss there
+    and elsewhere.
     """
     model.eval()
     totals = []
@@ -93,17 +98,27 @@ def evaluate(model: Model, batch: Batch, source: Source, compute: Compute = Comp
         if source.determined is not None:
             graded = graded & shifted(source.determined(part.tokens), predictions.at)
         right = (predictions.logits.argmax(-1) == predictions.targets) & graded
-        sums = [predictions.nats(), predictions.counts(), right.sum((1, 2)), graded.sum((1, 2))]
+        losses = predictions.losses()
+        sums = {"loss": (losses, predictions.mask), "accuracy": (right, graded)}
+        if source.in_sight is not None:
+            seen = shifted(source.in_sight(part.tokens), predictions.at) & predictions.mask
+            new = predictions.mask & ~seen
+            sums |= {"loss in sight": (losses * seen, seen), "loss elsewhere": (losses * new, new)}
+        total = {name: [each.sum((1, 2)) for each in pair] for name, pair in sums.items()}
         if source.problems is not None:
-            sums += solved(right, shifted(source.problems(part.tokens), predictions.at))
-        totals.append(sums)
+            total["problems"] = solved(right, shifted(source.problems(part.tokens), predictions.at))
+        totals.append(total)
     model.train()
-    sums_of_all = (processes.all_reduce_sum(torch.stack(column).sum(0)) for column in zip(*totals, strict=True))
-    nats, count, right, graded, *problems = sums_of_all
-    loss, shares = nats / count, {"accuracy": right / graded}
-    if problems:
-        shares["problems"] = problems[0] / problems[1]
-    return {"loss": loss} | {name: share.where(loss.isfinite(), torch.nan) for name, share in shares.items()}
+    found = {}
+    for name in totals[0]:
+        columns = zip(*(total[name] for total in totals), strict=True)
+        value, count = (processes.all_reduce_sum(torch.stack(column).sum(0)) for column in columns)
+        found[name] = value / count
+    # A model that diverged is right in nothing.
+    return {
+        name: value if name == "loss" else value.where(found["loss"].isfinite(), torch.nan)
+        for name, value in found.items()
+    }
 
 
 def solved(

@@ -15,6 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from structure_first.data.batch import Batch, Source
 from structure_first.data.common import predicted_from
+from structure_first.data.retrieval import in_sight
 from structure_first.errors import UserError, unknown
 from structure_first.forms import COUNT, of_form
 
@@ -154,6 +155,7 @@ class Packed:
             window=context,
             teaches=f"to go on a text of {corpus}",
             draw=draw,
+            in_sight=in_sight,
             with_settings=lambda length: self.source(length - 1),
         )
 
