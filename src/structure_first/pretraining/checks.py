@@ -28,14 +28,14 @@ def check(config: Config, folder: Path, device: torch.device) -> None:
     """Raise `UserError` for the first thing that would stop the run later; nothing is written."""
     check_folder(config, folder)
     check_corpus(config.corpus)
-    found = jobs(config, stand_in(config.corpus))
+    stages = jobs(config, stand_in(config.corpus))
     for part, path in config.recipe.others.items():
         check_weights(part, Path(path), config.shape)
-    for job in found:
+    for job in stages:
         check_memory(job, device)
 
 
-def begun(folder: Path) -> bool:
+def has_trained(folder: Path) -> bool:
     """Whether a run in that folder has trained, so that its configuration stands."""
     return (folder / "rows.parquet").exists() or any(folder.glob("checkpoints/*"))
 
@@ -45,7 +45,7 @@ def check_folder(config: Config, folder: Path) -> None:
     path = folder / SETTINGS
     if folder.exists() and not folder.is_dir():
         raise UserError(f"cannot write to {folder}: it is a file; name another --out folder")
-    if not begun(folder):
+    if not has_trained(folder):
         return
     if not path.exists():
         raise UserError(f"{folder} holds results, but of no training; name another --out")
@@ -60,26 +60,26 @@ def check_folder(config: Config, folder: Path) -> None:
 
 def check_corpus(corpus: Corpus) -> None:
     """Refuse a corpus or a tokeniser that is not there, and those that do not go together."""
-    made = vocab(replace(corpus, vocab=None))
+    tokens = vocab(replace(corpus, vocab=None))
     if corpus.packed is not None:
         packed_source(Path(corpus.packed), corpus.context, checked=False)
         if corpus.tokeniser not in (None, read_manifest(Path(corpus.packed))["tokeniser"]["name"]):
             wanted = tokenisers.tokeniser(corpus.tokeniser, lambda: ())
             Packed(Path(corpus.packed), checked=False).match(tokenisers.digest(wanted))
     learnt = corpus.packed is None and corpus.unpacked[1].startswith("bpe:")  # from a small corpus it has fewer
-    check_vocab(corpus, min(made, corpus.vocab or made) if learnt else made)
+    check_vocab(corpus, min(tokens, corpus.vocab or tokens) if learnt else tokens)
 
 
-def check_vocab(corpus: Corpus, made: int) -> None:
-    if corpus.vocab not in (None, made):
+def check_vocab(corpus: Corpus, actual: int) -> None:
+    if corpus.vocab not in (None, actual):
         raise UserError(
-            f"corpus.vocab is {corpus.vocab:,} but the tokeniser has {made:,} tokens; write that or leave it out"
+            f"corpus.vocab is {corpus.vocab:,} but the tokeniser has {actual:,} tokens; write that or leave it out"
         )
 
 
 def check_weights(part: str, path: Path, body: Body) -> None:
     """Refuse weights of another run that are not of such a body, which `transfer` would refuse after stage one."""
-    place = f"transfer.{part}: {path}"
+    setting = f"transfer.{part}: {path}"
     try:
         with safe_open(path, "pt") as file:
             shape = json.loads(file.metadata()["meta"])["shape"]
@@ -90,17 +90,17 @@ def check_weights(part: str, path: Path, body: Body) -> None:
             f"cannot read weights from {path}: {reason}; name weights/stage_1.safetensors of a run"
         ) from None
     except (KeyError, TypeError, ValueError):
-        raise UserError(f"{place} was written by something else; name weights/stage_1.safetensors of a run") from None
+        raise UserError(f"{setting} was written by something else; name weights/stage_1.safetensors of a run") from None
     for name, there in theirs.items():
         if there != (here := getattr(body, name)):
             problem = f"has {name} {there}, this run {here}"
-            raise UserError(f"{place} {problem}; name weights of a model with the same layers, heads and width")
+            raise UserError(f"{setting} {problem}; name weights of a model with the same layers, heads and width")
 
 
 def check_memory(job: Job, device: torch.device) -> None:
     """Refuse a stage of which not even one sequence at once fits into the memory that is free."""
-    parts, _ = memory.needed(job.shape, job.source, job.phase.stage, 1, job.compute, processes.world_size())
-    wanted, free = sum(parts.values()), memory.free_memory(device)
+    by_use, _ = memory.needed(job.shape, job.source, job.phase.stage, 1, job.compute, processes.world_size())
+    wanted, free = sum(by_use.values()), memory.free_memory(device)
     if wanted > free:
         raise too_large(job, f" ({wanted / 1e9:,.1f} GB for one sequence at once, {free / 1e9:,.1f} GB are free)")
 

@@ -95,9 +95,9 @@ class StageOne(Training):
 
     def __post_init__(self):
         super().__post_init__()
-        made = self.phase.make()
+        data = self.phase.make()
         for length in self.curriculum:
-            if made.at(length).length > made.length:
+            if data.at(length).length > data.length:
                 raise UserError(f"the curriculum's {length} is longer than the source itself; leave it out")
 
     @property
@@ -220,9 +220,10 @@ class Config(BaseModel):
     @property
     def recipe(self) -> Recipe:
         """What is trained. The registry makes no source of a corpus of one's own: stage two's is its description."""
-        first, shape, corpus = self.stage_one.phase if self.stage_one else None, self.shape, self.corpus
-        two = Phase(corpus.title, self.stage_two.stage, {"context": corpus.context}, shape.tied, shape.dropout)
-        return Recipe(first, self.transfer if first else None, two, narrowed(Body, shape))
+        shape, corpus = self.shape, self.corpus
+        stage_one = self.stage_one.phase if self.stage_one else None
+        stage_two = Phase(corpus.title, self.stage_two.stage, {"context": corpus.context}, shape.tied, shape.dropout)
+        return Recipe(stage_one, self.transfer if stage_one else None, stage_two, narrowed(Body, shape))
 
     def plain(self) -> dict:
         """As JSON would hold it; `read` reads it."""
@@ -259,7 +260,7 @@ def check(config: Config) -> None:
         raise UserError(f"{problem}; lower stage_two.steps, raise corpus.held_out, or write corpus.limit_tokens")
     if config.stage_one:
         replace(config.shape, dropout=config.stage_one.dropout)
-    first, second = config.stage_one.tokens if config.stage_one else 0, config.tokens
-    if first > second and not config.allow_larger_stage_one:
-        problem = f"stage one would read {first:,} tokens, more than stage two's {second:,}"
+    stage_one_tokens, stage_two_tokens = config.stage_one.tokens if config.stage_one else 0, config.tokens
+    if stage_one_tokens > stage_two_tokens and not config.allow_larger_stage_one:
+        problem = f"stage one would read {stage_one_tokens:,} tokens, more than stage two's {stage_two_tokens:,}"
         raise UserError(f"{problem}; lower stage_one.steps or stage_one.batch, or write allow_larger_stage_one: true")

@@ -60,27 +60,27 @@ def mistake(error: ValidationError, config: type[BaseModel]) -> str:
     worst_first = sorted(
         error.errors(include_url=False), key=lambda each: (each["type"] not in EXTRA, each["type"] in MISSING)
     )
-    found = worst_first[0]
-    kind, where = found["type"], [str(part) for part in found["loc"] if part not in TAGS]
-    path = ".".join(where) or "the file"
+    worst = worst_first[0]
+    kind, key_path = worst["type"], [str(part) for part in worst["loc"] if part not in TAGS]
+    path = ".".join(key_path) or "the file"
     if kind in EXTRA:
-        section = where[:-1]
-        meant = ".".join([*section, ELSEWHERE.get(where[-1], "")])
+        section = key_path[:-1]
+        meant = ".".join([*section, ELSEWHERE.get(key_path[-1], "")])
         return str(unknown("key", path, (".".join([*section, name]) for name in names(config, section)), meant))
     if kind in MISSING:
         return f"{path} is missing; it has no default"
     if kind == "value_error":
-        return f"{path}: {found['ctx']['error']}"
-    wanted = WANTED.get(kind) or found["msg"].removeprefix("Input should be ")
+        return f"{path}: {worst['ctx']['error']}"
+    wanted = WANTED.get(kind) or worst["msg"].removeprefix("Input should be ")
     if kind in SECTION:
-        wanted += " with keys " + ", ".join(names(config, where))
-    return f"{path} must be {wanted}, not {found['input']!r:.60}"
+        wanted += " with keys " + ", ".join(names(config, key_path))
+    return f"{path} must be {wanted}, not {worst['input']!r:.60}"
 
 
-def names(config: type[BaseModel], where: Sequence[str] = ()) -> list[str]:
+def names(config: type[BaseModel], key_path: Sequence[str] = ()) -> list[str]:
     """The keys that may stand at that path of the configuration; those that a section names itself come first."""
     kind: Any = config
-    for part in where:
+    for part in key_path:
         hint = get_type_hints(kind)[part]
         kind = next((each for each in (hint, *get_args(hint)) if is_dataclass(each)), None)
     if not (isinstance(kind, type) and is_dataclass(kind)):

@@ -25,13 +25,14 @@ class Model(Replica):
 
     @cached_property
     def configuration(self) -> str:
-        said = self.config.plain() | {"compute": None, "seed": None}
-        return digest(said if self.stage == 2 else {name: said[name] for name in ("seed", "shape", "stage_one")})
+        settings = self.config.plain() | {"compute": None, "seed": None}
+        read_by_stage_one = {name: settings[name] for name in ("seed", "shape", "stage_one")}
+        return digest(settings if self.stage == 2 else read_by_stage_one)
 
     @cached_property
     def before(self) -> "Model | None":
-        begun = self.stage == 2 and self.recipe.stage_one
-        return replace(self, recipe=self.recipe.alone) if begun else None
+        follows = self.stage == 2 and self.recipe.stage_one
+        return replace(self, recipe=self.recipe.alone) if follows else None
 
     @property
     def weights_name(self) -> str:
@@ -68,8 +69,8 @@ def jobs(config: Config, corpus: Source, folder: Path = Path(), device: str = "a
     """A job for each stage, with `corpus` for stage two to train on."""
     recipe = config.recipe
     model = Model(recipe.stage_one.label if recipe.stage_one else "random init", recipe, config.seed, config)
-    found = [each for each in (model.before, model) if each]
-    return [StageJob((each,), folder, device, config=config, corpus=corpus) for each in found]
+    models = [each for each in (model.before, model) if each]
+    return [StageJob((each,), folder, device, config=config, corpus=corpus) for each in models]
 
 
 def stand_in(corpus: Corpus) -> Source:

@@ -22,7 +22,7 @@ from structure_first.evidence.store import Store
 from structure_first.files import replacing
 from structure_first.model import weights
 from structure_first.pretraining import card
-from structure_first.pretraining.checks import SETTINGS, begun, check, check_vocab, too_large
+from structure_first.pretraining.checks import SETTINGS, check, check_vocab, has_trained, too_large
 from structure_first.pretraining.config import Config
 from structure_first.pretraining.stages import StageJob, jobs
 from structure_first.runs.jobs import enough_memory, execute, trained, weights_path
@@ -39,25 +39,25 @@ def train(config: Config, folder: Path, device: str = "auto") -> pd.DataFrame:
     Under torchrun all processes call this; the first alone packs and writes. Raises `UserError` for what `check` finds,
     and where the memory is too small.
     """
-    first, store, where = processes.is_main(), Store(folder), pick_device(device)
+    is_main, store, where = processes.is_main(), Store(folder), pick_device(device)
     check(config, folder, where)
-    with store.locked() if first else nullcontext():
+    with store.locked() if is_main else nullcontext():
         with of_keys() if config.corpus.packed is None else nullcontext():
             packed = packed_corpus(config, folder)
-            corpus = packed_source(packed, config.corpus.context, checked=first)
-        if first and not begun(folder):
+            corpus = packed_source(packed, config.corpus.context, checked=is_main)
+        if is_main and not has_trained(folder):
             with replacing(folder / SETTINGS) as temporary:
                 temporary.write_text(yaml.safe_dump(config.plain(), sort_keys=False))
-        found = jobs(config, corpus, folder, device)
+        stages = jobs(config, corpus, folder, device)
         with processes.joined(where):
-            for job in found if not finished(found[-1]) else ():
+            for job in stages if not finished(stages[-1]) else ():
                 if not finished(job):
                     complete(job, packed)
-        if first and not (folder / EXPORT / "config.json").exists():
+        if is_main and not (folder / EXPORT / "config.json").exists():
             tokenisers.save(saved_tokeniser(packed, read_manifest(packed)), folder / EXPORT)
             with replacing(folder / EXPORT / card.FILE) as temporary:
                 temporary.write_text(card.card(config, store.rows()), encoding="utf-8")
-            weights.export(folder / EXPORT, trained(found[-1].replicas, folder))  # config.json, the last: it is whole
+            weights.export(folder / EXPORT, trained(stages[-1].replicas, folder))  # config.json, the last: it is whole
         return store.rows()
 
 

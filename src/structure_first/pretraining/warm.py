@@ -81,8 +81,8 @@ class Cost:
     def __str__(self) -> str:
         tokens = self.stage.steps * self.stage.batch * self.source.length
         minutes = "minutes unknown" if self.minutes is None else f"about {self.minutes:,.1f} minutes"
-        parts = ", ".join(f"{name} {size / 1e9:.2g}" for name, size in self.memory.items())
-        total = f"{sum(self.memory.values()) / 1e9:.2g} GB ({parts})"
+        uses = ", ".join(f"{name} {size / 1e9:.2g}" for name, size in self.memory.items())
+        total = f"{sum(self.memory.values()) / 1e9:.2g} GB ({uses})"
         most = f"at most {self.stage.steps:,} updates, {tokens:,} tokens, {self.flops / 1e15:.3g} PFLOPs, {minutes}"
         return f"stage one  {self.source.name}: {most}; {total}"
 
@@ -110,17 +110,17 @@ def warm_up(
     Raises `UserError` before the model is touched where it, the source or a setting will not do; and where the loss is
     no longer finite: load the model again then.
     """
-    made = registry.source(source) if isinstance(source, str) else source
-    settled = stage_for(model, made, **stage)
+    data = registry.source(source) if isinstance(source, str) else source
+    stage_one = stage_for(model, data, **stage)
     if embeddings not in EMBEDDINGS:
         raise unknown("rule for embeddings", embeddings, EMBEDDINGS)
     keep_freed_memory()
     otherwise = UserError("stage one needs more memory than there is; lower micro_batch or batch")
-    with enough_memory(otherwise), reading(model, made.vocab, seed) as replica:
-        say(str(cost(replica, made, settled, compute)))
+    with enough_memory(otherwise), reading(model, data.vocab, seed) as replica:
+        say(str(cost(replica, data, stage_one, compute)))
         began = monotonic()
-        label = f"stage 1: {made.name}"
-        rows = fit(replica, made, settled, random_key="stage 1", label=label, checkpoint=checkpoint, compute=compute)
+        label = f"stage 1: {data.name}"
+        rows = fit(replica, data, stage_one, random_key="stage 1", label=label, checkpoint=checkpoint, compute=compute)
     last = {row["metric"]: row["value"] for row in rows}
     if not last["accuracy"] >= 0:
         raise UserError(f"stage one's loss is no longer finite after {rows[-1]['step']:,} updates; lower its lr")
@@ -128,11 +128,11 @@ def warm_up(
         with torch.no_grad():
             for table, drawn in fresh(model, seed).items():
                 table.copy_(drawn)
-    found = Warmed(
-        made, embeddings, **last, updates=rows[-1]["step"], tokens=rows[-1]["tokens"], seconds=monotonic() - began
+    warmed = Warmed(
+        data, embeddings, **last, updates=rows[-1]["step"], tokens=rows[-1]["tokens"], seconds=monotonic() - began
     )
-    say(str(found))
-    return found
+    say(str(warmed))
+    return warmed
 
 
 def stage_for(model: "PreTrainedModel", source: Source, **changes: Any) -> Stage:
@@ -158,17 +158,17 @@ def cost(replica: Causal, source: Source, stage: Stage, compute: Compute) -> Cos
         predict(replica, one, source)  # other kernels are not counted everywhere
     flops = 3 * counter.get_total_flops() * stage.batch * stage.steps
     with compute.cast(device):
-        first, second = (memory.peak(replica, batch, source) for batch in (one, two))
+        one_peak, two_peak = (memory.peak(replica, batch, source) for batch in (one, two))
     at_once = min(stage.batch, compute.micro_batch or stage.batch)
-    parts: dict[str, float] = {"weights": weights, "gradients": weights, "AdamW": 2 * weights}
-    parts["activations"] = first + (at_once - 1) * (second - first)
-    missing, free = sum(parts.values()) - weights, memory.free_memory(device)
+    by_use: dict[str, float] = {"weights": weights, "gradients": weights, "AdamW": 2 * weights}
+    by_use["activations"] = one_peak + (at_once - 1) * (two_peak - one_peak)
+    missing, free = sum(by_use.values()) - weights, memory.free_memory(device)
     if missing > free:
         problem = f"stage one needs {missing / 1e9:,.1f} GB more, {free / 1e9:,.1f} GB are free"
-        fits = int((free - missing + parts["activations"]) // (second - first)) - 1
+        fits = int((free - missing + by_use["activations"]) // (two_peak - one_peak)) - 1
         raise UserError(f"{problem}; {f'micro_batch {fits} would fit' if fits > 0 else 'take a smaller model'}")
     seconds = timed(replica, source, stage, compute) if missing + weights <= free else None
-    return Cost(source, stage, flops, parts, None if seconds is None else seconds * stage.steps / 60)
+    return Cost(source, stage, flops, by_use, None if seconds is None else seconds * stage.steps / 60)
 
 
 def batch_of(source: Source, count: int, device: torch.device) -> Batch:

@@ -58,7 +58,7 @@ def warm_folder(
     where = pick_device(device)
     with torch.device("meta"):
         empty = built(config)
-    settled, weights = stage_for(empty, source, **stage), weights_in(path)
+    stage_one, weights = stage_for(empty, source, **stage), weights_in(path)
     check_memory(empty, where)
     recipe: dict[str, Any] = {
         "model": [digest_of(file) for file in (config, *weights)],
@@ -66,7 +66,7 @@ def warm_folder(
         "embeddings": embeddings,
         "source": source.name,
         "settings": dict(source.settings),
-        "stage": asdict(settled) | {"curriculum": list(settled.curriculum)},  # as JSON has it
+        "stage": asdict(stage_one) | {"curriculum": list(stage_one.curriculum)},  # as JSON has it
         "seed": seed,
     }
     with locked(out):
@@ -75,8 +75,8 @@ def warm_folder(
         model = loaded(config, seed, bool(weights)).to(where)
         checkpoint = out.with_name(f".{out.name}.checkpoint")
         options = stage | dict(seed=seed, embeddings=embeddings, compute=compute, checkpoint=checkpoint, say=say)
-        found = warm_up(model, source, **options)
-        reached = {name: getattr(found, name) for name in REACHED}
+        warmed = warm_up(model, source, **options)
+        reached = {name: getattr(warmed, name) for name in REACHED}
         manifest = {"recipe": recipe, "reached": reached, "precision": compute.precision, **environment()}
         manifest["packages"]["transformers"] = version("transformers")
         with becoming(out) as temporary:
@@ -101,12 +101,12 @@ def check_out(out: Path) -> None:
 
 def weights_in(path: Path) -> list[Path]:
     """The files of weights in a folder; raises `UserError` where all there are would have to be unpickled."""
-    found = sorted(path.glob("*.safetensors"))
-    if not found and (pickled := next(path.glob("pytorch_model*.bin"), None)):
+    files = sorted(path.glob("*.safetensors"))
+    if not files and (pickled := next(path.glob("pytorch_model*.bin"), None)):
         raise UserError(
             f"{pickled} is pickled, and may run code; save it as safetensors, or name its config.json alone"
         )
-    return found
+    return files
 
 
 def check_memory(model: "PreTrainedModel", device: torch.device) -> None:
@@ -131,7 +131,8 @@ def check_same(out: Path, recipe: dict) -> dict:
 
 def built(config: Path) -> "PreTrainedModel":
     """A model of that configuration; raises `UserError` where `transformers` has none, or would run code to have it."""
-    return asked(config, lambda auto, read: auto.from_config(read, dtype=torch.float32, trust_remote_code=False))
+    options = dict(dtype=torch.float32, trust_remote_code=False)
+    return from_transformers(config, lambda auto, read: auto.from_config(read, **options))
 
 
 def loaded(config: Path, seed: int, weights: bool) -> Any:
@@ -142,13 +143,13 @@ def loaded(config: Path, seed: int, weights: bool) -> Any:
             return built(config)
     options = dict(dtype=torch.float32, trust_remote_code=False, local_files_only=True, use_safetensors=True)
     read = lambda auto, _: auto.from_pretrained(config.parent, output_loading_info=True, **options)  # noqa: E731
-    model, info = asked(config, read)
+    model, info = from_transformers(config, read)
     if missing := sorted(info["missing_keys"]):
         raise UserError(f"the weights beside {config} lack {missing[0]}; restore them, or name the config.json alone")
     return model
 
 
-def asked(config: Path, make: Callable) -> Any:
+def from_transformers(config: Path, make: Callable) -> Any:
     """What `transformers` makes of a configuration; whatever it raises becomes one line."""
     try:
         from transformers import AutoConfig, AutoModelForCausalLM

@@ -63,15 +63,15 @@ def settings(arguments: list[str]) -> dict[str, int | float]:
     words = [word for argument in arguments for word in argument.split("=", 1)]
     if len(words) % 2:
         raise UserError(f"option {words[-1]!r} has no value; write --name value")
-    found = {}
+    given = {}
     for option, value in zip(words[::2], words[1::2], strict=True):
         if not option.startswith("--"):
             raise UserError(f"unexpected argument {option!r}; settings are written --name value")
         try:
-            found[option[2:].replace("-", "_")] = float(value) if "." in value or "e" in value else int(value)
+            given[option[2:].replace("-", "_")] = float(value) if "." in value or "e" in value else int(value)
         except ValueError:
             raise UserError(f"option {option} takes a number, not {value!r}") from None
-    return found
+    return given
 
 
 @app.command()
@@ -92,11 +92,11 @@ def pack(
     from structure_first.data.corpora.packing import pack
 
     check_range("--seed", seed, 0, LAST_SEED)
-    made = pack(
+    manifest = pack(
         corpus, tokeniser, out, text_column=text_column, seed=seed, held_out=held_out, limit_tokens=limit_tokens
     )
     counts = ", ".join(
-        f"{made['tokens'][split]:,} tokens of {made['documents'][split]:,} documents {said}"
-        for split, said in (("train", "to train on"), ("held_out", "held out"))
+        f"{manifest['tokens'][split]:,} tokens of {manifest['documents'][split]:,} documents {purpose}"
+        for split, purpose in (("train", "to train on"), ("held_out", "held out"))
     )
-    typer.echo(f"packed {out}: {counts}; {made['documents']['duplicates']:,} copies dropped")
+    typer.echo(f"packed {out}: {counts}; {manifest['documents']['duplicates']:,} copies dropped")

@@ -83,11 +83,11 @@ def chapters() -> Iterator[str]:
     workers = worker_count()
     yield f"what the chapters train live would take at most, with {workers} processes:"
     for experiment in EXPERIMENTS.values():
-        told = []
+        estimates = []
         for scale in SCALES[:2] if experiment.live else ():
             with TemporaryDirectory() as folder:
                 live = chosen(experiment, scale, experiment.live)
                 jobs = plan(live, scale, experiment.live_seeds, Store(Path(folder)), "auto", workers).jobs
-                told.append(f"{60 * costs(jobs, workers)['hours'].sum():.1f} minutes at {scale}")
-        if told:
-            yield f"  {experiment.name:14} {', '.join(told)}"
+                estimates.append(f"{60 * costs(jobs, workers)['hours'].sum():.1f} minutes at {scale}")
+        if estimates:
+            yield f"  {experiment.name:14} {', '.join(estimates)}"

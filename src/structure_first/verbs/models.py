@@ -47,7 +47,7 @@ def warm(
     check_range("--seed", seed, 0, LAST_SEED)
     given: dict[str, Any] = {"steps": steps, "batch": batch, "lr": lr}
     stage = {name: value for name, value in given.items() if value is not None}
-    made, compute = chosen(source, context), Compute(precision=precision, micro_batch=micro_batch)
+    data, compute = chosen(source, context), Compute(precision=precision, micro_batch=micro_batch)
     lines = ledger()
 
     def say(line: str) -> None:
@@ -57,7 +57,7 @@ def warm(
         typer.echo(line)
 
     options: dict[str, Any] = dict(seed=seed, embeddings=embeddings, device=device, compute=compute, say=say)
-    reached = warm_folder(model, out, made, **options, **stage)["reached"]
+    reached = warm_folder(model, out, data, **options, **stage)["reached"]
     typer.echo(f"{out} holds it: accuracy {reached['accuracy']:.3f} in stage one, after {reached['updates']:,} updates")
 
 
@@ -82,8 +82,8 @@ def ledger() -> Iterator[str]:
     rows = stored(FORMER, RESULTS)
     ends = text.ends(text.curves(rows)).set_index(["front", "share"]).sort_index()
     gains = ends.loc[(MAIN, CONTROLLED[0])].groupby(["task", "carried"])["gain"]
-    found = (f"{task} {published.told('{:+.3f}', gains.get_group((task, part)))}" for task, part in BEST.items())
-    yield f"the ledger at {sized(FORMER, rows)}, tuned: {MAIN} {CONTROLLED[0]:.0%} in front gains on {', '.join(found)}"
+    shown = (f"{task} {published.told('{:+.3f}', gains.get_group((task, part)))}" for task, part in BEST.items())
+    yield f"the ledger at {sized(FORMER, rows)}, tuned: {MAIN} {CONTROLLED[0]:.0%} in front gains on {', '.join(shown)}"
 
 
 def sized(experiment: "Experiment", rows: "DataFrame") -> str:

@@ -89,10 +89,10 @@ def verify(
 
     if sample is not None:
         check_range("--sample", sample, 1, MOST_SEEDS)
-    found = verify(experiment_of(experiment), scale, results, cells_of(cells), sample, device, workers)
-    typer.echo(found.to_string(index=False, float_format="{:.3g}".format))
-    typer.echo(f"{found['holds'].sum()} of {len(found)} models hold, {found['bits'].sum()} of them bit for bit")
-    if not found["holds"].all():
+    table = verify(experiment_of(experiment), scale, results, cells_of(cells), sample, device, workers)
+    typer.echo(table.to_string(index=False, float_format="{:.3g}".format))
+    typer.echo(f"{table['holds'].sum()} of {len(table)} models hold, {table['bits'].sum()} of them bit for bit")
+    if not table["holds"].all():
         raise typer.Exit(1)
 
 
@@ -104,10 +104,10 @@ def merge(
     """Add another machine's results to one's own; where they conflict, say where, and add nothing there."""
     from structure_first.evidence.store import Store
 
-    found = sorted(path.parent for path in folder.glob("*/manifest.json"))
-    if not found:
+    folders = sorted(path.parent for path in folder.glob("*/manifest.json"))
+    if not folders:
         raise UserError(f"there are no results in {folder}; name a folder such as {out}, which holds one an experiment")
-    for other in found:
+    for other in folders:
         store = Store(out / other.name)
         with store.locked():
             typer.echo(f"{other.name}: {store.merge(Store(other))} models added")
@@ -163,8 +163,8 @@ def claims(
             if answer is None:
                 typer.echo(f"  {column:9}  not yet run")
                 continue
-            told = f"{answer.decides.unit} {answer.decides.gain(ends='[{}, {}]')}, {answer.seeds} seeds, {answer.scale}"
-            typer.echo(f"  {column:9}  {answer.verdict:14}  {told}")
+            text = f"{answer.decides.unit} {answer.decides.gain(ends='[{}, {}]')}, {answer.seeds} seeds, {answer.scale}"
+            typer.echo(f"  {column:9}  {answer.verdict:14}  {text}")
 
 
 @app.command()

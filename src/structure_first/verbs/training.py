@@ -31,8 +31,8 @@ def train(
     rows = two_stages.train(read(config).stopped_at(steps), folder, device)
     if not processes.is_main():
         return
-    for stage, found in rows.groupby("stage"):
-        last = found[found["step"] == found["step"].max()].set_index("metric")
+    for stage, measurements in rows.groupby("stage"):
+        last = measurements[measurements["step"] == measurements["step"].max()].set_index("metric")
         loss, tokens, step = (last.loc["loss", name] for name in ("value", "tokens", "step"))
         typer.echo(f"stage {stage}  held-out loss {loss:.4f} nats a token after {step:,} updates, {tokens:,} tokens")
     typer.echo(f"rows, weights/ and export/, which Hugging Face loads, are in {folder}")
