@@ -55,18 +55,19 @@ class Comparison:
 
     treated: str
     control: str
-    measured: float
-    low: float
+    measured: float  #: the median gain over seeds, in `unit`
+    low: float  #: of its 95 % interval, by bootstrap
     high: float
     seeds: int
     scale: str
-    unit: str  # what a gain is of
-    threshold: float  # from which gain on it counts as reproduced
+    unit: str  #: what a gain is of
+    threshold: float  #: from which gain on it counts as reproduced
     experiment: str
-    said: str  # what is compared, in words
+    said: str  #: what is compared, in words
 
     @property
     def verdict(self) -> str:
+        """Which of `VERDICTS` its interval and its seeds allow."""
         return verdict_of(self.low, self.threshold, self.seeds)
 
     def gain(self, digits: int = 3, ends: str = "({} to {})") -> str:

@@ -1,4 +1,6 @@
-"""The pages that are computed: the ledger of claims as stored rows answer it, and every experiment's settings."""
+"""The pages that are computed: the ledger of claims as stored rows answer it, every experiment's settings, the tables
+of the reference.
+"""
 
 from html import escape
 from math import isfinite
@@ -9,6 +11,7 @@ from structure_first.analysis.claims import Answer, Comparison, Entry, ledger
 from structure_first.analysis.haystack import JUMPED, horizons, jumped_said
 from structure_first.analysis.methods import methods
 from structure_first.analysis.stored import fullest
+from structure_first.book import reference
 from structure_first.book.figures.runs import share_jumped
 from structure_first.book.figures.style import html
 from structure_first.evidence.statistics import steps_to
@@ -29,6 +32,9 @@ def fragments(results: Path) -> dict[str, str]:
         "answers": "".join(f"- {text(told(entry))}\n" for entry in entries if entry.id in FIRST),
         "picture": picture(results),
         "methods": "\n".join(settings(name) for name in EXPERIMENTS),
+        "sources": reference.sources(),
+        "rules": reference.rules(),
+        "verbs": reference.verbs(),
     }
 
 

@@ -8,7 +8,7 @@ from structure_first.training.stage import Stage
 
 
 def forward_parts(shape: Shape, time: int, window: int | None = None) -> dict[str, int]:
-    """Forward FLOPs of a sequence of `time` tokens, by part; the last block computes a window of them only."""
+    """Forward FLOPs of a sequence of `time` tokens, by part; the last block computes a `window` of them only."""
     width, full, rest = shape.width, time * (shape.layers - 1), min(window or time, time)
     queries = full + rest  # positions for which a block's queries, MLP and output are computed
     return {

@@ -28,16 +28,19 @@ class Source:
 
     name: str
     settings: Mapping[str, int | float]
-    vocab: int  # token ids are 0 .. vocab - 1, separator and pad included
-    length: int  # tokens in a sequence, pads included
+    vocab: int  #: token ids are 0 .. vocab - 1, separator and pad included
+    length: int  #: tokens in a sequence, pads included
     window: int
-    teaches: str  # one line
+    teaches: str  #: one line
     draw: Callable[[int, torch.Generator], Batch]
-    determined: Callable[[Tensor], Tensor] | None = None  # which tokens follow from those before them; None: all
-    in_sight: Callable[[Tensor], Tensor] | None = None  # which tokens can be looked up in those before; None: not asked
-    problems: Callable[[Tensor], Tensor] | None = None  # which whole answer each token is of, from 1; 0: of none
-    with_settings: Callable[..., "Source"] | None = None  # the same source with some settings changed
-    held_out: "Source | None" = None  # what evaluation draws from; None: from this one, which never repeats itself
+    #: which tokens follow from those before them; None: all
+    determined: Callable[[Tensor], Tensor] | None = None
+    #: which tokens can be looked up in those before; None: not asked
+    in_sight: Callable[[Tensor], Tensor] | None = None
+    #: which whole answer each token is of, from 1; 0: of none
+    problems: Callable[[Tensor], Tensor] | None = None
+    with_settings: Callable[..., "Source"] | None = None  #: the same source with some settings changed
+    held_out: "Source | None" = None  #: what evaluation draws from; None: from this one, which never repeats itself
 
     @property
     def length_setting(self) -> int | None:

@@ -23,13 +23,13 @@ from structure_first.errors import UserError, unknown
 class Rule:
     """A line of the registry. The functions take the settings by name, the ones they do not use included."""
 
-    draw: Callable[..., Batch]  # (count, generator, *, settings); its signature holds the settings and their defaults
+    draw: Callable[..., Batch]  #: `(count, generator, *, settings)`: its signature holds the settings and defaults
     teaches: str
     vocab: Callable[..., int]
-    forbids: Callable[..., str | None] = lambda **_: None  # what is wrong with settings that LIMITS allows one by one
-    window: int | None = None  # how many tokens may bear loss, where they do not reach from the same place to the end
-    determined: Callable[..., Tensor] | None = None  # (tokens, *, settings): which follow from those before them
-    limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # of settings of its own
+    forbids: Callable[..., str | None] = lambda **_: None  #: what is wrong with settings that LIMITS allows one by one
+    window: int | None = None  #: how many tokens may bear loss, where they do not reach from the same place to the end
+    determined: Callable[..., Tensor] | None = None  #: `(tokens, *, settings)`: which follow from those before
+    limits: Mapping[str, tuple[float, float]] = field(default_factory=dict)  #: of settings of its own
 
     @property
     def defaults(self) -> dict[str, int | float | None]:
@@ -53,7 +53,8 @@ CORPUS = {"context": (1, (1 << 16) - 1), "tokens": (1, 10**13)}  # of a packed o
 
 
 def marked(vocab: int, **_) -> int:
-    return vocab + 2  # the separator and the pad
+    """The vocabulary of a question and its answer: `vocab` of content, then the separator and the pad."""
+    return vocab + 2
 
 
 def unmarked(vocab: int, **_) -> int:
@@ -150,7 +151,9 @@ def source(name: str, **given: int | float | None) -> Source:
     """The source of that name; a setting left out or None has its default.
 
     `shuffled:dyck` is the source dyck, changed; `set+dyck` is a mixture, each member with the settings that it takes;
-    `code/bytes` is the corpus code in tokens of the tokeniser bytes, with the settings of `cached.corpus`.
+    `code/bytes` is the corpus code in tokens of the tokeniser bytes, with the settings `context` and `tokens`;
+    `answers:math/characters` lets only answers bear loss. Raises `UserError` for a name or a setting that there is
+    not, and for a value that it cannot have.
     """
     change, changed, base = name.partition(":")
     if change in CHANGES and changed:

@@ -49,7 +49,10 @@ def group(name: str) -> str:
 
 @dataclass(frozen=True)
 class Transfer:
-    """One rule of `RULES` per group of weights; the default carries everything but the embeddings (paper: full)."""
+    """One rule of `RULES` per group of weights; the default carries everything but the embeddings (paper: full).
+
+    Raises `UserError` for a rule that there is not, or that is for other groups.
+    """
 
     attention: str = "keep"
     mlp: str = "keep"

@@ -39,17 +39,17 @@ class Body:
     layers: int = 2
     heads: int = 4
     width: int = 16
-    init: float = 0.02  # standard deviation of fresh weights
-    init_embedding: float | None = None  # and of fresh embeddings and positions; None: the same
+    init: float = 0.02  #: standard deviation of fresh weights
+    init_embedding: float | None = None  #: and of fresh embeddings and positions; None: the same
 
 
 @dataclass(frozen=True)
 class Shape(Body):
-    """A transformer's body, and what it reads."""
+    """A transformer's body, and what it reads; raises `UserError` for a size that cannot be."""
 
     vocab: int
-    context: int
-    tied: bool = False
+    context: int  #: the most tokens that it reads at once
+    tied: bool = False  #: whether the head reads with the embeddings
     dropout: float = 0.0
 
     def __post_init__(self):
@@ -198,6 +198,7 @@ class Transformer(nn.Module):
 
     @property
     def replicas(self) -> int:
+        """How many models it holds."""
         return len(self.seeds)
 
     @property

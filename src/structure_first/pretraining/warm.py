@@ -45,8 +45,8 @@ class Warmed:
 
     source: Source
     embeddings: str
-    accuracy: float  # held out, of the tokens that the ones before determine
-    loss: float  # nats a token
+    accuracy: float  #: held out, of the tokens that the ones before determine
+    loss: float  #: nats a token
     updates: int
     tokens: int
     seconds: float
@@ -75,8 +75,8 @@ class Cost:
     source: Source
     stage: Stage
     flops: int
-    memory: dict[str, float]  # bytes, by what takes them
-    minutes: float | None  # on this machine; None where there is no memory to time it in
+    memory: dict[str, float]  #: bytes, by what takes them
+    minutes: float | None  #: on this machine; None where there is no memory to time it in
 
     def __str__(self) -> str:
         tokens = self.stage.steps * self.stage.batch * self.source.length

@@ -23,14 +23,15 @@ from structure_first.versions import versions
 class Phase:
     """A source by name, and how it is trained on."""
 
-    source: str
+    source: str  #: a name that `data.registry.source` knows
     stage: Stage
     settings: Mapping[str, int | float | None] = field(default_factory=dict)
-    tied: bool = False  # whether the head reads with the embeddings it embeds with
+    tied: bool = False  #: whether the head reads with the embeddings it embeds with
     dropout: float = 0.0
 
     @property
     def label(self) -> str:
+        """The source and its settings, for people."""
         settings = ", ".join(f"{name}={value}" for name, value in self.settings.items())
         return f"{self.source}({settings})"
 
@@ -44,6 +45,7 @@ class Phase:
         return replace(self, stage=replace(self.stage, **changes))
 
     def make(self) -> Source:
+        """The source itself; raises `UserError` where there is none of that name, or not with those settings."""
         return source(self.source, **self.settings)
 
 
@@ -55,9 +57,9 @@ class Recipe:
     transfer: Transfer | None
     stage_two: Phase | None
     body: Body = Body()
-    body_stage_one: Body | None = None  # the same size, drawn otherwise in stage one
-    beside: Mapping[str, Phase] = field(default_factory=dict)  # further stage ones, for `from(name)` of the transfer
-    precision: str | None = None  # None: float32, but for wide bodies on a GPU; the manifest of a run says which
+    body_stage_one: Body | None = None  #: the same size, drawn otherwise in stage one
+    beside: Mapping[str, Phase] = field(default_factory=dict)  #: further stage ones, for `from(name)` of the transfer
+    precision: str | None = None  #: None: float32, but for wide bodies on a GPU; the manifest of a run says which
 
     def shape(self, phase: Phase, source: Source) -> Shape:
         """The transformer that a stage trains on what it made."""
@@ -126,14 +128,14 @@ def _phase(stage: Mapping[str, Any], **rest: Any) -> Phase:
 class Factors:
     """What a cell is to its experiment: what figures and tables group and select by. None: it does not apply."""
 
-    task: str | None = None  # the diagnostic or the corpus of stage two
-    front: str = "random init"  # what stage two starts from: a source as people call it, or a beginning without one
-    carried: str | None = None  # what of stage one goes across, and how
-    share: float | None = None  # the tokens of stage one, of those of stage two
-    text: float = 1.0  # of all the text, what stage two reads
-    width: int | None = None  # of the model, where the experiment has several
-    swept: str | None = None  # the one setting that differs from the experiment's own
-    amount: float | None = None  # and what it is
+    task: str | None = None  #: the diagnostic or the corpus of stage two
+    front: str = "random init"  #: what stage two starts from: a source as people call it, or a beginning without one
+    carried: str | None = None  #: what of stage one goes across, and how
+    share: float | None = None  #: the tokens of stage one, of those of stage two
+    text: float = 1.0  #: of all the text, what stage two reads
+    width: int | None = None  #: of the model, where the experiment has several
+    swept: str | None = None  #: the one setting that differs from the experiment's own
+    amount: float | None = None  #: and what it is
 
 
 @dataclass(frozen=True)
@@ -151,12 +153,13 @@ class Experiment:
     name: str
     asks: str
     cells: Callable[[str], Mapping[str, Cell | Recipe]]
-    seeds: Mapping[str, int]  # how many, at each scale
-    first_seed: int = 0  # away from the seeds that a search of settings looked at
-    live: tuple[str, ...] = ()  # the cells that a chapter runs before the reader's eyes
-    live_seeds: range = range(0)  # of no stored row, so that a reader's run is evidence of its own
+    seeds: Mapping[str, int]  #: how many, at each scale
+    first_seed: int = 0  #: away from the seeds that a search of settings looked at
+    live: tuple[str, ...] = ()  #: the cells that a chapter runs before the reader's eyes
+    live_seeds: range = range(0)  #: of no stored row, so that a reader's run is evidence of its own
 
     def recipes(self, scale: str) -> dict[str, Recipe]:
+        """The recipe of each cell."""
         return {name: cell.recipe if isinstance(cell, Cell) else cell for name, cell in self.cells(scale).items()}
 
     def factors(self, scale: str) -> pd.DataFrame:

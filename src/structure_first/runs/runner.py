@@ -56,7 +56,8 @@ def run(
     """Run what is missing of `experiment` for `seeds` and return its rows at `scale`, for those seeds and cells.
 
     `workers` processes share the programs, or those of the Dask cluster at the address `cluster`, which see the folder
-    `out` under the same name. Rows are stored under `out/experiment.name` as each program ends.
+    `out` under the same name. Rows are stored under `out/experiment.name` as each program ends. Raises `UserError` for
+    cells or a scale that the experiment has not, and for a folder that another run holds.
     """
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker that runs its parent's script again
         os._exit(UNGUARDED)

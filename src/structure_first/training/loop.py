@@ -152,6 +152,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
+        """Whether all steps are done, or no replica is left that trains."""
         return self.step >= self.stage.steps or None not in self.left_at
 
     def save(self, path: Path) -> None:

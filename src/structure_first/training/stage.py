@@ -17,21 +17,24 @@ STRONGEST = 1000  # rate and decay
 
 @dataclass(frozen=True)
 class Stage:
-    """How one stage trains; the defaults are the diagnostics' (reference: Jiang et al. 2026, algorithmic tasks)."""
+    """How one stage trains; the defaults are the diagnostics' (reference: Jiang et al. 2026, algorithmic tasks).
 
-    steps: int = 10_000
-    batch: int = 1_000  # sequences a step, for each replica
-    lr: float = 1e-3
-    warmup: int = 500  # steps of linear warm-up
-    schedule: str = "cosine"
-    floor: float = 0.0  # the rate at the end, as a share of `lr`
-    weight_decay: float = 1e-3
-    decay_vectors: bool = True  # whether norms and biases decay too
-    clip: float | None = 1.0  # the largest gradient norm of a replica
-    held_out: int = 1_000  # sequences, drawn once for each seed and never trained on
-    evaluate_every: int = 250
-    mastery: float | None = None  # held-out accuracy at which a replica stops
-    curriculum: tuple[int, ...] = ()  # shorter lengths first, in equal shares of the first half of the steps
+    Raises `UserError` for a setting out of range.
+    """
+
+    steps: int = 10_000  #: updates
+    batch: int = 1_000  #: sequences a step, for each replica
+    lr: float = 1e-3  #: the highest rate
+    warmup: int = 500  #: steps of linear warm-up
+    schedule: str = "cosine"  #: of the rate after the warm-up: constant, linear or cosine
+    floor: float = 0.0  #: the rate at the end, as a share of `lr`
+    weight_decay: float = 1e-3  #: AdamW's: a step shrinks the weights by so much of the rate
+    decay_vectors: bool = True  #: whether norms and biases decay too
+    clip: float | None = 1.0  #: the largest gradient norm of a replica
+    held_out: int = 1_000  #: sequences, drawn once for each seed and never trained on
+    evaluate_every: int = 250  #: steps
+    mastery: float | None = None  #: held-out accuracy at which a replica stops
+    curriculum: tuple[int, ...] = ()  #: shorter lengths first, in equal shares of the first half of the steps
 
     def __post_init__(self):
         for name, most in MOST.items():

@@ -36,7 +36,7 @@ def generate(
 ) -> None:
     """Write a source's sequences to a file.
 
-    The source's settings are options too: --length 64, --vocab 100, --k 64, ...
+    The source's settings are options too: `--length 64`, `--vocab 100`, `--k 64`, ...
     """
     from structure_first.data.generate import write
 

@@ -39,7 +39,7 @@ def warm(
     """Warm up a Hugging Face model with structure.
 
     Weights beside the configuration are taken; without any they are drawn. The source's settings are options too:
-    --length 32, --vocab 50, ... `AutoModelForCausalLM.from_pretrained` loads what is written.
+    `--length 32`, `--vocab 50`, ... `AutoModelForCausalLM.from_pretrained` loads what is written.
     """
     from structure_first.pretraining.warm_folder import warm_folder
     from structure_first.training.compute import Compute

@@ -21,7 +21,8 @@ def train(
 ) -> None:
     """Train a model in two stages on a corpus of your own.
 
-    Started again it goes on where it was. On several GPUs: torchrun --nproc-per-node 8 -m structure_first.cli train ...
+    Started again it goes on where it was. On several GPUs, with
+    `torchrun --nproc-per-node 8 -m structure_first.cli train ...` instead.
     """
     from structure_first.pretraining import two_stages
     from structure_first.pretraining.config import read
