@@ -37,7 +37,12 @@ def test_it_leaves_what_it_says(tmp_path, config):
     }
     assert not list((folder / "checkpoints").iterdir())
     assert read(folder / "config.yaml") == made
-    assert set(rows["cell"]) == {"identity(length=4, vocab=8)"} and set(rows["metric"]) == {"loss", "accuracy", "loss in sight", "loss elsewhere"}
+    assert set(rows["cell"]) == {"identity(length=4, vocab=8)"} and set(rows["metric"]) == {
+        "loss",
+        "accuracy",
+        "loss in sight",
+        "loss elsewhere",
+    }
     assert rows.groupby("stage")["step"].unique().map(list).to_dict() == {1: [0, 2, 4], 2: [0, 3, 6]}
     runs = Store(folder).manifest()["runs"]
     for stage in (1, 2):

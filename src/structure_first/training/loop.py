@@ -24,7 +24,6 @@ from structure_first.training.protocol import AnyModel, Forward, Model, device_o
 from structure_first.training.stage import Stage
 from structure_first.training.stream import Stream
 
-
 SHOWN = ("loss", "accuracy", "problems")  # beside the progress bar
 
 
