@@ -21,7 +21,7 @@ def test_cost_is_measured_for_powers_of_two_until_it_is_too_much():
 
 def test_no_program_is_measured_that_does_not_fit(monkeypatch):
     one = speed.bytes_of(speed.program(1, "smoke", "cpu"))
-    monkeypatch.setattr(speed, "free_memory", lambda where: 5 * one)  # of which a share stays spare
+    monkeypatch.setattr(speed, "usable_memory", lambda device: 3.5 * one)
     assert list(speed.by_replicas(largest=64, scale="smoke", device="cpu", spend=0.0).index) == [1, 2]
 
 

@@ -140,7 +140,7 @@ def test_the_rate_follows_the_width():
         ([COPY], {"steps": 0}, "steps must be 1 or more"),
         ([COPY], {"embeddings": "mean"}, "unknown rule for embeddings 'mean'"),
         ([COPY], {"compute": Compute(micro_batch=1), "batch": 1 << 25}, "batch must be 1 or more, and at most"),
-        ([COPY], {"batch": 1 << 24, "held_out": 1 << 20}, "GB are free; micro_batch [0-9,]+ would fit"),
+        ([COPY], {"batch": 1 << 24, "held_out": 1 << 20}, "GB can be used; micro_batch [0-9,]+ would fit"),
     ],
 )
 def test_bad_calls_are_one_line_and_leave_the_model_as_it_was(arguments, options, line):

@@ -121,7 +121,7 @@ REMOTE = {"model_type": "mine", "auto_map": {"AutoConfig": "code.Mine", "AutoMod
         (json.dumps(REMOTE), "transformers makes no causal language model"),
         (
             CONFIG.to_json_string().replace('"vocab_size": 70', f'"vocab_size": {1 << 40}'),
-            "GB are free; name a smaller",
+            "GB can be used; name a smaller",
         ),
     ],
 )

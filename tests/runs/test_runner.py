@@ -145,10 +145,10 @@ def test_a_plan_knows_the_free_memory_and_counts_what_a_model_takes(tmp_path, mo
         "", replace(job.replicas[0].recipe, stage_two=replace(SECOND, stage=replace(QUICK, batch=80))), (0,), tmp_path
     )
     assert 2 * each < planning.bytes_of(wider) < 11 * each
-    monkeypatch.setattr(planning, "free_memory", lambda where: int(2.1 * each / planning.SPARE))
+    monkeypatch.setattr(planning, "usable_memory", lambda device: 2.1 * each)
     found = plan(EXPERIMENT, "smoke", range(4), Store(tmp_path / "tiny"), "cpu", 1)
     assert found.split and max(len(job.replicas) for job in found.jobs if job.stage == 2) == 2
-    monkeypatch.setattr(planning, "free_memory", lambda where: int(1.1 * each / planning.SPARE))
+    monkeypatch.setattr(planning, "usable_memory", lambda device: 1.1 * each)
     run(EXPERIMENT, "smoke", range(4), tmp_path, workers=1, cells=["random init"])
     assert "too little free memory for whole programs; 4 are parts" in capfd.readouterr().err
 

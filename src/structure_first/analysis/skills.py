@@ -11,7 +11,6 @@ from structure_first.experiments import skills
 from structure_first.runs.jobs import Replica
 from structure_first.runs.recipe import Experiment
 
-LEARNT = 0.9  # a stage one below this accuracy is marked: what it did not learn it cannot hand on
 SOLVED = 0.9
 CERTAIN = 0.05
 TASKS = tuple(skills.SIZES["laptop"].tasks)

@@ -6,11 +6,10 @@ import pandas as pd
 import torch
 
 from structure_first.cost.hours import seconds_of
-from structure_first.cost.memory import free_memory
+from structure_first.cost.memory import usable_memory
 from structure_first.experiments import skills
 from structure_first.runs.budget import bytes_of, update_of
 from structure_first.runs.jobs import Job, out_of_memory
-from structure_first.runs.planning import SPARE
 from structure_first.training.devices import device as pick_device
 from structure_first.training.devices import settle
 
@@ -33,7 +32,7 @@ def by_replicas(
     """
     where, lines, replicas = pick_device(device), [], 1
     counted = bytes_of(program(1, scale, device))
-    while replicas <= largest and replicas * counted < SPARE * free_memory(where):
+    while replicas <= largest and replicas * counted < usable_memory(where):
         try:
             if where.type == "cuda":
                 torch.cuda.reset_peak_memory_stats()

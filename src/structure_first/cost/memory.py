@@ -18,6 +18,7 @@ from structure_first.training.protocol import Model
 from structure_first.training.stage import Stage
 
 THERE_AND_BACK = 2  # the loss's gradient and the logits', each as large as the largest piece that is kept
+USABLE = 0.8  # of what is free: the rest is for kernels, for what fragments, and for what is not counted
 TOKEN = 9  # bytes of a token and its place in the loss's mask
 
 
@@ -30,6 +31,11 @@ def free_memory(device: torch.device) -> int:
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+
+
+def usable_memory(device: torch.device) -> float:
+    """Bytes that a training may count on."""
+    return USABLE * free_memory(device)
 
 
 def needed(

@@ -98,11 +98,11 @@ def check_weights(part: str, path: Path, body: Body) -> None:
 
 
 def check_memory(job: Job, device: torch.device) -> None:
-    """Refuse a stage of which not even one sequence at once fits into the memory that is free."""
+    """Refuse a stage of which not even one sequence at once fits into the memory that can be used."""
     by_use, _ = memory.needed(job.shape, job.source, job.phase.stage, 1, job.compute, processes.world_size())
-    wanted, free = sum(by_use.values()), memory.free_memory(device)
-    if wanted > free:
-        raise too_large(job, f" ({wanted / 1e9:,.1f} GB for one sequence at once, {free / 1e9:,.1f} GB are free)")
+    wanted, usable = sum(by_use.values()), memory.usable_memory(device)
+    if wanted > usable:
+        raise too_large(job, f" ({wanted / 1e9:,.1f} GB for one sequence at once, {usable / 1e9:,.1f} GB can be used)")
 
 
 def too_large(job: Job, why: str = "") -> UserError:

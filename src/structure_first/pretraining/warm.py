@@ -18,6 +18,7 @@ from structure_first.cost.hours import seconds_of, timed_update
 from structure_first.data import registry
 from structure_first.data.batch import Batch, Source
 from structure_first.errors import UserError, unknown
+from structure_first.evidence.statistics import LEARNT
 from structure_first.model.causal import Causal, fresh, reading, vocabulary
 from structure_first.runs.jobs import enough_memory
 from structure_first.seeding import generator
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 # Jiang et al. 2026, semantic stage, at most; it ends once the source is learnt.
 STAGE = Stage(steps=2_500, batch=64, lr=5e-4, warmup=100, schedule="constant", weight_decay=0.1, mastery=0.99)
 WIDTH, FASTEST = 768, 3e-3  # the rate is for that width; Adam's best goes as one over it
-LEARNT = 0.9  # held-out accuracy; below, there is little to carry over
 EMBEDDINGS = {"keep": "as they were", "fresh": "drawn anew"}
 TIMED = 1_024  # tokens, of which an update is timed first
 
@@ -162,12 +162,12 @@ def cost(replica: Causal, source: Source, stage: Stage, compute: Compute) -> Cos
     at_once = min(stage.batch, compute.micro_batch or stage.batch)
     by_use: dict[str, float] = {"weights": weights, "gradients": weights, "AdamW": 2 * weights}
     by_use["activations"] = one_peak + (at_once - 1) * (two_peak - one_peak)
-    missing, free = sum(by_use.values()) - weights, memory.free_memory(device)
-    if missing > free:
-        problem = f"stage one needs {missing / 1e9:,.1f} GB more, {free / 1e9:,.1f} GB are free"
-        fits = int((free - missing + by_use["activations"]) // (two_peak - one_peak)) - 1
+    missing, usable = sum(by_use.values()) - weights, memory.usable_memory(device)
+    if missing > usable:
+        problem = f"stage one needs {missing / 1e9:,.1f} GB more, {usable / 1e9:,.1f} GB can be used"
+        fits = int((usable - missing + by_use["activations"]) // (two_peak - one_peak)) - 1
         raise UserError(f"{problem}; {f'micro_batch {fits} would fit' if fits > 0 else 'take a smaller model'}")
-    seconds = timed(replica, source, stage, compute) if missing + weights <= free else None
+    seconds = timed(replica, source, stage, compute) if missing + weights <= usable else None
     return Cost(source, stage, flops, by_use, None if seconds is None else seconds * stage.steps / 60)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from structure_first.cost.memory import free_memory
+from structure_first.cost.memory import usable_memory
 from structure_first.data.batch import Source
 from structure_first.errors import UserError
 from structure_first.evidence.store import environment
@@ -110,10 +110,10 @@ def weights_in(path: Path) -> list[Path]:
 
 
 def check_memory(model: "PreTrainedModel", device: torch.device) -> None:
-    """Refuse a model that does not fit into the memory that is free with its gradients and AdamW's state."""
-    wanted, free = 16 * model.num_parameters(), free_memory(device)
-    if wanted > free:
-        problem = f"its weights and what trains them need {wanted / 1e9:,.1f} GB, {free / 1e9:,.1f} GB are free"
+    """Refuse a model that does not fit into the memory that can be used with its gradients and AdamW's state."""
+    wanted, usable = 16 * model.num_parameters(), usable_memory(device)
+    if wanted > usable:
+        problem = f"its weights and what trains them need {wanted / 1e9:,.1f} GB, {usable / 1e9:,.1f} GB can be used"
         raise UserError(f"{problem}; name a smaller model, or another --device")
 
 

@@ -35,7 +35,6 @@ GPUS = {  # NVIDIA's data sheets; of those that come in several forms the SXM
 THIS = "this"  # machine, which is timed
 MOST_GPUS = 1 << 16
 UTILISATION = 0.3  # of the peak, where nothing is said; well-run training reaches 0.3 to 0.5 (Chowdhery et al. 2022)
-USABLE = 0.92  # of the memory; the rest is for kernels, and for what fragments
 
 
 @dataclass(frozen=True)
@@ -81,6 +80,7 @@ def cost(job: Job, gpu: str = THIS, gpus: int = 1, utilisation: float = UTILISAT
     share = -(-stage.batch // gpus)
     micro_batch = min(share, compute.micro_batch or share)
     by_use, each = memory.needed(shape, source, stage, micro_batch, compute, gpus)
+    usable = memory.usable_memory(pick_device(job.device)) if gpu == THIS else memory.USABLE * GPUS[gpu].memory * 1e9
     sequence = flops.training(shape, source)
     evaluations = 1 + -(-stage.steps // stage.evaluate_every)
     estimate = Cost(
@@ -91,7 +91,7 @@ def cost(job: Job, gpu: str = THIS, gpus: int = 1, utilisation: float = UTILISAT
         memory={name: models * size for name, size in by_use.items()},
         each=models * each,
         micro_batch=micro_batch,
-        available=USABLE * (memory.free_memory(pick_device(job.device)) if gpu == THIS else GPUS[gpu].memory * 1e9),
+        available=usable,
     )
     spent: float = estimate.flops + estimate.evaluation_flops
     if gpu != THIS:

@@ -7,7 +7,7 @@ from math import nan
 
 import pandas as pd
 
-from structure_first.cost.memory import free_memory
+from structure_first.cost.memory import usable_memory
 from structure_first.errors import UserError, unknown
 from structure_first.evidence.store import Store
 from structure_first.runs.budget import bytes_of, cost
@@ -18,7 +18,6 @@ from structure_first.training.devices import device as pick_device
 CACHED = 1 << 20  # a CPU gains from more replicas up to about so many numbers in a stream, and then no more
 PARTS = 2  # into so many programs a CPU's replicas are cut at least: two cores are then busy, and rows do not depend on
 # how many workers there are
-SPARE = 0.6  # of the free memory that a plan counts on: the rest is for what it does not count
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def _sizes(job: Job, workers: int, beside: int) -> tuple[int, int]:
         wanted = max(1, min(-(-len(job.replicas) // PARTS), cached))
     if job.phase.dropout:
         wanted = 1  # what is dropped follows from all the seeds of a program
-    fits, most = wanted, int(free_memory(device) * SPARE / beside) // bytes_of(job)
+    fits, most = wanted, int(usable_memory(device) / beside) // bytes_of(job)
     while fits > max(1, most):
         fits = -(-fits // 2)
     return wanted, fits

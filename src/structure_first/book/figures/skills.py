@@ -7,9 +7,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from structure_first.analysis import skills
-from structure_first.analysis.skills import BETTER, CERTAIN, LEARNT, TASKS, Measure
+from structure_first.analysis.skills import BETTER, CERTAIN, TASKS, Measure
 from structure_first.book.figures.runs import seed_dots
 from structure_first.book.figures.style import CLEAR, GREY, PALETTE, plain
+from structure_first.evidence.statistics import LEARNT
 
 HARM_TO_GAIN = ((0, "rgba(213,94,0,0.8)"), (0.5, "rgba(140,140,140,0)"), (1, "rgba(15,127,196,0.8)"))
 
