@@ -13,7 +13,7 @@ from time import perf_counter
 
 import torch
 
-from structure_first.bench.sides import Kept, Sizes, met, table
+from structure_first.bench.harness import Ratios, Sizes, met, table
 from structure_first.data.batch import Batch, Source
 from structure_first.data.registry import PROCEDURAL, source
 from structure_first.seeding import generator
@@ -27,15 +27,15 @@ TARGET_RATIOS = {"dyck": 10, "dyck_shuffle": 5}  # to plain Python, as the train
 BATCH = 32  # sequences of a step
 
 
-def report(sizes: Sizes, kept: Kept) -> None:
+def report(sizes: Sizes, ratios: Ratios) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     keep_freed_memory()
     head = ("source", "length", "M tokens/s", "target", "met", "against plain Python")
-    table(f"Generators, {sizes.sequences:,} sequences at once, one thread", head, list(generators(sizes, kept)))
+    table(f"Generators, {sizes.sequences:,} sequences at once, one thread", head, list(generators(sizes, ratios)))
     heads = ("source", "length", "ours", "plain Python", "target", "met", "ratio, median (range)")
     title = f"M tokens/s as the trainer draws them, {BATCH} sequences a step, one thread"
-    table(title, heads, list(for_training(sizes, kept)))
+    table(title, heads, list(for_training(sizes, ratios)))
     torch.set_num_threads(before)
 
 
@@ -109,19 +109,19 @@ def drawn_plainly(of: Source, sequences: int, random: Random) -> int:
     return Batch(torch.tensor(tokens), torch.tensor(loss_mask, dtype=torch.bool)).tokens.numel()
 
 
-def generators(sizes: Sizes, kept: Kept) -> Iterator[tuple[str, ...]]:
+def generators(sizes: Sizes, ratios: Ratios) -> Iterator[tuple[str, ...]]:
     """A line of the table for each procedural source."""
     for name, target in TARGET_TOKENS.items():
         of, random = source(name), generator("cpu", 0)
         ours, against = rate(partial(count, of, sizes.sequences, random), sizes.turns), ""
         if name in PLAIN:
             theirs = rate(partial(drawn_plainly, of, sizes.plain, Random(0)), sizes.turns)
-            kept[f"generator, {name}"] = ours / theirs
+            ratios[f"generator, {name}"] = ours / theirs
             against = f"{ours / theirs:.0f} x"
         yield name, f"{of.length}", f"{ours:.1f}", f"{target}", met(ours, target), against
 
 
-def for_training(sizes: Sizes, kept: Kept) -> Iterator[tuple[str, ...]]:
+def for_training(sizes: Sizes, ratios: Ratios) -> Iterator[tuple[str, ...]]:
     """A line for each language, in turns with the plain program."""
 
     def block(stream: Stream, steps: Iterator[int]) -> int:
@@ -133,5 +133,5 @@ def for_training(sizes: Sizes, kept: Kept) -> Iterator[tuple[str, ...]]:
         ours = partial(block, Stream(of, BATCH, [0], "bench"), itertools.count())
         theirs = partial(drawn_plainly, of, sizes.plain, Random(0))
         turns = [(rate(ours, 1), rate(theirs, 1)) for _ in range(sizes.turns)]
-        mine, plain = ([turn[side] for turn in turns] for side in (0, 1))
-        yield name, f"{of.length}", *kept.judged(f"drawn for training, {name}", mine, plain, target)
+        mine, plain = map(list, zip(*turns, strict=True))
+        yield name, f"{of.length}", *ratios.judged(f"drawn for training, {name}", mine, plain, target)

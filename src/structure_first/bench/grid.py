@@ -6,7 +6,7 @@ given ready batches on the device, its model keeps no cache, and its start-up is
 of a step early in each `train()` to the end of its last. All else of it is as its defaults are.
 
 On a CPU the grid trains in as many processes as there are cores, each with one thread and its share of the replicas;
-that is the side called "a process a core". On CUDA it is one program.
+that is the contender called "a process a core". On CUDA it is one program.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from structure_first.bench.sides import Kept, Side, Sizes, Take, beside, by_steps, ending, programs, table
+from structure_first.bench import harness
+from structure_first.bench.harness import Contender, Ratios, Sizes, TimedSteps
 from structure_first.bench.speed import by_replicas, program
 from structure_first.data.batch import Batch
-from structure_first.errors import UserError
 from structure_first.model.transformer import Transformer
 from structure_first.model.weights import to_hf
 from structure_first.runs.budget import bytes_of
@@ -35,26 +35,25 @@ if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel, Trainer
 
 TARGET_ONE, TARGET_TRAINER = 3.0, 50.0
-Stamp = Callable[[int], None]
 LEAD = 3  # steps of each `train()` before the clock starts
 
 
-def ours(scale: str, replicas: int) -> Take:
+def ours(scale: str, replicas: int) -> TimedSteps:
     """Steps of the grid's program."""
     keep_freed_memory()
     job, where = program(replicas, scale), device()
-    made, stage = job.phase.make(), job.phase.stage
-    run = Run(Transformer(job.shape, job.seeds).to(where), made, stage, "stage 2")
-    stream = Stream(made, stage.batch, job.seeds, "stage 2", where)
-    return by_steps(lambda: run.update(stream(run.step), made))
+    of, stage = job.source, job.phase.stage
+    run = Run(Transformer(job.shape, job.seeds).to(where), of, stage, "stage 2")
+    stream = Stream(of, stage.batch, job.seeds, "stage 2", where)
+    return harness.by_steps(lambda: run.update(stream(run.step), of))
 
 
-def peers(scale: str) -> Take:
+def peers(scale: str) -> TimedSteps:
     """Steps of the `Trainer` for one model."""
     job, where = program(1, scale), device()
-    made, stage = job.phase.make(), job.phase.stage
-    batches = map(Stream(made, stage.batch, job.seeds, "stage 2", where), count())
-    model = to_hf(Transformer(replace(job.shape, context=made.length), job.seeds))
+    of, stage = job.source, job.phase.stage
+    batches = map(Stream(of, stage.batch, job.seeds, "stage 2", where), count())
+    model = to_hf(Transformer(replace(job.shape, context=of.length), job.seeds))
 
     def take(steps: int) -> float:
         stamps = {}
@@ -74,14 +73,8 @@ def trainer(
     model: "GPT2LMHeadModel", stage: Stage, batches: Iterator[Batch], steps: int, stamp: Callable[[int], None]
 ) -> "Trainer":
     """A `Trainer` that makes `steps` steps, one for each of `batches`; it calls `stamp(step)` as each has ended."""
-    try:
-        import accelerate  # noqa: F401
-        from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments, logging
-    except ImportError:
-        raise UserError(
-            "the bench needs transformers and accelerate, which are not installed; use make bench"
-        ) from None
-    logging.set_verbosity_error()
+    harness.quiet_transformers()
+    from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
     class Ready(torch.utils.data.IterableDataset):
         def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
@@ -115,40 +108,40 @@ def trainer(
     )
     if arguments.n_gpu > 1:
         arguments._n_gpu = 1  # one device, as ours
-    made = Trainer(model, arguments, lambda ready: ready[0], train_dataset=Ready(), callbacks=[Clock()])
-    made.remove_callback(PrinterCallback)
-    return made
+    peer = Trainer(model, arguments, lambda ready: ready[0], train_dataset=Ready(), callbacks=[Clock()])
+    peer.remove_callback(PrinterCallback)
+    return peer
 
 
-def report(sizes: Sizes, kept: Kept) -> None:
+def report(sizes: Sizes, ratios: Ratios) -> None:
     cuda, job = device().type == "cuda", program(1, sizes.scale)
     models = sizes.models_on_cuda if cuda else sizes.models
     print(f"\nThe grid: {job.phase.label}, batch {job.phase.stage.batch}, width {job.shape.width}, on {device().type}")
     if not cuda:
         print("targets are stated for two cores, and against the Trainer for an H100-class GPU only")
-    rates(sizes, models, cuda, kept)
+    rates(sizes, models, cuda, ratios)
     cost(sizes)
     print(f"  memory of a replica, as a plan counts it: {bytes_of(job) / 1e6:.2f} MB")
 
 
-def rates(sizes: Sizes, models: int, cuda: bool, kept: Kept) -> None:
+def rates(sizes: Sizes, models: int, cuda: bool, ratios: Ratios) -> None:
     """Models times steps a second: of the programs, of one model at a time, and of the `Trainer`."""
-    one, peer = Side(partial(ours, replicas=1)), Side(peers)
-    at_once = programs(ours, models, split=not cuda)
+    one, peer = Contender(partial(ours, replicas=1)), Contender(peers)
+    at_once = harness.programs(ours, models, split=not cuda)
     against_one, against_trainer = [], []
-    with ending(one, peer, *at_once.values()):
+    with harness.ending(one, peer, *at_once.values()):
         for threads in [cores()] if cuda else sorted({1, cores()}):
             whole = threads == cores()
-            alone, theirs, together = beside(one, peer, at_once, sizes.scale, threads, sizes)
+            alone, theirs, together = harness.compare_all(one, peer, at_once, sizes.scale, threads, sizes)
             for name, mine in together.items():
                 case, what = (name, f"{threads}"), f"grid, {name}, {threads} threads"
                 target = TARGET_ONE if whole and not cuda else None
-                against_one.append(case + kept.judged(f"{what}: one at a time", mine, alone, target))
+                against_one.append(case + ratios.judged(f"{what}: one at a time", mine, alone, target))
                 target = TARGET_TRAINER if cuda else None
-                against_trainer.append(case + kept.judged(f"{what}: Trainer", mine, theirs, target))
+                against_trainer.append(case + ratios.judged(f"{what}: Trainer", mine, theirs, target))
     for name, lines in (("one at a time", against_one), ("Trainer", against_trainer)):
         head = ("", "threads", f"{models} models", name, "target", "met", "ratio, median (range)")
-        table(f"Models times steps a second, {models} models against {name}", head, lines)
+        harness.table(f"Models times steps a second, {models} models against {name}", head, lines)
 
 
 def cost(sizes: Sizes) -> None:
@@ -156,4 +149,4 @@ def cost(sizes: Sizes) -> None:
     frame = by_replicas(sizes.largest, sizes.scale, spend=sizes.seconds)
     lines = [(f"{replicas}", *(f"{value:,.4g}" for value in line)) for replicas, *line in frame.itertuples()]
     title = f"One program, batches drawn beforehand, threads: {torch.get_num_threads()}"
-    table(title, ("replicas", *frame.columns), lines)
+    harness.table(title, ("replicas", *frame.columns), lines)

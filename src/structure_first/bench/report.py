@@ -1,20 +1,20 @@
 """`structure-first bench`: how fast this machine is, as ratios from one run, beside the targets and former ratios.
 
 Each part says what it compares, and why that is fair: `generators`, `steps`, `grid` for the replica program, and
-`text`. The sides of a comparison are each in a process of its own, as their user would run them, and take turns of a
-share of a second, so that whatever else the machine does falls on all; a ratio is the median over turns.
+`text`. The contenders of a comparison are each in a process of its own, as their user would run them, and take turns of
+a share of a second, so that whatever else the machine does falls on all; a ratio is the median over turns.
 """
 
 import json
 import os
-import platform
 from pathlib import Path
 
 import torch
 
 from structure_first.bench import generators, grid, steps, text
-from structure_first.bench.sides import QUICK, Kept, Sizes, table
+from structure_first.bench.harness import QUICK, Ratios, Sizes, table
 from structure_first.errors import UserError, unknown
+from structure_first.evidence.store import processor
 from structure_first.files import replacing
 from structure_first.training.devices import cores
 
@@ -24,30 +24,27 @@ NO_SLOWER = 0.9  # of a former ratio: what the same code may lose to the machine
 
 def machine() -> str:
     """What was measured on, and how busy it was."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        cpu = platform.processor() or platform.machine()
     load = f", load average {os.getloadavg()[0]:.1f} at the start" if hasattr(os, "getloadavg") else ""
-    return f"{cpu}, {cores()} cores, torch {torch.__version__}{load}"
+    return f"{processor()}, {cores()} cores, torch {torch.__version__}{load}"
 
 
 def measured(quick: bool = False, only: str | None = None, out: Path | None = None) -> dict[str, float]:
     """Print all tables, or those of one part, and return the ratios; they are written to `out`, too."""
     if only is not None and only not in PARTS:
         raise unknown("part of the bench", only, PARTS)
-    where, kept = machine(), Kept()
-    print(where)
+    measured_on, ratios = machine(), Ratios()
+    print(measured_on)
     if quick:
         print("sizes are far below those that the targets are stated for: this shows only that the bench runs")
     for name, report in PARTS.items():
         if only in (None, name):
-            report(QUICK if quick else Sizes(), kept)
+            report(QUICK if quick else Sizes(), ratios)
     if out is not None:
         with replacing(out) as temporary:
-            temporary.write_text(json.dumps({"machine": where, "quick": quick, "ratios": kept}, indent=1) + "\n")
-    return dict(kept)
+            temporary.write_text(
+                json.dumps({"machine": measured_on, "quick": quick, "ratios": ratios}, indent=1) + "\n"
+            )
+    return dict(ratios)
 
 
 def former(path: Path) -> dict[str, float]:
@@ -67,9 +64,9 @@ def compared(ratios: dict[str, float], before: dict[str, float]) -> bool:
     both = [what for what in ratios if what in before]
     slower = [what for what in both if ratios[what] < NO_SLOWER * before[what]]
     lines = [
-        (what, f"{before[what]:.2f}", f"{ratios[what]:.2f}", f"{ratios[what] / before[what]:.2f}", verdict)
-        for what in both
-        for verdict in ["slower" if what in slower else ""]
+        (what, f"{before[what]:.2f}", f"{now:.2f}", f"{now / before[what]:.2f}", "slower" if what in slower else "")
+        for what, now in ratios.items()
+        if what in before
     ]
     head = ("ratio", "before", "now", "now / before", "")
     table(f"{len(slower)} of {len(both)} ratios are lower than {NO_SLOWER:g} of what they were", head, lines)

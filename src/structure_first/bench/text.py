@@ -20,12 +20,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from structure_first.bench.sides import Kept, Side, Sizes, Take, best, by_steps, compare, ending, met, table
+from structure_first.bench import harness
+from structure_first.bench.harness import Contender, Ratios, Sizes, TimedSteps
 from structure_first.cost import flops
 from structure_first.data.batch import Source
 from structure_first.data.common import predicted_from
 from structure_first.data.corpora import packed
-from structure_first.errors import UserError
 from structure_first.model.transformer import Shape, Transformer
 from structure_first.model.weights import to_hf
 from structure_first.training.compute import Compute
@@ -39,10 +39,10 @@ WINDOW, SEQUENCES = 1024, 16  # of a batch that is drawn
 PIECE = 1 << 20  # characters of a corpus written at once
 
 
-def report(sizes: Sizes, kept: Kept) -> None:
+def report(sizes: Sizes, ratios: Ratios) -> None:
     head = ("corpus", "packed, M tokens/s", "target", "met", "drawn, M tokens/s", "memory, MB")
-    table("Bytes, packed and drawn from by one process, one thread", head, list(corpora(sizes)))
-    steps(sizes, kept)
+    harness.table("Bytes, packed and drawn from by one process, one thread", head, list(corpora(sizes)))
+    steps(sizes, ratios)
 
 
 def corpora(sizes: Sizes) -> Iterator[tuple[str, ...]]:
@@ -52,9 +52,9 @@ def corpora(sizes: Sizes) -> Iterator[tuple[str, ...]]:
         with TemporaryDirectory() as folder, alone:
             packing = alone.submit(packs, Path(folder), megabytes).result()
             drawing, memory = alone.submit(draws, Path(folder), sizes).result()
-        kept = "-" if memory is None else f"{memory:,.0f}"
-        verdict = (f"{TARGET_PACKING:g}", met(packing, TARGET_PACKING))
-        yield f"{megabytes:g} MB", f"{packing:.1f}", *verdict, f"{drawing:.1f}", kept
+        shown = "-" if memory is None else f"{memory:,.0f}"
+        verdict = (f"{TARGET_PACKING:g}", harness.met(packing, TARGET_PACKING))
+        yield f"{megabytes:g} MB", f"{packing:.1f}", *verdict, f"{drawing:.1f}", shown
 
 
 def packs(folder: Path, megabytes: float) -> float:
@@ -103,34 +103,30 @@ def model(case: tuple[int, ...]) -> tuple[Transformer, Source, int]:
         return predicted_from(1, torch.randint(vocab, (count, context + 1), generator=random, device=random.device))
 
     of = Source("random tokens", {}, vocab, context + 1, context, "nothing", draw)
-    made = Transformer(Shape(vocab, context, tied=True, layers=layers, heads=heads, width=width))
-    return made.to(device()), of, batch
+    transformer = Transformer(Shape(vocab, context, tied=True, layers=layers, heads=heads, width=width))
+    return transformer.to(device()), of, batch
 
 
 def compute() -> Compute:
-    """How both sides compute on this machine."""
+    """How both contenders compute on this machine."""
     return Compute(precision="bfloat16" if device().type == "cuda" else "float32")
 
 
-def ours(case: tuple[int, ...]) -> Take:
+def ours(case: tuple[int, ...]) -> TimedSteps:
     """Steps of the package's loop."""
     keep_freed_memory()
-    made, of, batch = model(case)
+    transformer, of, batch = model(case)
     how = replace(compute(), compile=device().type == "cuda")
-    run = Run(made, of, Stage(steps=10**6, batch=batch), "bench", how)
+    run = Run(transformer, of, Stage(steps=10**6, batch=batch), "bench", how)
     given = Stream(of, batch, [0], "bench", device())(0)
-    return by_steps(lambda: run.update(given, of))
+    return harness.by_steps(lambda: run.update(given, of))
 
 
-def peers(case: tuple[int, ...]) -> Take:
+def peers(case: tuple[int, ...]) -> TimedSteps:
     """Steps of a plain PyTorch loop around the same model from transformers."""
-    try:
-        from transformers import logging
-    except ImportError:
-        raise UserError("the bench compares with transformers, which is not installed; use make bench") from None
-    logging.set_verbosity_error()
-    made, of, batch = model(case)
-    theirs = torch.nn.Module.to(to_hf(made.cpu()), device()).train()  # its own `to` tells no type
+    harness.quiet_transformers()
+    transformer, of, batch = model(case)
+    theirs = torch.nn.Module.to(to_hf(transformer.cpu()), device()).train()  # its own `to` tells no type
     theirs.set_attn_implementation("sdpa")
     optimizer = torch.optim.AdamW(theirs.parameters(), lr=1e-3, weight_decay=1e-3, fused=True)
     tokens = Stream(of, batch, [0], "bench", device())(0).tokens[0]
@@ -145,33 +141,35 @@ def peers(case: tuple[int, ...]) -> Take:
         torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1.0)
         optimizer.step()
 
-    return by_steps(step)
+    return harness.by_steps(step)
 
 
-def steps(sizes: Sizes, kept: Kept) -> None:
+def steps(sizes: Sizes, ratios: Ratios) -> None:
     """Each shape against the peer, and how much of the matrix products' ceiling ours reaches."""
     cuda, lines, shares = device().type == "cuda", [], []
     sizes = replace(sizes, turns=min(sizes.turns, 3))
     ceiling = products()
     for case in sizes.texts_on_cuda if cuda else sizes.texts:
         layers, heads, width, context, vocab, batch = case
-        with ending(Side(ours), Side(peers)) as sides:
-            mine, theirs = compare(list(sides), case, cores(), sizes)
+        with harness.ending(Contender(ours), Contender(peers)) as contenders:
+            mine, theirs = harness.compare(list(contenders), case, cores(), sizes)
         name = f"{layers} layers, {heads} heads, width {width}, vocabulary {vocab:,}, {batch} x {context}"
-        lines.append((name, f"{cores()}", *kept.judged(f"text, {name}", mine, theirs, TARGET_STEP)))
-        made, of, _ = model(case)
-        shares.append(f"{flops.training(made.shape, of) * batch * median(mine) / ceiling:.0%}")
+        lines.append((name, f"{cores()}", *ratios.judged(f"text, {name}", mine, theirs, TARGET_STEP)))
+        transformer, of, _ = model(case)
+        shares.append(f"{flops.training(transformer.shape, of) * batch * median(mine) / ceiling:.0%}")
     head = ("shape", "threads", "ours", "transformers", "target", "met", "ratio, median (range)")
     kind = "bfloat16 autocast" if cuda else "float32"
-    table(f"GPT-2-shaped steps a second, {kind}", head, lines)
+    harness.table(f"GPT-2-shaped steps a second, {kind}", head, lines)
     most = f"{ceiling / 1e9:,.0f} GFLOP/s of a large product measured here"
     print(f"  model FLOPs of ours, as a share of the {most}: {', '.join(shares)}")
 
 
 def products() -> float:
-    """FLOPs a second of a large matrix product, as ours asks for it."""
+    """FLOPs a second of a large matrix product, as ours asks for it, in the fastest of ten after one to warm up."""
     choose_products(LARGE)
     cuda = device().type == "cuda"
-    side, kind = (8192, torch.bfloat16) if cuda else (2048, torch.float32)
-    a, b, product = (torch.ones(side, side, device=device(), dtype=kind) for _ in range(3))
-    return 2 * side**3 / best(lambda: torch.mm(a, b, out=product), 0.5)
+    size, kind = (8192, torch.bfloat16) if cuda else (2048, torch.float32)
+    a, b, product = (torch.ones(size, size, device=device(), dtype=kind) for _ in range(3))
+    timed = harness.by_steps(lambda: torch.mm(a, b, out=product))
+    timed(1)
+    return 2 * size**3 / min(timed(1) for _ in range(10))

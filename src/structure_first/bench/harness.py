@@ -1,4 +1,4 @@
-"""The sides of a comparison, each in a process of its own and taking turns; and the tables that say who won."""
+"""The contenders of a comparison, each in a process of its own and taking turns; and the tables that say who won."""
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +9,7 @@ from itertools import islice
 from multiprocessing.connection import Connection
 from statistics import median
 from time import perf_counter, sleep
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ import torch
 from structure_first.errors import UserError
 from structure_first.training.devices import cores, settle
 
-Take = Callable[[int], float]  # makes so many steps, and says how many seconds they took
+TimedSteps = Callable[[int], float]  # makes so many steps, and says how many seconds they took
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ QUICK = Sizes(
 )
 
 
-def by_steps(step: Callable[[], None]) -> Take:
+def by_steps(step: Callable[[], object]) -> TimedSteps:
     """Steps that can be made one at a time."""
 
     def take(count: int) -> float:
@@ -75,7 +76,7 @@ def by_steps(step: Callable[[], None]) -> Take:
     return take
 
 
-def serve(pipe: Connection, make: Callable[[Any], Take]) -> None:
+def serve(pipe: Connection, make: Callable[[Any], TimedSteps]) -> None:
     """Answer each (case, threads, steps) with the seconds that so many steps took."""
     take = cache(make)
     try:
@@ -89,10 +90,10 @@ def serve(pipe: Connection, make: Callable[[Any], Take]) -> None:
         return
 
 
-class Side:
-    """One side of a comparison: `make(case)` in a process of its own, or each of some in its own at the same time."""
+class Contender:
+    """What is compared: `make(case)` in a process of its own, or each of some in its own at the same time."""
 
-    def __init__(self, *makes: Callable[[Any], Take], replicas: int = 1, threads: int | None = None):
+    def __init__(self, *makes: Callable[[Any], TimedSteps], replicas: int = 1, threads: int | None = None):
         context = multiprocessing.get_context("spawn")
         self.replicas, self.threads = replicas, threads  # `threads` of each process, whatever the comparison says
         self.pipes, self.processes = [], []
@@ -129,41 +130,53 @@ class Side:
             process.terminate()
 
 
-def programs(ours: Callable[..., Take], models: int, split: bool = True) -> dict[str, Side]:
+def programs(ours: Callable[..., TimedSteps], models: int, split: bool = True) -> dict[str, Contender]:
     """So many models at once: as one program and, if `split`, one for every core, as the runner trains on a CPU."""
-    found = {"one program": Side(partial(ours, replicas=models), replicas=models)}
+    contenders = {"one program": Contender(partial(ours, replicas=models), replicas=models)}
     if split:
         processes = min(cores(), models)
-        shares = [models // processes + (place < models % processes) for place in range(processes)]
-        parts = [partial(ours, replicas=share) for share in shares]
-        found["a process a core"] = Side(*parts, replicas=models, threads=1)
-    return found
+        shares = [models // processes + (number < models % processes) for number in range(processes)]
+        makes = [partial(ours, replicas=share) for share in shares]
+        contenders["a process a core"] = Contender(*makes, replicas=models, threads=1)
+    return contenders
+
+
+def quiet_transformers() -> ModuleType:
+    """The peers' library, which says nothing but errors; raises `UserError` where it or `accelerate` is missing."""
+    try:
+        import accelerate  # noqa: F401
+        import transformers
+    except ImportError:
+        problem = "the bench needs transformers and accelerate, which are not installed"
+        raise UserError(f"{problem}; use make bench") from None
+    transformers.logging.set_verbosity_error()
+    return transformers
 
 
 @contextmanager
-def ending(*sides: Side) -> Iterator[tuple[Side, ...]]:
-    """The sides, whose processes end with the block."""
+def ending(*contenders: Contender) -> Iterator[tuple[Contender, ...]]:
+    """The contenders, whose processes end with the block."""
     try:
-        yield sides
+        yield contenders
     finally:
-        for side in sides:
-            side.end()
+        for contender in contenders:
+            contender.end()
 
 
-def compare(sides: list[Side], case: Any, threads: int, sizes: Sizes) -> list[list[float]]:
-    """The rates of every side in every turn."""
-    for side in sides:
-        side.calibrate(case, threads, sizes.seconds)
-    rates: list[list[float]] = [[] for _ in sides]
+def compare(contenders: list[Contender], case: Any, threads: int, sizes: Sizes) -> list[list[float]]:
+    """The rates of every contender in every turn."""
+    for contender in contenders:
+        contender.calibrate(case, threads, sizes.seconds)
+    rates: list[list[float]] = [[] for _ in contenders]
     for _ in range(sizes.turns):
-        for side, found in zip(sides, rates, strict=True):
-            sleep(min(0.2, sizes.seconds))  # the threads of the side before stop spinning
-            found.append(side.rate(case, threads))
+        for contender, of_contender in zip(contenders, rates, strict=True):
+            sleep(min(0.2, sizes.seconds))  # the threads of the one before stop spinning
+            of_contender.append(contender.rate(case, threads))
     return rates
 
 
-def beside(
-    one: Side, peer: Side, at_once: dict[str, Side], case: Any, threads: int, sizes: Sizes
+def compare_all(
+    one: Contender, peer: Contender, at_once: dict[str, Contender], case: Any, threads: int, sizes: Sizes
 ) -> tuple[list[float], list[float], dict[str, list[float]]]:
     """The rates of one model, of the peer, and of the ways of `programs` that take no more than so many threads."""
     ways = at_once if threads == cores() else dict(islice(at_once.items(), 1))
@@ -171,7 +184,7 @@ def beside(
     return alone, theirs, dict(zip(ways, together, strict=True))
 
 
-class Kept(dict[str, float]):
+class Ratios(dict[str, float]):
     """The median ratio of each comparison, by what it compares."""
 
     def judged(self, what: str, ours: list[float], theirs: list[float], target: float | None) -> tuple[str, ...]:
@@ -193,20 +206,3 @@ def table(title: str, head: tuple[str, ...], lines: Sequence[tuple[str, ...]]) -
     for line in [head, *lines]:
         cells = [cell.rjust(width) for cell, width in zip(line, widths, strict=True)]
         print("  " + "   ".join([line[0].ljust(widths[0]), *cells[1:]]).rstrip(), flush=True)
-
-
-def best(work: Callable[[], Any], seconds: float, calls: int = 1) -> float:
-    """Seconds of a call, in the fastest of the rounds of `calls` that fit into `seconds`, after one to warm up."""
-    found: list[float] = []
-    until: float | None = None
-    while until is None or perf_counter() < until or len(found) < 2:
-        settle()
-        began = perf_counter()
-        for _ in range(calls):
-            work()
-        settle()
-        if until is None:
-            until = perf_counter() + seconds
-        else:
-            found.append((perf_counter() - began) / calls)
-    return min(found)
