@@ -20,7 +20,7 @@ LAYERS = (
     ("cost",),
     ("training", "evidence"),
     ("model", "data"),
-    ("files", "forms", "scales", "seeding", "versions"),
+    ("files", "scales", "schema", "seeding", "versions"),
     ("errors", ""),
 )
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}

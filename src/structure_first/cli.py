@@ -35,7 +35,7 @@ def main() -> None:
             raise
     if code in STOPPED:
         message = "stopped; give the same command again to go on"
-    if message and sys.stderr is not None and not said(message):
+    if message and sys.stderr is not None and not already_said(message):
         with suppress(OSError):
             print(f"structure-first: {printable(message)}", file=sys.stderr)
     sys.exit(code)
@@ -78,7 +78,7 @@ def printable(message: str) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
 
 
-def said(message: str) -> bool:
+def already_said(message: str) -> bool:
     """Whether another of the processes that torchrun started here has said so, but for a reason in brackets."""
     if not (path := os.environ.get("TORCHELASTIC_ERROR_FILE")):
         return False

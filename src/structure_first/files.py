@@ -37,7 +37,7 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.chmod(mode)  # a writer may have put a file of its own there
             os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
-        raise unwritten(path, error) from None
+        raise cannot_write(path, error) from None
     finally:
         if temporary is not None:
             with suppress(OSError):
@@ -56,12 +56,12 @@ def becoming(folder: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, folder)
     except (OSError, SafetensorError) as error:
-        raise unwritten(folder, error) from None
+        raise cannot_write(folder, error) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def unwritten(path: Path, error: Exception) -> UserError:
+def cannot_write(path: Path, error: Exception) -> UserError:
     reason = getattr(error, "strerror", None) or str(error)
     return UserError(f"cannot write {path}: {reason}; free some space or name another place")
 
@@ -69,11 +69,11 @@ def unwritten(path: Path, error: Exception) -> UserError:
 def collect(folder: Path, names: str) -> None:
     """Remove the temporary files of a folder that no process holds, of the files whose name matches `names`."""
     ours = re.compile(rf"\.(?:{names})\.[0-9a-f]{{8}}\.tmp")
-    for left in folder.iterdir():
-        if ours.fullmatch(left.name) and left.is_file():
-            with suppress(OSError), open(left) as file:
+    for path in folder.iterdir():
+        if ours.fullmatch(path.name) and path.is_file():
+            with suppress(OSError), open(path) as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                left.unlink()
+                path.unlink()
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from transformers import (
 
 from structure_first.data.registry import source
 from structure_first.errors import UserError
-from structure_first.model.causal import Causal, fresh, reading
+from structure_first.model.causal import Causal, fresh, lent_vocabulary
 from structure_first.model.transformer import Shape, Transformer
 from structure_first.model.weights import to_hf
 from structure_first.training.loop import fit
@@ -59,7 +59,7 @@ def test_its_own_tables_are_set_aside_and_put_back(name):
     tables, values = [end.weight for end in ends], [end.weight.clone() for end in ends]
     padding, names = ends[0].padding_idx, [each for each, _ in model.named_parameters()]
     model.train()
-    with reading(model, 50, seed=1) as replica:
+    with lent_vocabulary(model, 50, seed=1) as replica:
         assert not model.training and ends[0].weight.shape == (50, 32) == ends[1].weight.shape
         assert (ends[0].weight is ends[1].weight) == (tables[0] is tables[1])
         assert replica(torch.randint(50, (1, 3, 7))).shape == (1, 3, 7, 50)
@@ -72,14 +72,14 @@ def test_its_own_tables_are_set_aside_and_put_back(name):
 def test_they_are_back_after_an_error():
     model = made("llama")
     table = model.lm_head.weight
-    with pytest.raises(ZeroDivisionError), reading(model, 50, seed=1):
+    with pytest.raises(ZeroDivisionError), lent_vocabulary(model, 50, seed=1):
         raise ZeroDivisionError
     assert model.lm_head.weight is table
 
 
 def test_training_it_trains_the_model_in_place_and_a_copy_leaves_it_alone():
     model = made("gpt2")
-    with reading(model, 12, seed=0) as replica:
+    with lent_vocabulary(model, 12, seed=0) as replica:
         before = {name: each.detach().clone() for name, each in model.named_parameters()}
         copy = replica.pick([0])
         for trained in (copy, replica):
@@ -93,7 +93,7 @@ def test_training_it_trains_the_model_in_place_and_a_copy_leaves_it_alone():
 def test_what_is_frozen_stays():
     model = made("llama")
     model.model.norm.weight.requires_grad_(False)
-    with reading(model, 12, seed=0) as replica:
+    with lent_vocabulary(model, 12, seed=0) as replica:
         assert "model.norm.weight" not in dict(replica.named_parameters())
         fit(replica, source("identity", length=4, vocab=10), Stage(steps=2, batch=4, warmup=0, held_out=4))
     assert torch.equal(model.model.norm.weight, torch.ones(32))
@@ -117,6 +117,6 @@ def test_fresh_tables_follow_from_the_seed():
     ],
 )
 def test_what_it_cannot_read_is_one_line(model, line):
-    with pytest.raises(UserError, match=line) as said, reading(model(), 12, seed=0):
+    with pytest.raises(UserError, match=line) as said, lent_vocabulary(model(), 12, seed=0):
         pass
     assert "\n" not in str(said.value)

@@ -16,10 +16,10 @@ from structure_first.analysis.stored import of_today
 from structure_first.errors import UserError, unknown
 from structure_first.evidence.statistics import final, interval, needed, share_read
 from structure_first.experiments.registry import EXPERIMENTS
-from structure_first.forms import COUNT, of_form
 from structure_first.pretraining.reading import read_yaml
 from structure_first.runs.recipe import Cell, Experiment, Factors, Recipe
 from structure_first.scales import SCALES
+from structure_first.schema import COUNT, validated
 
 ENOUGH_SEEDS = 6  # with five, even the range from the lowest to the highest misses the median more often than 1 in 20
 FEWEST_SEEDS = 3  # of which an interval says anything
@@ -111,7 +111,7 @@ def ledger(claims: Path, results: Path) -> list[Entry]:
     """Every claim of the file `claims`, answered from the stores under `results`; raises `UserError` if broken."""
     listed = read_yaml(claims, "go to the folder of the book, or name a list like its claims.yml with --ledger")
     try:
-        counts = Counter(claim["id"] for claim in of_form(listed, [CLAIM]))
+        counts = Counter(claim["id"] for claim in validated(listed, [CLAIM]))
         if twice := [each for each, count in counts.items() if count > 1]:
             raise ValueError(f"the id {twice[0]!r} stands twice")
     except ValueError as error:

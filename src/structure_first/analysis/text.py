@@ -8,8 +8,8 @@ import pandas as pd
 from structure_first.errors import UserError
 from structure_first.evidence.statistics import final, interval, needed
 from structure_first.experiments import additive
-from structure_first.forms import COUNT, of_form
 from structure_first.runs.recipe import Experiment
+from structure_first.schema import COUNT, validated
 
 SWEPT = {  # in a tuning
     "rate": "learning rate",
@@ -156,7 +156,7 @@ def at_each_budget(models: pd.DataFrame) -> pd.DataFrame:
 def sizes(size: additive.Size, manifest: dict) -> pd.DataFrame:
     """What the stored runs trained on, a line a corpus: the model, the tokens that were packed, and those read."""
     try:
-        runs = [of_form(run, STAGE_TWO) for run in manifest["runs"].values() if run.get("stage") != 1]
+        runs = [validated(run, STAGE_TWO) for run in manifest["runs"].values() if run.get("stage") != 1]
     except ValueError as error:
         raise UserError(f"a run's manifest is not whole ({error}); restore it or run the experiment again") from None
     packed = {run["recipe"]["stage_two"]["source"]: run["source"]["tokens"] for run in runs}

@@ -56,11 +56,11 @@ def needed(models: pd.DataFrame, budget: str) -> pd.Series:
     models = models.dropna(subset="target")
     tried = models.groupby("seed")[budget].transform("nunique")
     models = models[tried == tried.max()]
-    found = {
+    budgets = {
         seed: reached_at(part[budget].to_numpy(), part["loss"].to_numpy(), part["target"].iloc[0])
         for seed, part in models.sort_values(budget).groupby("seed")
     }
-    return pd.Series(found, dtype=float)
+    return pd.Series(budgets, dtype=float)
 
 
 def reached_at(budgets: np.ndarray, losses: np.ndarray, target: float) -> float:

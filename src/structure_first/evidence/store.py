@@ -23,7 +23,7 @@ import torch
 from structure_first import __version__
 from structure_first.errors import UserError
 from structure_first.files import locked, replacing
-from structure_first.forms import of_form
+from structure_first.schema import validated
 
 FORMAT = 2
 COLUMNS = {
@@ -123,13 +123,13 @@ class Store:
             return {"format": FORMAT, "runs": {}}
         try:
             manifest = json.loads(self._manifest.read_text())
-            if of_form(manifest, {"format": object, ...: object})["format"] != FORMAT:
+            if validated(manifest, {"format": object, ...: object})["format"] != FORMAT:
                 advice = "name another results folder"
                 if manifest["format"] == 1:
                     advice = f"bring it up to date with: python -m structure_first.runs.migrate {self.folder}"
-                found = f"{self.folder} was written in format {manifest['format']!r:.60}, this version reads {FORMAT}"
-                raise UserError(f"{found}; {advice}")
-            of_form(manifest, {"format": FORMAT, "runs": {...: RUN}, ...: object})
+                problem = f"{self.folder} was written in format {manifest['format']!r:.60}, this version reads {FORMAT}"
+                raise UserError(f"{problem}; {advice}")
+            validated(manifest, {"format": FORMAT, "runs": {...: RUN}, ...: object})
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"cannot read manifest {self._manifest}: {error}; restore or remove the folder") from None
         return manifest
@@ -158,9 +158,9 @@ class Store:
         """
         theirs, mine = (store.rows().set_index(KEY) for store in (other, self))
         known, shared = theirs.index.isin(mine.index), mine.index.isin(theirs.index)
-        sides = theirs[known], mine[shared]
+        both = theirs[known], mine[shared]
         measured = [*KEY, "step", "tokens", "flops", "metric", "value"]
-        lines = pd.concat([side.reset_index()[measured] for side in sides])
+        lines = pd.concat([side.reset_index()[measured] for side in both])
         single = lines[~lines.duplicated(keep=False)]  # a measurement that only one of the two has
         if not single.empty:
             models = single[KEY].drop_duplicates().sort_values(KEY)
@@ -173,9 +173,9 @@ class Store:
             runs = other.manifest()["runs"]
             self.append(fresh, {run: runs[run] for run in fresh["run"].unique()})
         for weights in sorted(other.folder.glob("weights/*/*.safetensors")):
-            kept = self.folder / weights.relative_to(other.folder)
-            if not kept.exists():
-                with replacing(kept) as temporary:
+            target = self.folder / weights.relative_to(other.folder)
+            if not target.exists():
+                with replacing(target) as temporary:
                     shutil.copyfile(weights, temporary)
         return len(fresh[KEY].drop_duplicates())
 

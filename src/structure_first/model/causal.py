@@ -41,10 +41,10 @@ class Causal:
         self.theirs, self.seeds = theirs.eval(), (seed,)
         named = theirs.named_parameters()
         self.mine = {name: nn.Parameter(each.detach()[None]) for name, each in named if each.requires_grad}
-        said = blake2b(theirs.config.to_json_string().encode(), digest_size=16)
+        hasher = blake2b(theirs.config.to_json_string().encode(), digest_size=16)
         for each in self.mine.values():
-            said.update(each.detach()[:, :1].cpu().numpy().tobytes())
-        self.shape = Origin(said.hexdigest())
+            hasher.update(each.detach()[:, :1].cpu().numpy().tobytes())
+        self.shape = Origin(hasher.hexdigest())
 
     def __call__(
         self, tokens: Int[Tensor, "1 batch time"], at: Int[Tensor, "1 batch n"] | None = None
@@ -76,7 +76,7 @@ class Causal:
 
 
 @contextmanager
-def reading(theirs: "PreTrainedModel", vocab: int, seed: int) -> Iterator[Causal]:
+def lent_vocabulary(theirs: "PreTrainedModel", vocab: int, seed: int) -> Iterator[Causal]:
     """Within, `theirs` knows `vocab` tokens, by embeddings and a head drawn from `seed`, tied where its own are.
 
     Afterwards its own are back: the same parameters, untouched. Raises `UserError` for what is no causal language model
@@ -120,12 +120,12 @@ def fresh(theirs: "PreTrainedModel", seed: int, rows: int | None = None) -> dict
     """For each table of the vocabulary one drawn anew, with so many `rows` or as many as it has; biases are 0."""
     std = getattr(theirs.config.get_text_config(), "initializer_range", 0.02)
     random = generator("cpu", seed, "init")
-    found: dict[Tensor, Tensor] = {}
+    fresh_tables: dict[Tensor, Tensor] = {}
     for table in dict.fromkeys(table for end in vocabulary(theirs) for table in end.parameters(recurse=False)):
         size = (rows or len(table), *table.shape[1:])
         drawn = std * torch.randn(size, generator=random) if table.ndim > 1 else torch.zeros(size)
-        found[table] = drawn.to(table)
-    return found
+        fresh_tables[table] = drawn.to(table)
+    return fresh_tables
 
 
 @torch.no_grad()

@@ -198,8 +198,8 @@ class NarrowAttention(torch.autograd.Function):
                 if not safe:
                     scores.sub_(scores.amax(-1, keepdim=True))
                 scores.exp2_()
-                left = scores * spared(drawn[-1][part], ctx.least) if dropout else scores
-                sums[part, :, rows] = torch.bmm(value[part, :, :seen], left.mT)
+                spared_scores = scores * spared(drawn[-1][part], ctx.least) if dropout else scores
+                sums[part, :, rows] = torch.bmm(value[part, :, :seen], spared_scores.mT)
                 if dropout:
                     sums[part, d, rows] = scores.sum(-1)
         mixed, total = sums[:, :d] / sums[:, d:], sums[:, d:]
@@ -223,16 +223,16 @@ class NarrowAttention(torch.autograd.Function):
         every = list(zip(ctx.tiles, weights, drawn, strict=True))
         for (rows, seen), tile, random in reversed(every):  # the last sees every key
             for part in shares(tile):
-                weight, there = tile[part], inner[part, :, rows]
+                weight, inner_part = tile[part], inner[part, :, rows]
                 if random is None:
-                    back = torch.bmm(there.mT, value[part, :, :seen]).mul_(weight)
+                    back = torch.bmm(inner_part.mT, value[part, :, :seen]).mul_(weight)
                 else:
-                    left = spared(random[part], ctx.least)
-                    back = torch.bmm(there[:, :d].mT, value[part, :d, :seen]).mul_(left)
-                    back.add_(there[:, d:].mT).mul_(weight)
-                    weight = left.mul_(weight)
+                    mask = spared(random[part], ctx.least)
+                    back = torch.bmm(inner_part[:, :d].mT, value[part, :d, :seen]).mul_(mask)
+                    back.add_(inner_part[:, d:].mT).mul_(weight)
+                    weight = mask.mul_(weight)
                 for_query[part, :, rows] = torch.bmm(key[part, :, :seen], back.mT)
-                for whole, a, b in ((for_value, there[:, :d], weight), (for_key, query[part, :, rows], back)):
+                for whole, a, b in ((for_value, inner_part[:, :d], weight), (for_key, query[part, :, rows], back)):
                     if seen == whole.shape[-1]:
                         product(a, b, out=whole[part])
                     else:

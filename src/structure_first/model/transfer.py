@@ -71,12 +71,12 @@ class Transfer:
                 raise UserError(f"transfer rule {rule!r} is for {' and '.join(allowed)}, not for {part}; use keep")
 
     @classmethod
-    def only(cls, *parts: str, **rules: str) -> "Transfer":
+    def only(cls, *groups: str, **rules: str) -> "Transfer":
         """Keep `parts` and start everything else afresh, unless `rules` says otherwise."""
-        for part in parts:
-            if part not in cls.__dataclass_fields__:
-                raise unknown("group of weights", part, cls.__dataclass_fields__)
-        return cls(**{part: "keep" if part in parts else "fresh" for part in cls.__dataclass_fields__} | rules)
+        for name in groups:
+            if name not in cls.__dataclass_fields__:
+                raise unknown("group of weights", name, cls.__dataclass_fields__)
+        return cls(**{name: "keep" if name in groups else "fresh" for name in cls.__dataclass_fields__} | rules)
 
 
 @torch.no_grad()
@@ -138,10 +138,10 @@ def _same_body(name: str, other: Transformer, model: Transformer, part: str) -> 
 
 def _sizes(model: Transformer) -> dict[str, str]:
     """The size of each tensor; of a table only its rows', since their number may differ between the stages."""
-    found = {name: " x ".join(map(str, tensor.shape[1:])) for name, tensor in model.named_parameters()}
-    found |= {name: found[name] + f" ({model.shape.heads} heads)" for name in found if group(name) == "attention"}
-    found |= {name: f"rows of {model.shape.width}" for name in ("embedding", "position")}
-    return {name: size for name, size in found.items() if name != "unembedding"}
+    sizes = {name: " x ".join(map(str, tensor.shape[1:])) for name, tensor in model.named_parameters()}
+    sizes |= {name: sizes[name] + f" ({model.shape.heads} heads)" for name in sizes if group(name) == "attention"}
+    sizes |= {name: f"rows of {model.shape.width}" for name in ("embedding", "position")}
+    return {name: size for name, size in sizes.items() if name != "unembedding"}
 
 
 def _apply(

@@ -19,7 +19,7 @@ from structure_first.seeding import generator
 At = Int[Tensor, "replica batch n"] | None
 
 
-def taken(x: Float[Tensor, "replica batch time width"], at: At) -> Float[Tensor, "replica batch n width"]:
+def stream_at(x: Float[Tensor, "replica batch time width"], at: At) -> Float[Tensor, "replica batch n width"]:
     """The stream `at` those positions; None is all of them."""
     if at is None:
         return x
@@ -103,9 +103,9 @@ class Attention(nn.Module):
 
     def project(self, x: Float[Tensor, "replica batch time width"], at: At = None) -> list[Tensor]:
         """Queries, keys and values, each `[(replica batch) head time d]`."""
-        parts = [self.query(taken(x, at)), *self.key_value(x).chunk(2, dim=-1)]
+        projected = [self.query(stream_at(x, at)), *self.key_value(x).chunk(2, dim=-1)]
         by_head = "replica batch time (head d) -> (replica batch) head time d"
-        return [rearrange(part, by_head, head=self.heads) for part in parts]
+        return [rearrange(part, by_head, head=self.heads) for part in projected]
 
     def forward(self, x: Float[Tensor, "replica batch time width"], at: At = None) -> Float[Tensor, "..."]:
         query, key, value = self.project(x, at)
@@ -156,7 +156,7 @@ class Block(nn.Module):
         self.drop = Dropout(shape.dropout)
 
     def forward(self, x: Float[Tensor, "replica batch time width"], at: At = None) -> Float[Tensor, "..."]:
-        x = taken(x, at) + self.drop(self.attention(self.attention_norm(x), at))
+        x = stream_at(x, at) + self.drop(self.attention(self.attention_norm(x), at))
         return x + self.drop(self.mlp(self.mlp_norm(x)))
 
 

@@ -49,7 +49,7 @@ def _names(shape: Shape) -> dict[str, tuple[str, ...]]:
     """Hugging Face's name of each tensor, and ours; theirs holds query, key and value side by side."""
     names: dict[str, tuple[str, ...]]
     names = {"transformer.wte.weight": ("embedding",), "transformer.wpe.weight": ("position",)}
-    parts = {
+    in_block = {
         "ln_1.weight": ("attention_norm.scale",),
         "ln_1.bias": ("attention_norm.shift",),
         "attn.c_attn.weight": ("attention.query.weight", "attention.key_value.weight"),
@@ -64,7 +64,7 @@ def _names(shape: Shape) -> dict[str, tuple[str, ...]]:
         "mlp.c_proj.bias": ("mlp.down.bias",),
     }
     for layer in range(shape.layers):
-        for theirs, ours in parts.items():
+        for theirs, ours in in_block.items():
             names[f"transformer.h.{layer}.{theirs}"] = tuple(f"blocks.{layer}.{name}" for name in ours)
     names |= {"transformer.ln_f.weight": ("norm.scale",), "transformer.ln_f.bias": ("norm.shift",)}
     return names if shape.tied else names | {"lm_head.weight": ("unembedding",)}
@@ -135,8 +135,8 @@ def from_hf(theirs: "GPT2LMHeadModel", seed: int = 0) -> Transformer:
     model, state = Transformer(shape, [seed], fresh=False), theirs.state_dict()
     mine = dict(model.named_parameters())
     for name, ours in _names(shape).items():
-        parts = state[name].split([mine[part].shape[-1] for part in ours], dim=-1)
-        for part, value in zip(ours, parts, strict=True):
+        tensors = state[name].split([mine[part].shape[-1] for part in ours], dim=-1)
+        for part, value in zip(ours, tensors, strict=True):
             mine[part][0] = value
     return model
 

@@ -19,7 +19,7 @@ from structure_first.data import registry
 from structure_first.data.batch import Batch, Source
 from structure_first.errors import UserError, unknown
 from structure_first.evidence.statistics import LEARNT
-from structure_first.model.causal import Causal, fresh, reading, vocabulary
+from structure_first.model.causal import Causal, fresh, lent_vocabulary, vocabulary
 from structure_first.runs.jobs import enough_memory
 from structure_first.seeding import generator
 from structure_first.training.compute import Compute
@@ -116,7 +116,7 @@ def warm_up(
         raise unknown("rule for embeddings", embeddings, EMBEDDINGS)
     keep_freed_memory()
     otherwise = UserError("stage one needs more memory than there is; lower micro_batch or batch")
-    with enough_memory(otherwise), reading(model, data.vocab, seed) as replica:
+    with enough_memory(otherwise), lent_vocabulary(model, data.vocab, seed) as replica:
         say(str(cost(replica, data, stage_one, compute)))
         began = monotonic()
         label = f"stage 1: {data.name}"

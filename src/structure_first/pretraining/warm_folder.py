@@ -16,8 +16,8 @@ from structure_first.data.batch import Source
 from structure_first.errors import UserError
 from structure_first.evidence.store import environment
 from structure_first.files import becoming, locked
-from structure_first.forms import COUNT, of_form
 from structure_first.pretraining.warm import stage_for, warm_up
+from structure_first.schema import COUNT, validated
 from structure_first.training.compute import Compute
 from structure_first.training.devices import device as pick_device
 
@@ -28,7 +28,7 @@ MANIFEST = "structure_first.json"
 TOKENISER = ("tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt", "added_tokens.json")
 RECIPE = {"source": str, "seed": COUNT, ...: object}
 REACHED = {"accuracy": float, "loss": float, "updates": COUNT, "tokens": COUNT, "seconds": float}
-FORM = {"recipe": RECIPE, "reached": REACHED, ...: object}
+SCHEMA = {"recipe": RECIPE, "reached": REACHED, ...: object}
 INSTEAD = "name a config.json of transformers, or a folder with one"
 
 
@@ -120,7 +120,7 @@ def check_memory(model: "PreTrainedModel", device: torch.device) -> None:
 def check_same(out: Path, recipe: dict) -> dict:
     """The manifest of a folder, if it was made by this recipe."""
     try:
-        manifest = of_form(json.loads((out / MANIFEST).read_text()), FORM)
+        manifest = validated(json.loads((out / MANIFEST).read_text()), SCHEMA)
     except ValueError as error:
         raise UserError(f"cannot read {out / MANIFEST}: {error}; remove {out} or name another --out") from None
     before = manifest["recipe"]

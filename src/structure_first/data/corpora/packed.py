@@ -17,14 +17,14 @@ from structure_first.data.batch import Batch, Source
 from structure_first.data.common import predicted_from
 from structure_first.data.retrieval import in_sight
 from structure_first.errors import UserError, unknown
-from structure_first.forms import COUNT, of_form
+from structure_first.schema import COUNT, validated
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 SPLITS = ("train", "held_out")
 HASHES = "hashes"  # beside the splits of a shard: the hash of each of its documents
 FILE = {"tokens": COUNT, "documents": COUNT, "digest": str, ...: object}
-FORM = {  # what is read of a manifest
+SCHEMA = {  # what is read of a manifest
     "format": FORMAT,
     "source": {"corpus": str, ...: object},
     "tokeniser": {"name": str, "vocab": range(1, 1 << 32), "separator": COUNT, "digest": str, ...: object},
@@ -45,9 +45,9 @@ def read_manifest(folder: Path) -> dict:
     path = Path(folder) / MANIFEST
     try:
         manifest = json.loads(path.read_text())
-        written_format = of_form(manifest, {"format": object, ...: object})["format"]
+        written_format = validated(manifest, {"format": object, ...: object})["format"]
         if written_format == FORMAT:
-            of_form(manifest, FORM)
+            validated(manifest, SCHEMA)
             for name, split in product(("tokens", "documents"), SPLITS):
                 if manifest[name][split] != sum(shard[split][name] for shard in manifest["shards"] if split in shard):
                     raise ValueError(f"{name}.{split} is not the sum of the shards'")
