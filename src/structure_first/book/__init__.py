@@ -18,7 +18,7 @@ def setup(app):
 
 
 def _lean(app, page, template, context, doctree):
-    """Load plotly where there is a figure, and then behind the text; and no list without an item."""
+    """Load plotly where there is a figure, and then behind the text; no list without an item; the last change."""
     body = context.get("body", "")
     for script in [each for each in context["script_files"] if str(each.filename).endswith("plotly.min.js")]:
         script.attributes["defer"] = "defer"  # scripts in the head else come before the first paint
@@ -28,6 +28,7 @@ def _lean(app, page, template, context, doctree):
     # the same two ids. Screen readers stumble over either.
     body = re.sub(r' role="(list|doc-biblioentry)"(?= class="citation|>)', "", body)
     context["body"] = re.sub(r' id="(exercise|solution)-content"', "", body)
+    context["last_updated"] = context.get("modified", {}).get(page)
 
 
 @cache

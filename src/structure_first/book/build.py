@@ -18,7 +18,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from structure_first.book import chapters, pages
+import yaml
+
+from structure_first.book import chapters, pages, repository
 from structure_first.book.chapters import ANSI, log
 from structure_first.book.resources import remote_resources
 from structure_first.errors import UserError, unknown
@@ -81,7 +83,8 @@ def _stage(book: Path, staging: Path, computed: Mapping[str, str]) -> Path:
 
     shutil.rmtree(staging, ignore_errors=True)
     shutil.copytree(book, staging, ignore=shutil.ignore_patterns("_build", ".ipynb_checkpoints"))
-    shutil.copy2(book.parent / "_config.yml", staging)
+    config = repository.configured(repository.read(book.parent), repository.modified(book))
+    (staging / "_config.yml").write_text(yaml.safe_dump(config))
     (staging / "_static").mkdir(exist_ok=True)
     shutil.copy2(Path(plotly.__file__).parent / "package_data" / "plotly.min.js", staging / "_static")
     generated = staging / "_generated"

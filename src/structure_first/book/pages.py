@@ -2,16 +2,18 @@
 of the reference.
 """
 
+from collections.abc import Mapping
 from html import escape
 from math import isfinite
 from pathlib import Path
+from typing import Any
 
 from structure_first.analysis.answers import BESIDE, told
 from structure_first.analysis.claims import Answer, Comparison, Entry, ledger
 from structure_first.analysis.haystack import JUMPED, horizons, jumped_said
 from structure_first.analysis.methods import methods
 from structure_first.analysis.stored import fullest
-from structure_first.book import reference
+from structure_first.book import reference, repository
 from structure_first.book.figures.runs import share_jumped
 from structure_first.book.figures.style import html
 from structure_first.evidence.statistics import steps_to
@@ -21,20 +23,24 @@ from structure_first.experiments.registry import EXPERIMENTS
 SIGNS = {"reproduced": "✔", "partly": "◐", "not reproduced": "✘"}
 FIRST = ("haystack", "additive", "substitutive", "where", "mixing")  # what a newspaper would ask
 SHOWN = ("dyck", "dyck permuted", "tuned init", "shuffled dyck", "random init")  # of chapter 3, on the first page
+Config = Mapping[str, Any]  # what `_config.yml` holds
 WIDE, HIGH = 240, 26  # of the drawing of an interval
 
 
 def fragments(results: Path) -> dict[str, str]:
     """Each generated page by its name, computed from the folder of results; `claims.yml` lies beside that."""
-    entries = ledger(Path(results).parent / "claims.yml", results)
+    book = Path(results).parent
+    entries, config = ledger(book / "claims.yml", results), repository.read(book.parent)
     return {
-        "claims": f'<div class="sf-ledger">\n{"".join(map(line, entries))}</div>\n',
+        "claims": f'<div class="sf-ledger">\n{"".join(line(entry, config) for entry in entries)}</div>\n',
         "answers": "".join(f"- {text(told(entry))}\n" for entry in entries if entry.id in FIRST),
         "picture": picture(results),
         "methods": "\n".join(settings(name) for name in EXPERIMENTS),
         "sources": reference.sources(),
         "rules": reference.rules(),
         "verbs": reference.verbs(),
+        "launch": repository.launch(config),
+        "citation": repository.citation(book.parent, config),
     }
 
 
@@ -53,23 +59,23 @@ def picture(results: Path) -> str:
     )
 
 
-def line(entry: Entry) -> str:
+def line(entry: Entry, config: Config) -> str:
     """A claim and its two answers, side by side or, on a phone, one below the other."""
     answers = "".join(
-        f'<div><p class="sf-asked">{text(where).capitalize()}</p>{answered(getattr(entry, column))}</div>\n'
+        f'<div><p class="sf-asked">{text(where).capitalize()}</p>{answered(getattr(entry, column), config)}</div>\n'
         for column, where in BESIDE.items()
     )
     claim = f"<div><strong>{text(entry.statement)}.</strong><br>The paper: {text(entry.paper)}.</div>"
     return f'<section class="sf-claim" id="claim-{text(entry.id)}">\n{claim}\n{answers}</section>\n'
 
 
-def answered(answer: Answer | None) -> str:
+def answered(answer: Answer | None, config: Config) -> str:
     """The verdict, the gain that decides it, drawn and in words, and behind a click every comparison."""
     if answer is None:
         return "<p>not yet run</p>"
     each = answer.decides
     gain = f"{each.unit} {each.gain(2)}; {answer.counted}, scale {answer.scale}"
-    rest = "".join(map(compared, answer.comparisons))
+    rest = "".join(compared(one, config) for one in answer.comparisons)
     many = f"{len(answer.comparisons)} comparisons" if len(answer.comparisons) > 1 else "what was compared"
     return (
         f"<p><strong>{SIGNS.get(answer.verdict, '')} {text(answer.verdict)}</strong></p>\n{drawn(each)}\n"
@@ -77,10 +83,15 @@ def answered(answer: Answer | None) -> str:
     )
 
 
-def compared(each: Comparison) -> str:
+def compared(each: Comparison, config: Config) -> str:
+    """A comparison in words, the command that makes its rows again and, where they have an address, a link to them."""
+    at = repository.folder(config, f"book/results/{each.experiment}")
+    rows = f'; <a href="{escape(at)}">rows and manifest</a>' if at else ""
     again = f"<code>structure-first run {each.experiment} --scale {each.scale}</code>"
     gain = f"{each.said}: {each.unit} {each.gain(2)}, {each.seeds} seeds; reproduced from {each.threshold:+g}"
-    cells = f"cells <code>{text(each.treated)}</code> and <code>{text(each.control)}</code>, made again by {again}"
+    cells = (
+        f"cells <code>{text(each.treated)}</code> and <code>{text(each.control)}</code>, made again by {again}{rows}"
+    )
     return f"<li>{text(gain)}. <small>{cells}</small></li>"
 
 
