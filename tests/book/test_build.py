@@ -83,6 +83,22 @@ def test_a_chapter_runs_again_when_something_that_it_reads_has_changed(tiny_book
     assert runs() == 3
 
 
+def test_the_time_that_a_chapter_took_is_measured_and_kept_with_it(tiny_book):
+    tiny_book.write("intro.md", "# A book\n\n```{include} _generated/times.md\n```\n")
+    tiny_book.build()
+    assert re.search(
+        r"</h1>\s*<p><em>Ran at scale <code.*smoke.*</code> in \d+ seconds, on the machine", page(tiny_book)
+    )
+    ran = tiny_book.book / "_build/executed/smoke/chapters/01_tiny.ipynb"
+    notebook = nbformat.read(ran, as_version=4)
+    assert 0 < notebook.metadata["structure_first"]["seconds"] < 300
+    notebook.metadata["structure_first"]["seconds"] = 754.2
+    nbformat.write(notebook, ran)
+    tiny_book.build()
+    assert "</code> in 12.6 minutes, on the machine" in page(tiny_book), "a chapter that did not run again has another"
+    assert re.search(r'href="chapters/01_tiny.html".*12\.6 minutes', page(tiny_book, "intro"), re.DOTALL)
+
+
 def test_the_students_edition_has_no_solutions(tiny_book):
     flat = "# Flat\n\n```{exercise}\n:label: sum\nTwo and two?\n```\n\n```{solution} sum\nFour.\n```"
     code = "````{solution} more\n~~~python\nseven = 7\n~~~\n````"

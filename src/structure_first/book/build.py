@@ -57,7 +57,8 @@ def build(
         with _alone(work):
             _restore(work / "html")
             staging = _stage(book, work / "staging", computed)
-            chapters.execute(notebooks, sure, scale, book, staging)
+            took = chapters.execute(notebooks, sure, scale, book, staging)
+            (staging / "_generated" / "times.md").write_text(chapters.times(took, scale))
             if edition == "student":
                 chapters.without_solutions(staging, notebooks)
             return _swap_in(_render(staging, work), work / "html") / "index.html"

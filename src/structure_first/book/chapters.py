@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
@@ -74,15 +73,16 @@ def chosen(chapter: str | None, notebooks: Mapping[str, Path]) -> set[str]:
     return found
 
 
-def execute(notebooks: Mapping[str, Path], sure: Set[str], scale: str, book: Path, staging: Path) -> None:
-    """Put each chapter, as it ran at that scale, into the staged copy of the book.
+def execute(notebooks: Mapping[str, Path], sure: Set[str], scale: str, book: Path, staging: Path) -> dict[str, float]:
+    """Put each chapter, as it ran at that scale, into the staged copy of the book; returns how many seconds each took.
 
-    One that ran on the same notebook, code, packages, rows and claims does not run again, unless it is `sure` to; where
-    some are, the others do only if their notebook has changed.
+    What it took stands under its title. One that ran on the same notebook, code, packages, rows and claims does not run
+    again, unless it is `sure` to; where some are, the others do only if their notebook has changed.
     """
     import nbformat
 
     depends = _inputs(book)
+    took: dict[str, float] = {}
     with tqdm(notebooks.items(), unit="chapter", disable=None) as progress:
         for name, path in progress:
             progress.set_description(Path(name).name)
@@ -92,10 +92,28 @@ def execute(notebooks: Mapping[str, Path], sure: Set[str], scale: str, book: Pat
             looked_at = {"notebook"} if sure else now.keys()
             if name in sure or any(before.get(each) != now[each] for each in looked_at):
                 notebook = _run(name, path, scale, book / "_build", (staging / name).parent)
-                notebook.metadata["structure_first"] = now
+                notebook.metadata["structure_first"].update(now)
                 with replacing(done) as partial:
                     nbformat.write(notebook, partial)
-            shutil.copy2(done, staging / f"{name}.ipynb")
+            notebook = _read(done)
+            first = notebook.cells[0]
+            if seconds := notebook.metadata["structure_first"].get("seconds"):
+                took[name] = seconds
+                said = f"*Ran at scale `{scale}` in {lasted(seconds)}, on the machine that built this page.*"
+                first.source = re.sub(r"\A(# .*)", rf"\1\n\n{said}", first.source)
+            nbformat.write(notebook, staging / f"{name}.ipynb")
+    return took
+
+
+def lasted(seconds: float) -> str:
+    """A time in words."""
+    return f"{seconds:.0f} seconds" if seconds < 60 else f"{seconds / 60:.1f} minutes"
+
+
+def times(took: Mapping[str, float], scale: str) -> str:
+    """What each chapter took when it last ran at that scale, as a table in Markdown."""
+    lines = [f"| chapter | at scale `{scale}`, here |", "|---|---|"]
+    return "\n".join([*lines, *(f"| [](/{name}) | {lasted(seconds)} |" for name, seconds in took.items())]) + "\n"
 
 
 def without_solutions(staging: Path, notebooks: Iterable[str]) -> None:
@@ -176,7 +194,8 @@ def _run(name: str, path: Path, scale: str, work: Path, cwd: Path):
         raise UserError(f"book/{name}.ipynb, cell {number}: {message}  (traceback: {traced})") from None
     except DeadKernelError as error:
         raise UserError(f"book/{name}.ipynb: its kernel died; is there enough memory?") from error
-    del notebook.metadata["papermill"]  # names this machine's folders
+    measured = notebook.metadata.pop("papermill")  # which names this machine's folders
+    notebook.metadata["structure_first"] = {"seconds": measured["duration"]}
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)
         if "parameters" in cell.metadata.get("tags", ()):
