@@ -1,5 +1,6 @@
 """A book of two pages in the real frame: this repository's configuration and its static files; and a browser."""
 
+import ast
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from selenium import webdriver
 from structure_first.book.build import build
 
 FRAME = Path(__file__).parents[2]
+CHECKED = ("exercise", "visible-test", "solution")  # tags, in their order
 PARAMETERS = 'scale = "laptop"\nout = "../_build/live/laptop"'
 
 INTRO = """# A tiny book
@@ -108,6 +110,41 @@ def tiny_book(tmp_path: Path) -> TinyBook:
 @pytest.fixture(scope="session")
 def new_book(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], TinyBook]:
     return lambda: TinyBook(tmp_path_factory.mktemp("book"))
+
+
+def _exercises(stem: str) -> tuple[list[tuple[str, str, str]], dict]:
+    """A chapter's checked exercises, each the cell to fill, its visible test and the solution that it tests; and the
+    names that they find: what the chapter imports, and its scale.
+    """
+    cells = nbformat.read(FRAME / "book" / "chapters" / f"{stem}.ipynb", as_version=4).cells
+    code = [(cell.source, tag) for cell in cells for tag in cell.metadata.get("tags", ["none"]) if "outputs" in cell]
+    parts = [each for each in code if each[1] in CHECKED and (each[1] != "solution" or "check(" in each[0])]
+    assert [tag for _, tag in parts] == list(CHECKED) * (len(parts) // 3)
+    tree = ast.parse("\n".join(cell.source for cell in cells if cell.cell_type == "code"))
+    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    names: dict = {"scale": "smoke"}
+    exec(compile(ast.Module(imports, []), stem, "exec"), names)
+    sources = [source for source, _ in parts]
+    return list(zip(sources[::3], sources[1::3], sources[2::3], strict=True)), names
+
+
+@pytest.fixture
+def exercises() -> Callable[[str], tuple[list[tuple[str, str, str]], dict]]:
+    return _exercises
+
+
+@pytest.fixture
+def answered(capsys) -> Callable[[str], dict]:
+    """The names that a chapter's exercises leave, solved."""
+
+    def solved(stem: str) -> dict:
+        parts, names = _exercises(stem)
+        for code in (code for exercise in parts for code in exercise):
+            exec(code, names)
+        capsys.readouterr()
+        return names
+
+    return solved
 
 
 SWITCHES = [

@@ -104,12 +104,22 @@ def test_the_students_edition_has_no_solutions(tiny_book):
     code = "````{solution} more\n~~~python\nseven = 7\n~~~\n````"
     nested = f"# Nested\n\n````{{exercise}}\n:label: more\nWhat else?\n````\n\n{code}\n\nAfter it."
     questions = "# Five questions\n\n1. Who?\n\n:::{dropdown} Answers\n1. Nobody.\n:::"
-    tiny_book.chapter("01_tiny", flat, nested, questions)
+    fill = "from structure_first.book.exercises import check\ndef two(): raise NotImplementedError"
+    test = '@check\ndef test():\n    """one and one are two."""\n    assert two() == 2'
+    solution = "def two(): return 2\ncheck(test)"
+    tiny_book.chapter("01_tiny", flat, nested, questions, fill, test, solution)
+    chapter = tiny_book.book / "chapters/01_tiny.ipynb"
+    filled = nbformat.read(chapter, as_version=4)
+    filled.cells[-1].metadata["tags"] = ["solution", "hide-cell"]
+    nbformat.write(filled, chapter)
+    answers = ("Four.", "seven", "Nobody.", "right: one and one are two.", "Solution to")
+    questions = ("Two and two", "What else?", "After it.", "Who?", "not yet: the cell above waits", "one are two.")
     tiny_book.build()
-    assert all(words in page(tiny_book) for words in ("Four.", "seven", "What else?", "After it.", "Nobody."))
+    assert all(words in page(tiny_book) for words in answers + questions)
     tiny_book.build(edition="student")
-    assert not any(words in page(tiny_book) for words in ("Four.", "seven", "Nobody.", "Solution to"))
-    assert all(words in page(tiny_book) for words in ("Two and two", "What else?", "After it.", "Who?"))
+    assert all(words in page(tiny_book) for words in questions)
+    served = (tiny_book.html / "_sources/chapters/01_tiny.ipynb").read_text()
+    assert not any(words in text for words in answers for text in (page(tiny_book), served))
     assert "unknown edition" in failure(tiny_book, edition="teacher")
 
 

@@ -12,6 +12,8 @@ from markdown_it import MarkdownIt
 
 from structure_first.analysis.claims import COLUMNS, Comparison, Entry, ledger
 from structure_first.book import pages
+from structure_first.book.exercises import check
+from structure_first.book.figures import data as draw
 from structure_first.data.registry import CONTROLS, RULES, source
 from structure_first.evidence.store import Store
 from structure_first.experiments.registry import EXPERIMENTS
@@ -22,12 +24,10 @@ from structure_first.training.stage import Stage
 
 BOOK = Path(__file__).parents[2] / "book"
 CHAPTER = nbformat.read(BOOK / "chapters" / "01_procedural_data.ipynb", as_version=4)
-CODE = [cell.source for cell in CHAPTER.cells if cell.cell_type == "code"]
-SOLUTIONS = [
-    code
+CODE = [
+    cell.source
     for cell in CHAPTER.cells
-    if cell.cell_type == "markdown"
-    for code in re.findall(r"~~~python\n(.*?)~~~", cell.source, re.DOTALL)
+    if cell.cell_type == "code" and "solution" not in cell.metadata.get("tags", ())
 ]
 
 
@@ -184,38 +184,14 @@ def test_cells_fit_on_a_page_and_figures_go_through_show():
         assert "fig.show(" not in code
 
 
-def ran(solution: int) -> dict:
-    """What is left by the chapter's solution that runs."""
-    names = {}
-    exec(SOLUTIONS[solution], names)
-    return names
-
-
-def test_three_solutions_are_programs():
-    assert len(SOLUTIONS) == 3
-
-
-def test_the_first_measures_what_its_formula_says(capsys):
-    names = ran(0)
-    assert names["expected"] == pytest.approx(47.30, abs=0.01), "99 values, 64 draws"
-    said = re.fullmatch(r"measured (.*), expected 47\.30\n", capsys.readouterr().out)
-    assert float(said[1]) == pytest.approx(names["expected"], abs=0.1)
-
-
-def test_the_second_steps_an_automaton_as_the_source_does():
-    names = ran(1)
-    state = names["tokens"][0, :32]
-    assert names["step"](state, 110).tolist() == [
-        110 >> (4 * int(state[i - 1]) + 2 * int(state[i]) + int(state[(i + 1) % 32])) & 1 for i in range(32)
-    ]
-
-
-def test_the_third_registers_a_source_and_shows_it(monkeypatch):
+def test_the_generator_that_an_exercise_asks_for_is_registered_and_shown(monkeypatch):
     shown = []
     monkeypatch.setenv("STRUCTURE_FIRST_BOOK", "1")
     monkeypatch.setattr("IPython.display.display", lambda it: shown.append(it.data))
     monkeypatch.setitem(RULES, "rotate", None)  # what the solution registers goes with the test
-    ran(2)
+    names = {"draw": draw, "generator": generator, "check": check}
+    for code in (cell.source for cell in CHAPTER.cells if cell.id.startswith("new-generator-") and "outputs" in cell):
+        exec(code, names)
     *asked, separator, a, b, c, d = source("rotate", length=4, vocab=9).draw(1, generator("cpu", 0)).tokens[0].tolist()
     assert [d, a, b, c] == asked and separator == 9
     assert "rotate: Random tokens, a separator, and the same, the first token last." in shown[0]

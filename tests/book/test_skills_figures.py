@@ -2,6 +2,7 @@
 
 import re
 from ast import literal_eval
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
@@ -12,7 +13,6 @@ from structure_first.analysis import skills as analysis
 from structure_first.book.figures import skills as draw
 from structure_first.data import registry
 from structure_first.experiments import skills
-from structure_first.runs.runner import run
 
 CHAPTER = Path(__file__).parents[2] / "book" / "chapters" / "04_what_each_structure_teaches.ipynb"
 SOLUTIONS = [
@@ -46,29 +46,34 @@ def test_figures_of_a_part_of_the_grid_say_what_was_not_run(taught):
     assert [len(trace.x) for trace in ranking.data[:4:2]] == [6, 0], "a small dot for every seed"
 
 
-def printed(solution: str, tmp_path, capsys, monkeypatch) -> list[str]:
-    """What a solution prints at smoke scale."""
+@pytest.fixture
+def printed(answered, tmp_path, capsys, monkeypatch) -> Callable[[str], list[str]]:
+    """What a solution that trains prints at smoke scale."""
     monkeypatch.setattr(registry, "RULES", dict(registry.RULES))
     monkeypatch.chdir(CHAPTER.parent)
-    exec(solution, {"skills": skills, "run": run, "Path": Path, "scale": "smoke", "out": tmp_path})
-    return capsys.readouterr().out.splitlines()
+
+    def run(solution: str) -> list[str]:
+        exec(solution, answered(CHAPTER.stem) | {"out": tmp_path})
+        return capsys.readouterr().out.splitlines()
+
+    return run
 
 
 @pytest.mark.parametrize(
     ("solution", "cells"), [(0, set(skills.TRANSFERS)), (2, {"identity", "shuffled", "two tokens"})]
 )
-def test_a_solution_that_runs_cells_prints_the_accuracy_of_each(solution, cells, tmp_path, capsys, monkeypatch):
-    said = printed(SOLUTIONS[solution], tmp_path, capsys, monkeypatch)
+def test_a_solution_that_runs_cells_prints_the_accuracy_of_each(solution, cells, printed):
+    said = printed(SOLUTIONS[solution])
     medians = {name.strip(): float(value) for name, _, value in (line.rpartition(" ") for line in said[1:-1])}
     assert said[0] == "cell" and set(medians) == cells
     assert all(0 <= value <= 1 for value in medians.values()) and max(medians.values()) > 0
 
 
-def test_the_composed_model_learns_from_stage_two_on(tmp_path, capsys, monkeypatch):
-    (said,) = printed(SOLUTIONS[1], tmp_path, capsys, monkeypatch)
+def test_the_composed_model_learns_from_stage_two_on(printed):
+    (said,) = printed(SOLUTIONS[1])
     accuracy = literal_eval(said)
     assert len(accuracy) == 5 and all(0 <= value <= 1 for value in accuracy), "at steps 0, 5, 10, 15 and 20"
 
 
-def test_the_solutions_that_are_programs_are_three():
+def test_the_solutions_that_train_are_three():
     assert len(SOLUTIONS) == 3

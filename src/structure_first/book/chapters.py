@@ -53,7 +53,7 @@ def notebooks(book: Path) -> dict[str, Path]:
     names = listed(book)
     found = {name: book / f"{name}.ipynb" for name in names if (book / f"{name}.ipynb").is_file()}
     for name, path in list(found.items()):
-        cells = _read(path).cells
+        cells = read(path).cells
         if any("parameters" in cell.metadata.get("tags", ()) for cell in cells):
             continue
         if name != names[0] or any(cell.cell_type == "code" for cell in cells):
@@ -88,14 +88,14 @@ def execute(notebooks: Mapping[str, Path], sure: Set[str], scale: str, book: Pat
             progress.set_description(Path(name).name)
             done = book / "_build" / "executed" / scale / f"{name}.ipynb"
             now = {"notebook": hashlib.sha256(path.read_bytes()).hexdigest(), "inputs": depends}
-            before = _read(done).metadata.get("structure_first", {}) if done.is_file() else {}
+            before = read(done).metadata.get("structure_first", {}) if done.is_file() else {}
             looked_at = {"notebook"} if sure else now.keys()
             if name in sure or any(before.get(each) != now[each] for each in looked_at):
                 notebook = _run(name, path, scale, book / "_build", (staging / name).parent)
                 notebook.metadata["structure_first"].update(now)
                 with replacing(done) as partial:
                     nbformat.write(notebook, partial)
-            notebook = _read(done)
+            notebook = read(done)
             first = notebook.cells[0]
             if seconds := notebook.metadata["structure_first"].get("seconds"):
                 took[name] = seconds
@@ -121,10 +121,12 @@ def without_solutions(staging: Path, notebooks: Iterable[str]) -> None:
     import nbformat
 
     for path in (staging / f"{name}.ipynb" for name in notebooks):
-        notebook = _read(path)
+        notebook = read(path)
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 cell.source = SOLUTION.sub("", cell.source)
+        kept = (cell for cell in notebook.cells if "solution" not in cell.metadata.get("tags", ()))
+        notebook.cells = [cell for cell in kept if cell.source.strip()]
         nbformat.write(notebook, path)
 
 
@@ -143,7 +145,8 @@ def _inputs(book: Path) -> str:
     return found.hexdigest()
 
 
-def _read(path: Path):
+def read(path: Path):
+    """The notebook in a file; raises `UserError` if there is none."""
     import nbformat
 
     try:
@@ -158,7 +161,7 @@ def _run(name: str, path: Path, scale: str, work: Path, cwd: Path):
     from papermill import PapermillExecutionError, execute_notebook
     from traitlets.config import Config
 
-    source = _read(path)
+    source = read(path)
     live = work / "live" / scale
     live.mkdir(parents=True, exist_ok=True)
     try:
