@@ -22,6 +22,7 @@ OWN = ("book", "bench", "analysis", "experiments", "model.kernels")  # what draw
 INTERNAL = {  # which a chapter shows, so that a reader may read them
     "structure_first.model.transfer.RULES",  # a table of the page
     "structure_first.data.registry.RULES",
+    *(f"structure_first.data.diagnostics.{name}" for name in ("KEY", "QUERY")),  # an exercise says what they are
     *(f"structure_first.model.transformer.{name}" for name in ("Attention", "Block", "Linear", "MLP", "Norm")),
 }
 
