@@ -116,7 +116,6 @@ def test_a_stage_on_answers_measures_them(sums):
     assert {row["metric"] for row in rows} == {"loss", "accuracy", "problems"}
 
 
-@pytest.mark.parametrize("name", ["answers:dyck", "answers:set+sort"])
-def test_what_is_no_corpus_in_characters_is_refused(name):
-    with pytest.raises(UserError, match="is no corpus in characters; write it as answers:math/characters"):
-        source(name)
+def test_what_is_no_corpus_in_characters_is_refused():
+    with pytest.raises(UserError, match="dyck is no corpus in characters; write it as answers:math/characters"):
+        answers.answers(source("dyck"))

@@ -144,7 +144,8 @@ CONTROLS = {
 }
 
 RULES = PROCEDURAL | DIAGNOSTICS | CONTROLS
-CHANGES = {"shuffled": controls.shuffled, "answers": answers}  # `shuffled:dyck` is the source dyck, changed
+ANSWERS = "answers:"  # how the name of a corpus begins of which only answers bear loss
+CHANGES = {"shuffled": controls.shuffled}  # `shuffled:dyck` is the source dyck, changed
 
 
 def source(name: str, **given: int | float | None) -> Source:
@@ -155,15 +156,16 @@ def source(name: str, **given: int | float | None) -> Source:
     `answers:math/characters` lets only answers bear loss. Raises `UserError` for a name or a setting that there is
     not, and for a value that it cannot have.
     """
-    change, changed, base = name.partition(":")
-    if change in CHANGES and changed:
-        return CHANGES[change](source(base, **given))
     corpus, slash, tokeniser = name.partition("/")
     if slash:
         packed: Callable[..., Source] = cached.corpus  # by name, as the rules take theirs
-        return packed(corpus, tokeniser, **corpus_settings(name, given))
+        windows = packed(corpus.removeprefix(ANSWERS), tokeniser, **corpus_settings(name, given))
+        return answers(windows) if corpus.startswith(ANSWERS) else windows
+    change, changed, base = name.partition(":")
     if changed:
-        raise unknown("control", change, CHANGES)
+        if change not in CHANGES:
+            raise unknown("control", change, CHANGES)
+        return CHANGES[change](source(base, **given))
     if "+" in name:
         return mixed(name.split("+"), given)
     rule = rule_of(name)
