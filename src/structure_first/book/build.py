@@ -20,11 +20,11 @@ from pathlib import Path
 
 import yaml
 
+from structure_first import scales
 from structure_first.book import chapters, pages, repository
 from structure_first.book.chapters import ANSI, log
 from structure_first.book.resources import remote_resources
 from structure_first.errors import UserError, unknown
-from structure_first.scales import SCALES
 
 EDITIONS = ("full", "student")
 
@@ -43,8 +43,7 @@ def build(
     `fragments` maps the folder of reference results to computed pages, written as `_generated/NAME.md`.
     The `student` edition has no solutions.
     """
-    if scale not in SCALES:
-        raise unknown("scale", scale, SCALES)
+    scales.checked(scale)
     if edition not in EDITIONS:
         raise unknown("edition", edition, EDITIONS)
     book = Path(root).resolve() / "book"

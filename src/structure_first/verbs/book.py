@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
+from structure_first import scales
 from structure_first.errors import UserError
-from structure_first.verbs.common import Scale, app, checked_scale
+from structure_first.verbs.common import Scale, app
 
 
 @app.command()
@@ -21,7 +22,7 @@ def book(
     """
     from structure_first.book.build import build
 
-    typer.echo(f"built {build(checked_scale(scale), chapter, edition=edition)}")
+    typer.echo(f"built {build(scales.checked(scale), chapter, edition=edition)}")
 
 
 @app.command()

@@ -7,19 +7,12 @@ import typer
 
 from structure_first import __version__
 from structure_first.errors import UserError, unknown
-from structure_first.scales import SCALES
 
 MOST_SEEDS, MOST_WORKERS, MOST_PRICE, LAST_SEED = 10_000, 1_000, 1_000_000, 2**31 - 1
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 Scale = Annotated[str, typer.Option(help="smoke, laptop, gpu or paper")]
-
-
-def checked_scale(scale: str) -> str:
-    if scale not in SCALES:
-        raise unknown("scale", scale, SCALES)
-    return scale
 
 
 def check_range(option: str, value: int, low: int, high: int) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from structure_first import scales
 from structure_first.errors import UserError, unknown
 from structure_first.verbs.common import (
     LAST_SEED,
@@ -15,7 +16,6 @@ from structure_first.verbs.common import (
     app,
     check_folder,
     check_range,
-    checked_scale,
 )
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def run(
 
     A killed run goes on where it was when the same command is given again.
     """
-    checked_scale(scale)
+    scales.checked(scale)
     from structure_first.evidence.statistics import final
     from structure_first.evidence.store import Store
     from structure_first.runs.planning import chosen as only
@@ -84,7 +84,7 @@ def verify(
     workers: Annotated[int | None, typer.Option(help="processes; one a core if left out")] = None,
 ) -> None:
     """Make stored rows again, and say which differ and by how much; status 1 if a model does not hold."""
-    checked_scale(scale)
+    scales.checked(scale)
     from structure_first.runs.verify import verify
 
     if sample is not None:
