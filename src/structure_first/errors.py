@@ -17,3 +17,14 @@ def unknown(kind: str, name: str, known: Iterable[str], meant: str | None = None
     listed = known if len(known) <= LISTED else [*known[:5], f"and {len(known) - 5} more"]
     hint = f"did you mean {nearest[0]!r}?" if nearest else "known: " + ", ".join(listed)
     return UserError(f"unknown {kind} {name!r}; {hint}")
+
+
+def reason(error: Exception) -> str:
+    """What an error says, in one line that is not too long."""
+    return getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+
+
+def check_range(name: str, value: float | None, low: float, high: float) -> None:
+    """Raise `UserError` unless a value, if there is one, lies in its range."""
+    if value is not None and not low <= value <= high:
+        raise UserError(f"{name} must be from {low:,} to {high:,}, not {value:,}")

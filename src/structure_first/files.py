@@ -11,7 +11,7 @@ from secrets import token_hex
 
 from safetensors import SafetensorError
 
-from structure_first.errors import UserError
+from structure_first.errors import UserError, reason
 
 
 @contextmanager
@@ -62,8 +62,7 @@ def becoming(folder: Path) -> Iterator[Path]:
 
 
 def cannot_write(path: Path, error: Exception) -> UserError:
-    reason = getattr(error, "strerror", None) or str(error)
-    return UserError(f"cannot write {path}: {reason}; free some space or name another place")
+    return UserError(f"cannot write {path}: {reason(error)}; free some space or name another place")
 
 
 def collect(folder: Path, names: str) -> None:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 import structure_first
 from structure_first.data.batch import Batch, Source
 from structure_first.data.registry import describe
-from structure_first.errors import UserError
+from structure_first.errors import UserError, check_range
 from structure_first.files import replacing
 from structure_first.seeding import generator
 
@@ -63,8 +63,7 @@ def write(source: Source, tokens: int, out: Path, seed: int) -> Path:
         raise UserError(f"cannot tell the format of {out}; its name must end in one of {', '.join(WRITERS)}")
     if not out.name.isprintable():
         raise UserError(f"the name {out.name!r} holds what cannot be shown; name another file")
-    if not 1 <= tokens <= MOST_TOKENS:
-        raise UserError(f"the number of tokens must be from 1 to {MOST_TOKENS:,}, not {tokens:,}")
+    check_range("the number of tokens", tokens, 1, MOST_TOKENS)
     if seed < 0:
         raise UserError(f"the seed must be 0 or more, not {seed}")
     card = out.with_suffix(".md")

@@ -16,7 +16,7 @@ from structure_first.data.batch import Batch, Source
 from structure_first.data.corpora import cached
 from structure_first.data.mixtures import mixture
 from structure_first.data.procedural import automata, languages, memory, transforms
-from structure_first.errors import UserError, unknown
+from structure_first.errors import UserError, check_range, unknown
 
 
 @dataclass(frozen=True)
@@ -254,8 +254,7 @@ def checked_settings(name: str, rule: Rule, given: Mapping[str, int | float | No
         kind, wanted = (Real, "a number") if real else (Integral, "a whole number")
         if isinstance(value, bool) or not isinstance(value, kind):
             raise UserError(f"{name}: {setting} must be {wanted} from {low:,} to {high:,}, not {value!r}")
-        if not low <= value <= high:
-            raise UserError(f"{name}: {setting} must be from {low:,} to {high:,}, not {value:,}")
+        check_range(f"{name}: {setting}", value, low, high)
     settings = {
         setting: float(value) if isinstance(defaults[setting], float) else int(value)
         for setting, value in settings.items()

@@ -12,7 +12,7 @@ from structure_first.cost import memory
 from structure_first.data.corpora import tokenisers
 from structure_first.data.corpora.packed import Packed, read_manifest
 from structure_first.data.corpora.packed import source as packed_source
-from structure_first.errors import UserError
+from structure_first.errors import UserError, reason
 from structure_first.evidence.store import Store
 from structure_first.model.transformer import Body
 from structure_first.pretraining.config import Config, Corpus
@@ -85,10 +85,8 @@ def check_weights(part: str, path: Path, body: Body) -> None:
             shape = json.loads(file.metadata()["meta"])["shape"]
         theirs = {name: shape[name] for name in ("layers", "heads", "width")}
     except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:150]
-        raise UserError(
-            f"cannot read weights from {path}: {reason}; name weights/stage_1.safetensors of a run"
-        ) from None
+        problem = f"cannot read weights from {path}: {reason(error)}"
+        raise UserError(f"{problem}; name weights/stage_1.safetensors of a run") from None
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{setting} was written by something else; name weights/stage_1.safetensors of a run") from None
     for name, there in theirs.items():

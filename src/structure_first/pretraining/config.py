@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Strict, ValidationError, field_valid
 
 from structure_first.cost import flops
 from structure_first.data.registry import source
-from structure_first.errors import UserError
+from structure_first.errors import UserError, check_range
 from structure_first.model.shapes import body
 from structure_first.model.transfer import Transfer
 from structure_first.model.transformer import Body, Shape
@@ -29,15 +29,6 @@ RANGES = {  # of what `Shape` and `Stage` do not check; what no machine has memo
     "seed": (0, 2**31 - 1),
 }
 RUNGS = 100  # of a curriculum
-
-
-def check_ranges(section: Any, *names: str) -> None:
-    """Raise `UserError` unless those fields of a section lie within their `RANGES`."""
-    for name in names:
-        low, high = RANGES[name]
-        value = getattr(section, name)
-        if value is not None and not low <= value <= high:
-            raise UserError(f"{name} must be from {low:,} to {high:,}, not {value:,}")
 
 
 def narrowed(kind: type, value: Any) -> Any:
@@ -137,7 +128,8 @@ class Corpus:
             raise UserError(f"{given[0]} was settled when {self.packed} was packed; leave it out")
         if name.startswith("~") and os.path.expanduser(name) == name:
             raise UserError(f"{name}: there is no user of that name; write ./{name} for a file called so")
-        check_ranges(self, "context", "limit_tokens", "vocab", "seed")
+        for field_name, limits in RANGES.items():
+            check_range(field_name, getattr(self, field_name), *limits)
         if not 0 < self.held_out < 1:
             raise UserError(f"held_out must be a share above 0 and below 1, not {self.held_out}")
 

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from yaml.constructor import ConstructorError
 
-from structure_first.errors import UserError
+from structure_first.errors import UserError, reason
 
 EXAMPLE = "book/configs/quick.yaml"
 LARGEST, DEEPEST = 1 << 16, 16  # bytes of a file, and sections within one another
@@ -53,5 +53,4 @@ def read_yaml(path: Path, advice: str = f"write one like {EXAMPLE}") -> Any:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; {advice}") from None
     except (yaml.YAMLError, ValueError, TypeError, ArithmeticError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} is no YAML ({reason}); {advice}") from None
+        raise UserError(f"{path} is no YAML ({reason(error)}); {advice}") from None

@@ -7,7 +7,7 @@ import torch
 from tqdm import trange
 
 from structure_first.data.corpora import tokenisers
-from structure_first.errors import UserError
+from structure_first.errors import UserError, check_range
 from structure_first.model import weights
 from structure_first.model.transformer import Transformer
 from structure_first.seeding import generator
@@ -34,9 +34,7 @@ def sample(
     of range.
     """
     for name, value in (("tokens", tokens), ("top_k", top_k)):
-        low, high = MOST[name]
-        if value is not None and not low <= value <= high:
-            raise UserError(f"{name} must be from {low:,} to {high:,}, not {value:,}")
+        check_range(name, value, *MOST[name])
     if not 0 < temperature <= HOTTEST:
         raise UserError(
             f"temperature must be above 0 and at most {HOTTEST}, not {temperature}; top_k 1 is the likeliest"

@@ -13,7 +13,7 @@ import torch
 
 from structure_first.cost.memory import usable_memory
 from structure_first.data.batch import Source
-from structure_first.errors import UserError
+from structure_first.errors import UserError, reason
 from structure_first.evidence.store import environment
 from structure_first.files import becoming, locked
 from structure_first.pretraining.warm import stage_for, warm_up
@@ -164,8 +164,8 @@ def from_transformers(config: Path, make: Callable) -> Any:
         read = AutoConfig.from_pretrained(config, trust_remote_code=False, local_files_only=True)
         return make(AutoModelForCausalLM, read)
     except Exception as error:  # what is in a configuration decides which
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"transformers makes no causal language model of {config} ({reason}); {INSTEAD}") from None
+        problem = f"transformers makes no causal language model of {config} ({reason(error)})"
+        raise UserError(f"{problem}; {INSTEAD}") from None
 
 
 def digest_of(file: Path) -> str:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from structure_first.cost import flops, memory
 from structure_first.cost.hours import seconds_of, timed_update
-from structure_first.errors import UserError, unknown
+from structure_first.errors import UserError, check_range, unknown
 from structure_first.model.transformer import Transformer
 from structure_first.runs.jobs import Job, enough_memory
 from structure_first.training.devices import device as pick_device
@@ -72,8 +72,7 @@ def cost(job: Job, gpu: str = THIS, gpus: int = 1, utilisation: float = UTILISAT
     """
     if gpu not in (*GPUS, THIS):
         raise unknown("GPU", gpu, (*GPUS, THIS))
-    if not 1 <= gpus <= MOST_GPUS:
-        raise UserError(f"--gpus must be from 1 to {MOST_GPUS:,}, not {gpus:,}")
+    check_range("--gpus", gpus, 1, MOST_GPUS)
     if not 0 < utilisation <= 1:
         raise UserError(f"--utilisation must be a share above 0 and at most 1, not {utilisation}")
     stage, source, shape, compute, models = job.phase.stage, job.source, job.shape, job.compute, len(job.replicas)

@@ -15,11 +15,6 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 Scale = Annotated[str, typer.Option(help="smoke, laptop, gpu or paper")]
 
 
-def check_range(option: str, value: int, low: int, high: int) -> None:
-    if not low <= value <= high:
-        raise UserError(f"{option} must be from {low:,} to {high:,}, not {value:,}")
-
-
 def check_folder(path: Path, option: str) -> None:
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file; name a folder with {option}")

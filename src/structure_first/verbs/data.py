@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from structure_first.errors import UserError, unknown
-from structure_first.verbs.common import LAST_SEED, app, check_range
+from structure_first.errors import UserError, check_range, unknown
+from structure_first.verbs.common import LAST_SEED, app
 
 if TYPE_CHECKING:
     from structure_first.data.batch import Source

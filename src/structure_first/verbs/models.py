@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from structure_first.errors import UserError
-from structure_first.verbs.common import LAST_SEED, app, check_range
+from structure_first.errors import UserError, check_range
+from structure_first.verbs.common import LAST_SEED, app
 from structure_first.verbs.data import FREE, chosen
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from structure_first import scales
-from structure_first.errors import UserError, unknown
+from structure_first.errors import UserError, check_range, unknown
 from structure_first.verbs.common import (
     LAST_SEED,
     MOST_SEEDS,
@@ -15,7 +15,6 @@ from structure_first.verbs.common import (
     Scale,
     app,
     check_folder,
-    check_range,
 )
 
 if TYPE_CHECKING:
@@ -57,8 +56,7 @@ def run(
     first_seed = chosen.first_seed if first_seed is None else first_seed
     check_range("--seeds", count, 1, MOST_SEEDS)
     check_range("--first-seed", first_seed, 0, LAST_SEED - count)
-    if workers is not None:
-        check_range("--workers", workers, 1, MOST_WORKERS)
+    check_range("--workers", workers, 1, MOST_WORKERS)
     check_folder(out, "--out")
     wanted = range(first_seed, first_seed + count)
     names = cells_of(cells)
@@ -87,8 +85,7 @@ def verify(
     scales.checked(scale)
     from structure_first.runs.verify import verify
 
-    if sample is not None:
-        check_range("--sample", sample, 1, MOST_SEEDS)
+    check_range("--sample", sample, 1, MOST_SEEDS)
     table = verify(experiment_of(experiment), scale, results, cells_of(cells), sample, device, workers)
     typer.echo(table.to_string(index=False, float_format="{:.3g}".format))
     typer.echo(f"{table['holds'].sum()} of {len(table)} models hold, {table['bits'].sum()} of them bit for bit")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from structure_first.errors import UserError
+from structure_first.errors import check_range
 from structure_first.verbs.common import MOST_PRICE, app
 
 Settings = Annotated[Path, typer.Argument(help="a YAML file; book/configs has some to begin with", metavar="CONFIG")]
@@ -56,8 +56,7 @@ def plan(
     from structure_first.pretraining.stages import jobs, stand_in
     from structure_first.runs.budget import cost, lines
 
-    if price is not None and not 0 <= price <= MOST_PRICE:
-        raise UserError(f"--price must be from 0 to {MOST_PRICE:,}, not {price}")
+    check_range("--price", price, 0, MOST_PRICE)
     planned = read(config).stopped_at(steps)
     costs = [cost(job, gpu, gpus, utilisation) for job in jobs(planned, stand_in(planned.corpus))]
     for line in lines(costs, gpu, gpus, price):

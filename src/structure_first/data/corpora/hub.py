@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from structure_first.errors import UserError
+from structure_first.errors import UserError, reason
 
 TIMEOUT = 20  # seconds in which the hub must answer
 
@@ -77,5 +77,4 @@ def connected(hub: Hub) -> Iterator[None]:
         instead = f"the corpus {hub.offline!r} needs no network, and a path of your own text serves as well"
         if isinstance(error, DatasetNotFoundError | RepositoryNotFoundError | HFValidationError):
             raise UserError(f"the hub has no data set {hub.name!r} that is open to you; {instead}") from None
-        reason = " ".join(str(error).split())[:150]
-        raise UserError(f"cannot read {hub.name} from the hub ({reason}); {instead}") from None
+        raise UserError(f"cannot read {hub.name} from the hub ({reason(error)}); {instead}") from None

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from structure_first.errors import UserError
+from structure_first.errors import UserError, reason
 
 LONGEST = 1 << 20  # bytes of a text file that is one document; a longer one is cut at line ends
 PIECE = 1 << 16  # into documents of about this many characters
@@ -78,14 +78,9 @@ def reading(path: Path) -> Iterator[None]:
         raise UserError(f"{path} is not UTF-8 (byte 0x{byte:02x}); convert it, for instance with iconv") from None
     except (pa.ArrowException, EOFError, zlib.error, gzip.BadGzipFile) as error:
         kind = "Parquet" if isinstance(error, pa.ArrowException) else "gzip"
-        raise UserError(f"{path} is no whole {kind} file ({one_line(error)}); fetch or write it again") from None
+        raise UserError(f"{path} is no whole {kind} file ({reason(error)}); fetch or write it again") from None
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or one_line(error)}; name another file") from None
-
-
-def one_line(value: object) -> str:
-    """What it says, in one line that is not too long."""
-    return " ".join(str(value).split())[:200]
+        raise UserError(f"cannot read {path}: {reason(error)}; name another file") from None
 
 
 def opened(path: Path) -> BufferedReader | gzip.GzipFile:
@@ -146,5 +141,5 @@ def parquet(path: Path, column: str) -> Iterator[str]:
 
 
 def missing(location: str, column: str, known: list[str]) -> UserError:
-    columns = one_line(", ".join(known[:20])) or "none"
+    columns = " ".join(", ".join(known[:20]).split())[:200] or "none"
     return UserError(f"{location} has no column {column!r}; it has {columns}; name one with --text-column")

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Integer
 
-from structure_first.errors import UserError, unknown
+from structure_first.errors import UserError, reason, unknown
 from structure_first.files import replacing
 
 FILE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
@@ -187,8 +187,7 @@ def fetched(name: str) -> str:
         problem = unknown("tokeniser", name, (*OURS, "bpe:8192"))
         raise UserError(f"{problem} (the hub has no {FILE} of that name)") from None
     except Exception as error:  # the network's errors have many classes
-        reason = " ".join(str(error).split())[:150]
-        raise UserError(f"cannot fetch the tokeniser {name!r} from the hub ({reason}); {instead}") from None
+        raise UserError(f"cannot fetch the tokeniser {name!r} from the hub ({reason(error)}); {instead}") from None
 
 
 def save(tokeniser: Tokeniser, folder: Path) -> None:
@@ -209,8 +208,8 @@ def saved(path: Path, name: str) -> Tokeniser:
     except UserError:
         raise
     except Exception as error:  # what `tokenizers` raises has no class of its own
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:150]
-        raise UserError(f"cannot read the tokeniser {path} ({reason}); name a tokenizer.json of `tokenizers`") from None
+        problem = f"cannot read the tokeniser {path} ({reason(error)})"
+        raise UserError(f"{problem}; name a tokenizer.json of `tokenizers`") from None
 
 
 def vocabulary(json_text: str) -> dict[str, int]:
