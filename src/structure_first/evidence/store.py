@@ -74,9 +74,7 @@ def checkout() -> dict:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        git(
-            "ls-files", "--error-unmatch", Path(__file__).name
-        )  # a package installed inside another checkout is not its
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # a package inside another checkout is not its
         return {"commit": git("rev-parse", "HEAD"), "clean": not git("status", "--porcelain", "--", ":/src")}
     except (OSError, subprocess.CalledProcessError):
         return {}

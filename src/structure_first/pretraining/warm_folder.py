@@ -4,7 +4,6 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
-from hashlib import blake2b, file_digest
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import torch
 
 from structure_first.cost.memory import usable_memory
 from structure_first.data.batch import Source
+from structure_first.data.corpora.packed import digest
 from structure_first.errors import UserError, reason
 from structure_first.evidence.store import environment
 from structure_first.files import becoming, locked
@@ -61,7 +61,7 @@ def warm_folder(
     stage_one, weights = stage_for(empty, source, **stage), weights_in(path)
     check_memory(empty, where)
     recipe: dict[str, Any] = {
-        "model": [digest_of(file) for file in (config, *weights)],
+        "model": [digest(file) for file in (config, *weights)],
         "weights": "as they were" if weights else "drawn from the seed",
         "embeddings": embeddings,
         "source": source.name,
@@ -166,8 +166,3 @@ def from_transformers(config: Path, make: Callable) -> Any:
     except Exception as error:  # what is in a configuration decides which
         problem = f"transformers makes no causal language model of {config} ({reason(error)})"
         raise UserError(f"{problem}; {INSTEAD}") from None
-
-
-def digest_of(file: Path) -> str:
-    with open(file, "rb") as opened:
-        return file_digest(opened, lambda: blake2b(digest_size=16)).hexdigest()
