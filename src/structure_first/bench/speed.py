@@ -74,5 +74,5 @@ def profiled(job: Job, updates: int = 5, largest: int = 8) -> pd.DataFrame:
     frame = pd.DataFrame(lines, columns=["operator", "calls", "ms"]).set_index("operator")
     frame["ms"] /= 1e3 * updates
     whole = frame.sum()
-    found = pd.concat([frame.nlargest(largest, "ms"), whole.rename("all of them").to_frame().T.rename_axis("operator")])
-    return found.assign(share=found["ms"] / whole["ms"])
+    table = pd.concat([frame.nlargest(largest, "ms"), whole.rename("all of them").to_frame().T.rename_axis("operator")])
+    return table.assign(share=table["ms"] / whole["ms"])
