@@ -13,6 +13,7 @@ MOST_SEEDS, MOST_WORKERS, MOST_PRICE, LAST_SEED = 10_000, 1_000, 1_000_000, 2**3
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 Scale = Annotated[str, typer.Option(help="smoke, laptop, gpu or paper")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
 
 
 def check_folder(path: Path, option: str) -> None:

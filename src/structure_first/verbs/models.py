@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from structure_first.errors import UserError, check_range
-from structure_first.verbs.common import LAST_SEED, app
+from structure_first.verbs.common import LAST_SEED, Device, app
 from structure_first.verbs.data import FREE, chosen
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def warm(
     batch: Annotated[int | None, typer.Option(help="sequences an update [default: 64]")] = None,
     lr: Annotated[float | None, typer.Option(help="the rate [default: 5e-4 at width 768, and as one over it]")] = None,
     embeddings: Annotated[str, typer.Option(help="of the model afterwards: keep, or fresh: drawn anew")] = "keep",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    device: Device = "auto",
     precision: Annotated[str, typer.Option(help="float32, or bfloat16: of products; weights stay float32")] = "float32",
     micro_batch: Annotated[int | None, typer.Option(help="sequences computed at once [default: all]")] = None,
 ) -> None:
@@ -99,7 +99,7 @@ def sample(
     temperature: Annotated[float, typer.Option(help="below 1: the likelier the likelier")] = 1.0,
     top_k: Annotated[int | None, typer.Option(help="only from so many likeliest [default: all]")] = None,
     seed: Annotated[int, typer.Option(help="fixes every token")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Print text that a trained model writes."""
     from structure_first.pretraining.sampling import sample as written

@@ -12,6 +12,7 @@ from structure_first.verbs.common import (
     LAST_SEED,
     MOST_SEEDS,
     MOST_WORKERS,
+    Device,
     Scale,
     app,
     check_folder,
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from structure_first.runs.jobs import Job
     from structure_first.runs.recipe import Experiment
 
+Cells = Annotated[str | None, typer.Option(help="only these, with commas between; * is anything")]
+Workers = Annotated[int | None, typer.Option(help="processes; one a core if left out")]
+
 
 @app.command()
 def run(
@@ -29,9 +33,9 @@ def run(
     seeds: Annotated[int | None, typer.Option(help="how many; the scale's own number if left out")] = None,
     first_seed: Annotated[int | None, typer.Option(help="the first of them; the experiment's own if left out")] = None,
     out: Annotated[Path, typer.Option(help="the folder of results")] = Path("book/results"),
-    cells: Annotated[str | None, typer.Option(help="only these, with commas between; * is anything")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-    workers: Annotated[int | None, typer.Option(help="processes; one a core if left out")] = None,
+    cells: Cells = None,
+    device: Device = "auto",
+    workers: Workers = None,
     cluster: Annotated[str | None, typer.Option(help="the address of a Dask scheduler whose workers train")] = None,
     plan_only: Annotated[
         bool, typer.Option("--plan", help="Print what is missing and its cost, and run nothing.")
@@ -75,11 +79,11 @@ def run(
 def verify(
     experiment: Annotated[str, typer.Argument(help="the experiment's name")],
     scale: Scale = "laptop",
-    cells: Annotated[str | None, typer.Option(help="only these, with commas between; * is anything")] = None,
+    cells: Cells = None,
     sample: Annotated[int | None, typer.Option(help="so many models of them; all if left out")] = None,
     results: Annotated[Path, typer.Option(help="the folder of results")] = Path("book/results"),
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
-    workers: Annotated[int | None, typer.Option(help="processes; one a core if left out")] = None,
+    device: Device = "auto",
+    workers: Workers = None,
 ) -> None:
     """Make stored rows again, and say which differ and by how much; status 1 if a model does not hold."""
     scales.checked(scale)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from structure_first.errors import check_range
-from structure_first.verbs.common import MOST_PRICE, app
+from structure_first.verbs.common import MOST_PRICE, Device, app
 
 Settings = Annotated[Path, typer.Argument(help="a YAML file; book/configs has some to begin with", metavar="CONFIG")]
 Steps = Annotated[int | None, typer.Option(help="at most so many a stage, and as little of the corpus: a try")]
@@ -17,7 +17,7 @@ def train(
     config: Settings,
     out: Annotated[Path | None, typer.Option(help="the run's folder [default: runs/NAME of the file]")] = None,
     steps: Steps = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Train a model in two stages on a corpus of your own.
 
