@@ -8,7 +8,16 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from structure_first.evidence.statistics import adjusted, final, interval, needed, reached_at, share_interval, steps_to
+from structure_first.evidence.statistics import (
+    adjusted,
+    final,
+    interval,
+    needed,
+    reached_at,
+    share_interval,
+    share_read,
+    steps_to,
+)
 
 
 def curves(values: dict[tuple[str, int], list[float]], metric: str = "accuracy", stage: int = 2) -> pd.DataFrame:
@@ -66,6 +75,11 @@ def test_the_last_value_of_each_seed_counts_even_if_it_diverged():
     last = final(rows)
     assert last["dyck", 0] == 0.9 and np.isnan(last["dyck", 1])
     assert final(rows, "loss").empty
+
+
+def test_what_was_read_is_a_share_of_each_models_own_steps():
+    rows = curves({("dyck", 0): [0.2, 0.3, 0.4, 0.5], ("dyck", 1): [0.2, 0.3]})
+    assert share_read(rows).tolist() == [0.25, 0.5, 0.75, 1.0, 0.5, 1.0]
 
 
 def test_the_correction_keeps_chance_from_winning_anywhere_and_lets_a_real_gain_through():

@@ -263,9 +263,23 @@ def test_what_two_machines_made_is_merged(store, tmp_path):
     assert (store.folder / "weights/0/2.safetensors").read_bytes() == b"weights"
 
 
-@pytest.mark.parametrize("change", ["value", "rows"])
+def test_a_stage_one_stays_beside_the_stage_two_of_the_same_name(store):
+    store.append(*of_run("run-b", measured(value=0.9, stage=1)))
+    assert store.rows().groupby("stage")["value"].unique().map(list).to_dict() == {1: [0.9], 2: [0.5]}
+
+
+def test_weights_that_are_there_are_not_replaced_by_a_merge(store, tmp_path):
+    other = other_store(tmp_path / "other", of_run("run-b", measured("random init")))
+    for folder, content in ((store.folder, b"ours"), (other.folder, b"theirs")):
+        (path := folder / "weights/0/1.safetensors").parent.mkdir(parents=True)
+        path.write_bytes(content)
+    store.merge(other)
+    assert (store.folder / "weights/0/1.safetensors").read_bytes() == b"ours"
+
+
+@pytest.mark.parametrize("change", ["value", "tokens", "flops", "rows"])
 def test_a_conflict_is_named_and_nothing_is_merged(store, tmp_path, change):
-    rows = measured(value=0.6) if change == "value" else measured().query("step == 100")
+    rows = measured().query("step == 100") if change == "rows" else measured().assign(**{change: 1})
     other = other_store(tmp_path / "other", of_run("run-a", rows), of_run("run-c", measured("random init")))
     before = {path: path.read_bytes() for path in store.folder.rglob("*") if path.is_file()}
     said = failure(store.merge, other)

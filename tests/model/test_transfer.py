@@ -171,10 +171,11 @@ def test_rotate_keeps_the_singular_values_and_loses_their_directions(trained):
     new = transfer(trained, trained.shape, Transfer(mlp="rotate"), SEEDS)
     for a, b in zip(parts(new, "mlp"), parts(trained, "mlp"), strict=True):
         if a.ndim == 2:  # a vector, and a replica axis
-            assert torch.equal(a.sort().values, b.sort().values)
+            assert torch.equal(a.sort().values, b.sort().values) and not torch.equal(a, b)
             continue
         torch.testing.assert_close(torch.linalg.svdvals(a), torch.linalg.svdvals(b))
-        assert not torch.allclose(a.flatten(1).sort().values, b.flatten(1).sort().values, atol=1e-3)
+        assert not torch.allclose(a.mT @ a, b.mT @ b, atol=0.1), "what it reads"
+        assert not torch.allclose(a @ a.mT, b @ b.mT, atol=0.1), "what it writes"
     repeat = transfer(trained, trained.shape, Transfer(mlp="rotate"), SEEDS)
     assert all(torch.equal(a, b) for a, b in zip(parts(new, "mlp"), parts(repeat, "mlp"), strict=True))
 
@@ -244,9 +245,15 @@ def test_wrong_rules_say_what_is_right(rules, message):
         Transfer(**rules)
 
 
-def test_bodies_that_differ_cannot_be_transferred(trained):
-    with pytest.raises(UserError, match="width must agree"):
-        transfer(trained, Shape(9, 6, width=32), Transfer(), SEEDS)
+@pytest.mark.parametrize("body", [dict(width=32), dict(heads=2), dict(layers=3)])
+def test_bodies_that_differ_cannot_be_transferred(trained, body):
+    with pytest.raises(UserError, match="replicas, layers, heads, width must agree"):
+        transfer(trained, Shape(9, 6, **body), Transfer(), SEEDS)
+
+
+def test_another_number_of_replicas_cannot_be_transferred(trained):
+    with pytest.raises(UserError, match=r"stage one has 2 replicas .* stage two 1 of"):
+        transfer(trained, trained.shape, Transfer(), SEEDS[:1])
 
 
 def test_a_tied_stage_one_gives_both_tables_the_same_rows():
