@@ -6,11 +6,12 @@ EDITION ?= full
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help book pdf test check bench clean
+.PHONY: help book pdf slides test check bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make book [SCALE=smoke|laptop|gpu|paper] [CHAPTER=NN] [EDITION=student]  run the chapters and build book/_build/html/index.html"
+	@echo "make slides [SCALE=smoke|laptop|gpu|paper]             make slides of the chapters that ran: book/_build/slides/index.html"
 	@echo "make pdf                                               print the built book to structure-first.pdf"
 	@echo "make test                                              run the whole test suite"
 	@echo "make check                                             read the code: format, lint, types"
@@ -23,6 +24,9 @@ book: $(READY)
 
 pdf: $(READY)
 	@$(BIN)/structure-first pdf
+
+slides: $(READY)
+	@$(BIN)/structure-first slides --scale "$(SCALE)"
 
 test: $(READY)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile

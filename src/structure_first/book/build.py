@@ -60,7 +60,7 @@ def build(
             (staging / "_generated" / "times.md").write_text(chapters.times(took, scale))
             if edition == "student":
                 chapters.without_solutions(staging, notebooks)
-            return _swap_in(_render(staging, work), work / "html") / "index.html"
+            return swap_in(_render(staging, work), work / "html") / "index.html"
     except OSError as error:
         raise UserError(f"cannot build the book: {error.filename or work}: {error.strerror or error}") from error
 
@@ -127,8 +127,9 @@ def _restore(html: Path) -> None:
         previous.rename(html)
 
 
-def _swap_in(fresh: Path, html: Path) -> Path:
-    previous = html.with_name("html.previous")
+def swap_in(fresh: Path, html: Path) -> Path:
+    """Put a finished folder in the place of the last one."""
+    previous = html.with_name(f"{html.name}.previous")
     if html.exists():
         shutil.rmtree(previous, ignore_errors=True)
         html.rename(previous)

@@ -26,6 +26,17 @@ def book(
 
 
 @app.command()
+def slides(scale: Scale = "laptop") -> None:
+    """Make slides from the marked cells of the chapters as they last ran.
+
+    Their first page is book/_build/slides/index.html; they need no network.
+    """
+    from structure_first.book.slides import slides
+
+    typer.echo(f"made {slides(scales.checked(scale))}")
+
+
+@app.command()
 def pdf(out: Annotated[Path, typer.Option(help="the file to write")] = Path("structure-first.pdf")) -> None:
     """Print the built book to one PDF, by an installed Chromium."""
     from structure_first.book.printed import printed
