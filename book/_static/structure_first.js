@@ -46,6 +46,7 @@
     });
   }
 
+  const NARROW = 520; // pixels: below, a figure has the layout of a phone where it brings one
   const own = new Map(); // each plot's template as the figure gave it
 
   // Plotly sizes a plot once; one drawn inside a closed dropdown or tab has to be sized when that opens.
@@ -59,12 +60,18 @@
     const plot = figure.querySelector(".sf-plot");
     const { data, layout, config } = JSON.parse(figure.querySelector('script[type="application/json"]').textContent);
     own.set(plot, layout.template);
+    const narrow = plot.clientWidth < NARROW ? layout.meta?.narrow : {};
     await Plotly.newPlot(
       plot,
       data,
-      { autosize: true, ...layout, template: template(layout.template) },
+      { autosize: true, ...merged(layout, narrow || {}), template: template(layout.template) },
       { displaylogo: false, showSendToCloud: false, ...config },
     );
+    // What a legend of many lines or turned labels take of the plot, the figure grows by.
+    const { height, margin, _size } = plot._fullLayout;
+    const taken = height - margin.t - margin.b - _size.h;
+    // (Not by relayout: that would fix the width, too.)
+    if (taken > 8) await Plotly.react(plot, plot.data, { ...plot.layout, height: height + taken });
     resized.observe(plot);
     plot.dispatchEvent(new CustomEvent("sf-drawn", { bubbles: true }));
   }

@@ -13,7 +13,7 @@ from selenium.webdriver.support.ui import Select
 from structure_first.analysis import attention
 from structure_first.analysis.stored import of_today
 from structure_first.book.figures import ask
-from structure_first.book.figures.haystack import written
+from structure_first.book.figures.tokens import in_haystack
 from structure_first.data.diagnostics import KEY, QUERY
 from structure_first.errors import UserError
 from structure_first.evidence.statistics import final
@@ -82,12 +82,12 @@ def check(browser, tokens: list[int]) -> None:
     key = tokens[-1] - QUERY + KEY
     right = tokens[tokens.index(key) + 1]
     said = browser.find_element(By.CSS_SELECTOR, "[role=status]").text
-    assert said.startswith(f"{written(key)} stands with {right}: ")
+    assert said.startswith(f"{in_haystack(key)} stands with {right}: ")
     for name in REPLICAS:
         answer = torchs(name, tokens)
-        assert f"{name} answers {written(answer)} ({'right' if answer == right else 'wrong'})" in said
+        assert f"{name} answers {in_haystack(answer)} ({'right' if answer == right else 'wrong'})" in said
         bars = browser.find_elements(By.CSS_SELECTOR, f"[aria-label='{name}'] li")
-        assert bars[0].text.split()[0] == written(answer) and len(bars) in (5, 6)
+        assert bars[0].text.split()[0] == in_haystack(answer) and len(bars) in (5, 6)
         assert [bar.text.split()[0] for bar in bars if "✓" in bar.text] == [str(right)]
 
 
@@ -95,7 +95,7 @@ def shown(browser) -> list[int]:
     """The haystack that the page shows."""
     letters = browser.find_elements(By.CSS_SELECTOR, ".sf-ask-key")
     values = browser.find_elements(By.CSS_SELECTOR, ".sf-ask-value")
-    token = {written(token): token for token in range(KEY, KEY + 60)}
+    token = {in_haystack(token): token for token in range(KEY, KEY + 60)}
     both = [(token[a.text], int(b.get_property("value"))) for a, b in zip(letters, values, strict=True)]
     return [*chain.from_iterable(both), token[browser.find_element(By.CSS_SELECTOR, "output").text]]
 
@@ -147,7 +147,7 @@ def test_the_chosen_head_is_drawn(told, page, browser):
         for layer, head in ((of["layer"], of["head"]), (0, 3)):
             choice.select_by_visible_text(f"layer {layer}, head {head}")
             share, place = patterns[layer, head, -1].max(0)
-            query, most = written(told["tokens"][-1]), written(told["tokens"][place])
+            query, most = in_haystack(told["tokens"][-1]), in_haystack(told["tokens"][place])
             percent = re.search(rf"from {re.escape(query)} most at {re.escape(most)}: (\d+)%", section.text)[1]
             assert int(percent) == pytest.approx(100 * share.item(), abs=0.6)
         arcs = len(section.find_elements(By.TAG_NAME, "path"))

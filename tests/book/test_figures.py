@@ -2,17 +2,18 @@
 
 import json
 import re
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from structure_first.book.figures import data, model, runs, style
+from structure_first.book.figures import data, model, runs, style, tokens
 from structure_first.data.registry import source
 from structure_first.seeding import generator
 
-SHADES = [data.between(place) for place in np.linspace(0, 8, 50)]
+SHADES = [tokens.between(place) for place in np.linspace(0, 8, 50)]
 BRACKETS = [source(name, length=24, k=3) for name in ("dyck", "dyck_shuffle", "shuffled:dyck")]
 
 
@@ -94,12 +95,12 @@ def test_every_token_of_a_sequence_is_a_cell_of_its_role(name):
 
 
 def test_words():
-    assert data.words(source("dyck", k=2, length=4)) == ["(", "[", ")", "]"]
-    assert data.words(source("dyck_shuffle", k=5, length=4))[4:6] == ["(4", "0)"]
-    assert data.words(source("stack", length=3, vocab=3)) == ["↑", "1", "2", "|", "·"]
-    assert data.words(source("random", vocab=3)) == ["0", "1", "2"]
+    assert tokens.words(source("dyck", k=2, length=4)) == ["(", "[", ")", "]"]
+    assert tokens.words(source("dyck_shuffle", k=5, length=4))[4:6] == ["(4", "0)"]
+    assert tokens.words(source("stack", length=3, vocab=3)) == ["↑", "1", "2", "|", "·"]
+    assert tokens.words(source("random", vocab=3)) == ["0", "1", "2"]
     for of in (*BRACKETS, source("stack"), source("eca"), source("haystack")):
-        assert len(data.words(of)) == len(data.shades(of)) == of.vocab
+        assert len(tokens.words(of)) == len(tokens.shades(of)) == of.vocab
 
 
 def test_a_gallery_shows_where_identity_looks():
@@ -255,3 +256,47 @@ def test_layouts_leave_the_colours_to_the_theme(fig):
     assert layout["height"]
     own = json.dumps(layout | {"template": {"layout": {**style.TEMPLATE.layout.to_plotly_json(), "colorway": []}}})
     assert not re.search(r"color|#[0-9a-f]{6}|rgba", own.replace("colorway", ""))
+
+
+def test_diagnostics_are_written_as_people_write_them_and_arrows_end_at_the_answer():
+    for name, digits in (("addition", "first"), ("reversed_addition", "last"), ("haystack", "")):
+        of = source(name)
+        (drawn,) = of.draw(1, generator("cpu", 0)).tokens.tolist()
+        written = [tokens.words(of)[token] for token in drawn]
+        places = tokens.origins(of, drawn)
+        if digits:
+            sides = "".join(written).rstrip("■").replace("+", "=").split("=")
+            a, b, total = (int(side if digits == "first" else side[::-1]) for side in sides)
+            assert a + b == total
+            assert sum(int(written[tells]) for tells, _ in places) % 10 == int(written[places[0][1]])
+        else:
+            ((tells, told),) = places
+            assert written[tells] == written[told] and written[told - 1] == written[tells - 1] + "?"
+    (arrows,) = data.arrows(of, of.draw(3, generator("cpu", 0)))
+    assert len(arrows.x) == 15 and arrows.marker.size[3] and not arrows.marker.size[2]
+    assert not tokens.origins(source("shuffled:haystack"), drawn), "in no order, no place tells"
+
+
+def test_a_colour_means_the_same_in_every_figure():
+    found = style.looks(["random init", "dyck", "dyck permuted", "shuffled dyck", "dyck at 0.004", "tuned init"])
+    assert [look["color"] for look in found.values()] == [style.meant(name) for name in found]
+    assert found["random init"]["color"] == style.GREY
+    assert len({found[name]["color"] for name in ("random init", "dyck", "dyck permuted", "shuffled dyck")}) == 4
+    assert found["dyck"]["color"] == found["dyck at 0.004"]["color"]
+    assert found["dyck"]["dash"] != found["dyck at 0.004"]["dash"]
+    (line,) = [line for line in runs.share_jumped(times(dyck=[5.0], a=[1.0]), 10, 0.9).data if "dyck" in line.name]
+    assert line.line.color == found["dyck"]["color"]
+
+
+def test_seeds_that_have_jumped_are_counted_by_the_name_and_come_first():
+    final = times(low=[0.1, 0.9], high=[0.8, 0.8])
+    fig = runs.seed_dots(final, reached=final > 0.85)
+    assert fig.layout.yaxis.ticktext == ("low <br><b>1 of 2</b> ", "high <br><b>0 of 2</b> ")
+
+
+def test_on_a_phone_panels_stand_below_each_other():
+    found = pd.DataFrame({"task": ["b", "a", "c"], "value": [1, 2, 3]})
+    narrow = style.facets(found, 400, across="task", shared_yaxes=True)[0].layout.meta["narrow"]
+    axes = [narrow[f"yaxis{axis}"]["domain"] for axis in ("", "2", "3")]
+    assert all(low > high for (low, _), (_, high) in pairwise(axes)) and narrow["height"] > 800
+    assert [title["y"] for title in narrow["annotations"]] == [1, pytest.approx(2 / 3), pytest.approx(1 / 3)]

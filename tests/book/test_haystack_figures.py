@@ -7,6 +7,7 @@ import pytest
 from structure_first.analysis import attention
 from structure_first.analysis import haystack as analysis
 from structure_first.book.figures import haystack as draw
+from structure_first.book.figures.tokens import in_haystack
 from structure_first.experiments import haystack
 from structure_first.runs.runner import run
 
@@ -57,7 +58,7 @@ def test_rings_lie_where_recall_has_to_look():
         rings.setdefault(ring.xref, []).append(((ring.y0 + ring.y1) / 2, (ring.x0 + ring.x1) / 2))
     assert list(rings.values()) == [[(1, 0), (3, 2)]] * 2 + [[(4, 3)]] * 2
     assert fig.layout.xaxis.ticktext == ("C", "17", "A", "<b>▶99</b>", "A?")
-    assert draw.written(128 + 29) == "d"
+    assert in_haystack(128 + 29) == "d"
 
 
 def two_models(looked):

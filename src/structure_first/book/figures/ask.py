@@ -6,7 +6,7 @@ from pathlib import Path
 
 from structure_first.analysis import attention
 from structure_first.analysis.stored import RESULTS, of_today
-from structure_first.book.figures.haystack import written
+from structure_first.book.figures.tokens import in_haystack
 from structure_first.data.diagnostics import KEY, QUERY
 from structure_first.evidence.statistics import final
 from structure_first.experiments.haystack import EXPERIMENT
@@ -47,7 +47,7 @@ def asked(results: Path = RESULTS) -> dict:
         "keys": list(range(KEY, KEY + count)),
         "queries": list(range(QUERY, QUERY + count)),
         "values": list(range(1, KEY)),
-        "written": [written(token) for token in range(task.vocab)],
+        "written": [in_haystack(token) for token in range(task.vocab)],
         "models": models,
     }
 

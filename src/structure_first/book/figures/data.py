@@ -11,54 +11,10 @@ from plotly.subplots import make_subplots
 
 from structure_first.analysis.sequences import mutual_information, partners
 from structure_first.book.figures.style import CLEAR, GREY, INK, PALETTE, TEMPLATE, plain, show
+from structure_first.book.figures.tokens import origins, shades, silent, words
 from structure_first.data.batch import Batch, Source
 from structure_first.data.registry import describe, source
 from structure_first.seeding import generator
-
-# Cells carry white text, so these are a little darker; they go once round the hues.
-WHEEL = ("#1170b8", "#7a5bc8", "#b0459c", "#c9453c", "#b35c00", "#7d7200", "#2f7d3f", "#0e7c86")
-GLYPHS = "([{<)]}>"
-
-
-def words(of: Source) -> list[str]:
-    """How each token of a source is written: brackets as brackets; separator, pad and pop as signs."""
-    base = of.name.rpartition(":")[2]
-    if base.startswith("dyck"):
-        k = of.settings["k"]
-        return (
-            [*GLYPHS[:k], *GLYPHS[4 : 4 + k]] if k <= 4 else [f"({i}" for i in range(k)] + [f"{i})" for i in range(k)]
-        )
-    written = [str(token) for token in range(of.vocab)]
-    if marked(of):
-        written[-2:] = ["|", "·"]
-    if base == "stack":
-        written[0] = "↑"
-    return written
-
-
-def marked(of: Source) -> bool:
-    """Whether the last two tokens are a separator and a pad."""
-    return of.vocab == of.settings.get("vocab", of.vocab) + 2
-
-
-def shades(of: Source) -> list[str]:
-    """A colour for each token: evenly round the hues, a closer like its opener, separator and pad grey."""
-    kinds = of.settings["k"] if "k" in of.settings else of.vocab - 2 * marked(of)
-    colours = [WHEEL[token % kinds * len(WHEEL) // kinds] for token in range(of.vocab)]
-    if kinds > len(WHEEL):
-        colours[:kinds] = [between(len(WHEEL) * token / kinds) for token in range(kinds)]
-    if marked(of):
-        colours[-2:] = [GREY, GREY]
-    return colours
-
-
-def between(place: float) -> str:
-    """The colour at a place on the wheel."""
-    here, there = (
-        [int(WHEEL[i % len(WHEEL)][at : at + 2], 16) for at in (1, 3, 5)] for i in (int(place), int(place) + 1)
-    )
-    mixed = (round(a + (b - a) * (place % 1)) for a, b in zip(here, there, strict=True))
-    return "#" + "".join(f"{part:02x}" for part in mixed)
 
 
 def gallery(of: Source, sequences: int = 4, seed: int = 0, statistics_of: int = 20_000) -> go.Figure:
@@ -70,7 +26,9 @@ def gallery(of: Source, sequences: int = 4, seed: int = 0, statistics_of: int = 
     batch = of.draw(sequences, generator("cpu", seed))
     fig = make_subplots(1, 2, column_widths=[0.73, 0.27], horizontal_spacing=0.05)
     fig.update_layout(template=TEMPLATE, height=230, barmode="overlay", margin={"l": 5, "t": 30, "b": 40, "r": 50})
+    fig.update_layout(font={"size": 11})
     fig.add_traces(cells(of, batch))
+    fig.add_traces(arrows(of, batch))
     bits = mutual_information(of.draw(statistics_of, generator("cpu", seed, "statistics")).tokens)
     earlier = np.where(np.tri(of.length, k=-1, dtype=bool), bits, np.nan)
     full = max(np.nanmax(earlier), bits.diagonal().max() / 10)
@@ -88,18 +46,18 @@ def gallery(of: Source, sequences: int = 4, seed: int = 0, statistics_of: int = 
     fig.update_yaxes(visible=False, range=[sequences - 0.45, -0.55], row=1, col=1)
     fig.update_xaxes(title="position that tells", showgrid=False, row=1, col=2)
     fig.update_yaxes(title="of position", side="right", autorange="reversed", showgrid=False, row=1, col=2)
-    return fig
+    stacked = {"xaxis": [0, 1], "yaxis": [0.62, 1], "xaxis2": [0.2, 1], "yaxis2": [0, 0.45]}
+    narrow = {"height": 460, "font": {"size": 10}} | {axis: {"domain": domain} for axis, domain in stacked.items()}
+    return fig.update_layout(meta={"narrow": narrow})
 
 
 def cells(of: Source, batch: Batch) -> list[go.Bar | go.Scatter]:
     """A batch as rows of cells, one trace a role, and what is written in them."""
     written, colours = words(of), shades(of)
-    tokens = batch.tokens.numpy()
-    roles = np.where(batch.loss_mask.numpy(), "predicted", "given")
-    if marked(of):
-        silent = ~batch.loss_mask.numpy()
-        roles[silent & (tokens == of.vocab - 2)] = "separator"
-        roles[silent & (tokens == of.vocab - 1)] = "pad"
+    tokens, bears_loss = batch.tokens.numpy(), batch.loss_mask.numpy()
+    roles = np.where(bears_loss, "predicted", "given")
+    for role, token in silent(of).items():
+        roles[~bears_loss & (tokens == token)] = role
     traces = []
     for role in ("given", "separator", "predicted", "pad"):
         row, column = np.nonzero(roles == role)
@@ -112,8 +70,8 @@ def cells(of: Source, batch: Batch) -> list[go.Bar | go.Scatter]:
         traces += [
             go.Bar(
                 x=column,
-                y=np.full(len(row), 0.8),
-                base=row - 0.4,
+                y=np.full(len(row), 0.7),
+                base=row - 0.35,
                 width=0.82,
                 name=role,
                 marker={
@@ -128,12 +86,25 @@ def cells(of: Source, batch: Batch) -> list[go.Bar | go.Scatter]:
                 y=row,
                 text=text,
                 mode="text",
-                textfont={"size": 11, "color": "#ffffff"} if filled else {"size": 11},
+                textfont={"color": "#ffffff"} if filled else {},
                 hoverinfo="skip",
                 showlegend=False,
             ),
         ]
     return traces
+
+
+def arrows(of: Source, batch: Batch) -> list[go.Scatter]:
+    """From each place that tells the answer to the answer, above the cells of a sequence: a trace for all."""
+    x, y = [], []
+    for row, tokens in enumerate(batch.tokens.tolist()):
+        for tells, told in origins(of, tokens):
+            x += [tells, tells, told, told, None]
+            y += [row - 0.36, row - 0.48, row - 0.48, row - 0.36, None]
+    head = {"symbol": "arrow", "angleref": "previous", "size": [0, 0, 0, 9, 0] * (len(x) // 5), "color": PALETTE[1]}
+    line = {"color": PALETTE[1], "width": 1.5}
+    told_by = {"mode": "lines+markers", "name": "tells the answer", "hoverinfo": "skip"}
+    return [go.Scatter(x=x, y=y, line=line, marker=head, **told_by)] if x else []
 
 
 def exhibit(name: str, statistics_of: int = 20_000, **settings) -> None:
@@ -147,7 +118,8 @@ def exhibit(name: str, statistics_of: int = 20_000, **settings) -> None:
     show(
         gallery(of, statistics_of=statistics_of),
         alt=f"Sequences of {name} as rows of cells, the first: {' '.join(words(of)[token] for token in first)}. "
-        "Beside them, a triangle shows how much each position tells of each later one.",
+        + "Arrows lead from the places that tell the answer to the answer. " * bool(origins(of, first.tolist()))
+        + "Beside them, a triangle shows how much each position tells of each later one.",
         caption=f"{name}: {describe(name)} Teaches {of.teaches}. Here with {given}: {of.length} tokens, of which "
         f"{loss_mask.sum() / statistics_of:.3g} bear loss; for a model that knows only how frequent each token is, "
         f"each of these costs {bits:.2f} bits.",

@@ -1,7 +1,6 @@
 """Chapter 03: when the seeds jump, and the heads that make them."""
 
 from collections.abc import Sequence
-from string import ascii_letters
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -10,8 +9,8 @@ from plotly.subplots import make_subplots
 from structure_first.analysis.haystack import LOOKS, Looked, Watched, asked, guess, whole_layers
 from structure_first.book.figures.runs import jump_curves
 from structure_first.book.figures.style import GREY, INK, PALETTE, TEMPLATE, facets
+from structure_first.book.figures.tokens import in_haystack
 from structure_first.data.batch import Source
-from structure_first.data.diagnostics import KEY, QUERY
 
 KINDS = ("previous token", "induction", "bracket match", *LOOKS, "copying")
 BOTH_WAYS = ((0, "rgba(213,94,0,1)"), (0.5, "rgba(213,94,0,0)"), (0.5, "rgba(15,127,196,0)"), (1, "rgba(15,127,196,1)"))
@@ -44,7 +43,7 @@ def head_maps(percent: Sequence[Sequence[Sequence[int]]], tokens: Sequence[int],
 
     That is, in the first layer from each value at its key, in the others from the query at the value it asks for.
     """
-    names, heads, end = [written(token) for token in tokens], len(percent) // layers, len(tokens) - 1
+    names, heads, end = [in_haystack(token) for token in tokens], len(percent) // layers, len(tokens) - 1
     answer = asked(tokens) + 1
     names[answer] = f"<b>▶{names[answer]}</b>"
     needed = [(value, value - 1) for value in range(1, end, 2)], [(end, answer)]
@@ -64,13 +63,6 @@ def head_maps(percent: Sequence[Sequence[Sequence[int]]], tokens: Sequence[int],
     ticks = {"tickvals": list(range(len(names))), "ticktext": names, "tickfont": {"size": 9}, "showgrid": False}
     fig.update_xaxes(tickangle=-90, **ticks)
     return fig.update_yaxes(range=[end + 0.5, -0.5], **ticks)
-
-
-def written(token: int) -> str:
-    """A key as a letter, the query for it with a question mark, a value as a number."""
-    if token < KEY:
-        return str(token)
-    return ascii_letters.swapcase()[(token - KEY) % (QUERY - KEY)] + "?" * (token >= QUERY)
 
 
 def kinds(of: Looked) -> go.Figure:

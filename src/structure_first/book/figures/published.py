@@ -3,13 +3,12 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from structure_first.book.figures.style import GREY, coloured, facets
+from structure_first.book.figures.style import facets, looks, meant
 from structure_first.book.figures.text import DOTTED, line, stepped
 from structure_first.experiments.published import RUNGS
 
 LABELS = ("random init", "set", "set, permuted", "set, rescaled", "set, attention", "set, mlp", "union", "sort")
 STEEP = 0.5  # nats above the end: what lies higher, at the very beginning, would press the lines together
-COLOURS = {label: colour for colour, label in coloured(LABELS)} | {"random init": GREY}
 
 
 def curves(found: pd.DataFrame, shown: tuple[str, ...] = LABELS[:3]) -> go.Figure:
@@ -26,7 +25,7 @@ def curves(found: pd.DataFrame, shown: tuple[str, ...] = LABELS[:3]) -> go.Figur
                     x=one["text"].round(4),
                     y=one["loss"].round(4),
                     mode="lines",
-                    line={"color": COLOURS[label], "width": 1},
+                    line={"color": meant(label), "width": 1},
                     opacity=0.45,
                     hovertemplate=f"{label}, seed {seed}, %{{x:.0%}} of the text: %{{y:.3f}} nats<extra></extra>",
                     showlegend=False,
@@ -39,7 +38,7 @@ def curves(found: pd.DataFrame, shown: tuple[str, ...] = LABELS[:3]) -> go.Figur
                 mode="lines",
                 name=label,
                 legendgroup=label,
-                line={"color": COLOURS[label], "width": 3},
+                line={"color": meant(label), "width": 3},
                 hovertemplate=f"{label}, median, %{{x:.0%}} of the text: %{{y:.3f}} nats<extra></extra>",
                 showlegend=at["col"] == 1,
                 **at,
@@ -65,10 +64,10 @@ def ladder(last: pd.DataFrame, shown: tuple[str, ...] = LABELS[:4], whats: tuple
     gaps = {"horizontal_spacing": 0.04, "vertical_spacing": 0.1}
     fig, parts = facets(both, 100 + 260 * len(whats), "swept", "what", shared_yaxes="rows", **gaps)
     for at, here in parts:
-        for label in shown:
-            part = here[here["label"] == label]
-            line(fig, part, "amount", "value", label, "rate %{x}: %{y:.3f}", colour=COLOURS[label], **at)
-        stepped(fig, here["amount"], "learning rate" if at["row"] == len(whats) else "", **at)
+        for label, look in looks(shown).items():
+            part, own = here[here["label"] == label], {"colour": look["color"], "dash": look["dash"]}
+            line(fig, part, "amount", "value", label, "rate %{x}: %{y:.3f}", **own, **at)
+        stepped(fig, here["amount"], "learning rate" if at == {"row": len(whats), "col": 2} else "", **at)
     for row, what in enumerate(whats, 1):
         fig.update_yaxes(title=what, row=row, col=1)
         if what != LOSS:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from structure_first.book.figures.style import coloured, plain
+from structure_first.book.figures.style import looks, meant, plain
 
 
 def jump_curves(
@@ -16,13 +16,13 @@ def jump_curves(
     rows = rows[(rows["metric"] == metric) & (rows["stage"] == stage)].sort_values("step")
     low = "tozero" if metric == "accuracy" else "normal"
     fig = plain(460, xaxis_title="step", yaxis={"title": metric, "rangemode": low})
-    for colour, cell in coloured(sorted(rows["cell"].unique()) if cells is None else cells):
+    for cell, look in looks(sorted(rows["cell"].unique()) if cells is None else cells).items():
         for first, (seed, curve) in enumerate(rows[rows["cell"] == cell].groupby("seed")):
             fig.add_scatter(
                 x=curve["step"],
                 y=curve["value"].round(4),
                 mode="lines",
-                line={"width": 1.2, "color": colour},
+                line={"width": 1.2, **look},
                 opacity=0.85,
                 name=cell,
                 legendgroup=cell,
@@ -46,7 +46,7 @@ def share_jumped(
     ends = pd.Series(horizon, index=times.index.unique("cell"))
     jumped = times <= ends.reindex(times.index.get_level_values("cell")).to_numpy()
     shares = jumped.groupby("cell").mean().sort_values(ascending=False, kind="stable")
-    for colour, cell in coloured(shares.index):
+    for cell, look in looks(shares.index).items():
         steps, end = np.sort(times[cell].to_numpy(dtype=float)), ends[cell]
         seeds, steps = len(steps), steps[steps <= end]
         done = np.arange(len(steps) + 1)
@@ -54,7 +54,7 @@ def share_jumped(
             x=[0, *steps, end],
             y=np.append(done, done[-1]) / seeds,
             mode="lines",
-            line={"shape": "hv", "color": colour},
+            line={"shape": "hv", **look},
             name=f"{cell} ({seeds} seed{'s' * (seeds != 1)})",
             text=[f"{n} of {seeds} seeds" for n in (*done, done[-1])],
             hovertemplate=f"{cell}<br>%{{text}} by step %{{x}}<extra></extra>",
@@ -64,12 +64,20 @@ def share_jumped(
     return fig
 
 
-def seed_dots(final: pd.Series, metric: str = "accuracy") -> go.Figure:
-    """The final value of every seed as a dot and the median as a bar, cells from best to worst; index (cell, seed)."""
+def seed_dots(final: pd.Series, metric: str = "accuracy", reached: pd.Series | None = None) -> go.Figure:
+    """The final value of every seed as a dot and the median as a bar, cells from best to worst; index (cell, seed).
+
+    `reached` says of each seed whether it has jumped: how many have stands by the name, and comes first in the order.
+    """
     medians = final.groupby("cell").median().sort_values(ascending=False, kind="stable")
-    fig = plain(110 + 30 * len(medians), xaxis_title=metric, showlegend=False)
-    for (colour, cell), row in zip(coloured(medians.index), range(len(medians)), strict=True):
-        values = final[cell]
+    names = {cell: f"{cell} " for cell in medians.index}
+    if reached is not None:
+        jumped = reached.groupby("cell").agg(["sum", "count"]).loc[medians.index]
+        medians = medians[(-jumped["sum"] / jumped["count"]).sort_values(kind="stable").index]
+        names = {cell: f"{cell} <br><b>{jumped['sum'][cell]} of {jumped['count'][cell]}</b> " for cell in medians.index}
+    fig = plain(110 + (30 if reached is None else 38) * len(medians), xaxis_title=metric, showlegend=False)
+    for row, cell in enumerate(medians.index):
+        values, colour = final[cell], meant(cell)
         spread = np.linspace(-0.18, 0.18, len(values)) if len(values) > 1 else np.zeros(1)
         fig.add_scatter(
             x=values,
@@ -88,8 +96,5 @@ def seed_dots(final: pd.Series, metric: str = "accuracy") -> go.Figure:
             name=cell,
             hovertemplate=f"{cell}: median of {len(values)} seeds %{{x:.3f}}<extra></extra>",
         )
-    labels = [f"{cell} " for cell in medians.index]
-    fig.update_yaxes(
-        tickvals=list(range(len(labels))), ticktext=labels, range=[len(labels) - 0.5, -0.5], showgrid=False
-    )
-    return fig
+    ticks = {"tickvals": list(range(len(names))), "ticktext": [names[cell] for cell in medians.index]}
+    return fig.update_yaxes(**ticks, range=[len(names) - 0.5, -0.5], showgrid=False)

@@ -17,6 +17,17 @@ from plotly.subplots import make_subplots
 
 PALETTE = ("#0f7fc4", "#d55e00", "#009e73", "#b968a8", "#a98600", "#7d6fd0", "#d0564f", "#5b9a1e", "#8a8d91")
 GREY = PALETTE[-1]
+MEANING = {  # what a colour says throughout the book: that of the first word which a name holds; of none, a stage one's
+    "random init": GREY,
+    **dict.fromkeys(("permuted", "rotated", "rescaled"), PALETTE[1]),  # its numbers, without what they had learnt
+    **dict.fromkeys(("shuffled", "random tokens"), PALETTE[2]),  # trained as long, on no structure
+    **dict.fromkeys(("longer", "as many FLOPs", "text"), PALETTE[4]),  # as much spent on something else
+    "init": PALETTE[3],  # other first weights, and no stage one
+    "attention": PALETTE[5],  # of a stage one, this alone
+    "mlp": PALETTE[6],
+    "mean rows": PALETTE[7],
+}
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash")  # for names of one colour
 CLEAR = "rgba(0,0,0,0)"
 INK = ((0, "rgba(15,127,196,0)"), (1, "rgba(15,127,196,1)"))  # a colour scale that begins with the page itself
 
@@ -56,12 +67,13 @@ def html(fig: go.Figure, alt: str, caption: str) -> str:
     )
 
 
-def table(frame: pd.DataFrame) -> None:
-    """Put a table on the page, its index as columns like the others and no text cut short."""
+def table(frame: pd.DataFrame, folded: str = "") -> None:
+    """Put a table on the page, its index as columns like the others and no text cut short; `folded` behind a line."""
     from IPython.display import HTML, display
 
     with pd.option_context("display.max_colwidth", None):
-        display(HTML(frame.reset_index().to_html(index=False, justify="left", border=0)))
+        rows = frame.reset_index().to_html(index=False, justify="left", border=0)
+    display(HTML(f"<details><summary>{escape(folded)}</summary>{rows}</details>" if folded else rows))
 
 
 def say(words: str) -> None:
@@ -98,9 +110,39 @@ def facets(
         for column, there in enumerate(columns, 1):
             part = of_row[of_row[across] == there] if across else of_row
             parts.append(({"row": row, "col": column}, part))
+    narrow = {"font": {"size": 9}} if down else stacked(fig, len(columns), height)
+    fig.update_layout(meta={"narrow": narrow})
     return fig.update_layout(template=TEMPLATE, height=height), parts
 
 
+def stacked(fig: go.Figure, panels: int, height: int) -> dict:
+    """The layout of a phone for panels that stand side by side: below each other, at three quarters of their height."""
+    each, taller = 1 / panels, round(height * 0.75 * panels)
+    names = 100 / taller  # room for what stands between two panels
+    layout: dict = {"height": taller, "legend": {"y": 1 + 30 / taller}, "annotations": []}
+    for place in range(panels):
+        axis, top = str(place + 1) if place else "", 1 - place * each
+        layout[f"xaxis{axis}"] = {"domain": [0, 1]}
+        layout[f"yaxis{axis}"] = {"domain": [top - each + names, top], "showticklabels": True}
+    for place, title in enumerate(fig.layout.annotations):
+        layout["annotations"].append(title.to_plotly_json() | {"x": 0.5, "y": 1 - place * each})
+    return layout
+
+
+def meant(name: str) -> str:
+    """The colour of what a run or a cell is."""
+    return next((colour for word, colour in MEANING.items() if word in name), PALETTE[0])
+
+
+def looks(names: Iterable[str]) -> dict[str, dict[str, str]]:
+    """The line of each name: in the colour that it means, those of one colour told apart by dashes."""
+    found: dict[str, dict[str, str]] = {}
+    for name in names:
+        alike = sum(look["color"] == meant(name) for look in found.values())
+        found[name] = {"color": meant(name), "dash": DASHES[alike % len(DASHES)]}
+    return found
+
+
 def coloured(names: Iterable[str]) -> Iterable[tuple[str, str]]:
-    """Each name with its colour."""
+    """Names that mean nothing but themselves (a corpus, a schedule), each with a colour."""
     return ((PALETTE[i % len(PALETTE)], name) for i, name in enumerate(names))

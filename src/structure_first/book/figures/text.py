@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from structure_first.analysis.text import SWEPT, at_each_budget, baseline, choices, labels
-from structure_first.book.figures.style import GREY, PALETTE, coloured, facets
+from structure_first.book.figures.style import GREY, coloured, facets, looks, meant
 from structure_first.evidence.statistics import interval
 from structure_first.experiments import additive
 
@@ -47,14 +47,15 @@ def line(fig: go.Figure, part: pd.DataFrame, x: str, y: str, name: str, hover: s
 
 
 def lines(
-    found: pd.DataFrame, height: int, x: str, y: str, by: str, looks: Mapping[str, dict], hover: str, **grid
+    found: pd.DataFrame, height: int, x: str, y: str, by: str, own: Mapping[str, dict], hover: str, **grid
 ) -> go.Figure:
-    """A panel a corpus, side by side unless the `grid` says how: in each a `line` for each of the `looks`."""
+    """A panel a corpus, side by side unless the `grid` says how: in each a `line` for each name and its `own` look."""
     side_by_side = {"across": "task", "shared_yaxes": True, "horizontal_spacing": 0.05}
     fig, parts = facets(found, height, **grid or side_by_side)
     for at, part in parts:
-        for colour, name in coloured(looks):
-            line(fig, part[part[by] == name], x, y, name, hover, colour=colour, **looks[name], **at)
+        for name, look in looks(own).items():
+            of_name = {"colour": look["color"], "dash": look["dash"]} | own[name]
+            line(fig, part[part[by] == name], x, y, name, hover, **of_name, **at)
     return fig.update_layout(legend={"y": 1.1})
 
 
@@ -102,12 +103,14 @@ def chosen(found: pd.DataFrame) -> go.Figure:
     gaps = {"horizontal_spacing": 0.08, "vertical_spacing": 0.13}
     fig, parts = facets(last, 900, "task", "swept", shared_yaxes="columns", **gaps)
     for at, here in parts:
-        for colour, front in coloured(fronts):
+        for front, look in looks(fronts).items():
             for what, part in here[here["label"] == front].groupby("swept"):
-                line(fig, part, "amount", "loss", front, f"{what} %{{x}}: %{{y:.3f}} nats", colour=colour, **at)
+                hover, own = f"{what} %{{x}}: %{{y:.3f}} nats", {"colour": look["color"], "dash": look["dash"]}
+                line(fig, part, "amount", "loss", front, hover, **own, **at)
     fig.update_layout(margin={"t": 90}, legend={"y": 1.07})
     for row, what in enumerate(dict.fromkeys(last["swept"]), 1):
-        stepped(fig, last.loc[last["swept"] == what, "amount"], SWEPT[what], row=row)
+        stepped(fig, last.loc[last["swept"] == what, "amount"], "", row=row)
+        fig.update_xaxes(title=SWEPT[what], row=row, col=(1 + last["task"].nunique()) // 2)
     return fig.update_yaxes(title="final loss, nats a token", col=1)
 
 
@@ -118,12 +121,10 @@ def dose(last: pd.DataFrame, main: str = additive.MAIN) -> go.Figure:
     swept = last[last["share"].notna() & last["gain"].notna()]
     parts = swept["carried"].map({"full": "", "mlp": ", mlp alone"})  # others: no name
     swept = swept.assign(name=swept["front"] + parts)
-    looks = {name: {"symbol": symbol} for name, symbol in ((main, "circle"), (f"{main}, mlp alone", "triangle-up"))}
+    own = {name: {"symbol": symbol} for name, symbol in ((main, "circle"), (f"{main}, mlp alone", "triangle-up"))}
     controls = {"text": "diamond", f"shuffled {main}": "x", "random tokens": "cross", "set": "square"}
-    looks |= {name: {"symbol": symbol, "dash": "dot"} for name, symbol in controls.items()}
-    fig = lines(swept, 440, "share", "gain", "name", looks, "%{x:.1%} in front: %{y:+.3f} nats").add_hline(
-        0, line=DOTTED
-    )
+    own |= {name: {"symbol": symbol, "dash": "dot"} for name, symbol in controls.items()}
+    fig = lines(swept, 440, "share", "gain", "name", own, "%{x:.1%} in front: %{y:+.3f} nats").add_hline(0, line=DOTTED)
     fig.update_layout(margin={"t": 90})
     ticks, ends = additive.SHARES[::2], np.log10(additive.SHARES)  # all of them would not fit
     reach = [ends[0] - 0.15, ends[-1] + 0.15]
@@ -145,8 +146,8 @@ def where(last: pd.DataFrame, share: float = additive.CONTROLLED[0], main: str =
     here = last[(wider | (last["front"] == main) & (last["share"] == share)) & last["gain"].notna()]
     here = here[here["task"].isin(here.loc[here["front"] == main, "task"])]
     kinds = sorted(set(here["carried"]), key=[*additive.CARRIED, "wider init"].index)
-    looks = {kind: {} for kind in kinds}
-    fig = lines(here, 400, "carried", "gain", "carried", looks, "%{y:+.3f} nats").add_hline(0, line=DOTTED)
+    own: dict[str, dict] = {kind: {} for kind in kinds}
+    fig = lines(here, 400, "carried", "gain", "carried", own, "%{y:+.3f} nats").add_hline(0, line=DOTTED)
     order = {"categoryorder": "array", "categoryarray": kinds, "range": [-0.5, len(kinds) - 0.5]}
     fig.update_xaxes(**order, showgrid=False, tickangle=-45, automargin=True)  # else the last name leaves the page
     return fig.update_layout(showlegend=False).update_yaxes(title="gain, nats a token", col=1)
@@ -155,10 +156,10 @@ def where(last: pd.DataFrame, share: float = additive.CONTROLLED[0], main: str =
 def fronts(last: pd.DataFrame, share: float = additive.CONTROLLED[0]) -> go.Figure:
     """The gain of every source, by what of it is carried over, every seed a dot, a panel below another for a corpus."""
     here = last[last["front"].isin(additive.SOURCES) & (last["share"] == share) & last["gain"].notna()]
-    looks = {kind: {"mode": "markers"} for kind in ("full", "attention", "mlp") if (here["carried"] == kind).any()}
+    own = {kind: {"mode": "markers"} for kind in ("full", "attention", "mlp") if (here["carried"] == kind).any()}
     grid = {"down": "task", "shared_xaxes": True, "vertical_spacing": 0.07}
     height = 120 + 190 * here["task"].nunique()
-    fig = lines(here, height, "front", "gain", "carried", looks, "%{x}: %{y:+.3f} nats", **grid)
+    fig = lines(here, height, "front", "gain", "carried", own, "%{x}: %{y:+.3f} nats", **grid)
     fig.add_hline(0, line=DOTTED)
     fig.update_xaxes(categoryorder="array", categoryarray=list(additive.SOURCES), showgrid=False)
     fig.update_yaxes(title="gain, nats", matches="y")
@@ -180,13 +181,14 @@ def race(found: pd.DataFrame) -> go.Figure:
     places = {label: place for place, label in enumerate(order)}
     low, high = found.loc[found["step"].isin(steps), "gain"].quantile([0.05, 0.95])
     low, high = min(low, 0), max(high, 0)
-    height = 210 + 21 * len(order)
+    height = 210 + 23 * len(order)
     fig, parts = facets(found, height, "task", shared_yaxes=True, horizontal_spacing=0.05)
     fig.update_layout(margin={"l": 170, "b": 130}, showlegend=False)
 
     def marks(label: pd.Series, gain: pd.Series, who: pd.Series | str) -> dict:
         text = label + ", " + who + ": " + gain.map("{:+.3f} nats".format)
-        return {"x": gain.clip(low, high).round(4), "y": label.map(places), "text": text}
+        marked = {"x": gain.clip(low, high).round(4), "y": label.map(places), "text": text}
+        return marked | {"marker.color": label.map(meant)}
 
     def data(step: int, part: pd.DataFrame) -> list[dict]:
         here = part[(part["step"] == step) & part["gain"].notna()]
@@ -196,18 +198,19 @@ def race(found: pd.DataFrame) -> go.Figure:
             marks(median["label"], median["gain"], "median"),
         ]
 
-    dots = {"size": 5, "color": PALETTE[0], "opacity": 0.6}
-    bars = {"symbol": "line-ns-open", "size": 13, "color": PALETTE[1], "line": {"width": 3}}
+    dots = {"size": 5, "opacity": 0.6}
+    bars = {"symbol": "line-ns-open", "size": 13, "line": {"width": 3}}
     for at, part in parts:
         for marker, drawn in zip((dots, bars), data(steps[-1], part), strict=True):
+            marker |= {"color": drawn.pop("marker.color")}
             fig.add_scatter(**drawn, mode="markers", marker=marker, hovertemplate="%{text}<extra></extra>", **at)
     slides = []
     for step in steps:
         drawn = [each for _, part in parts for each in data(step, part)]
-        change = {key: [list(each[key]) for each in drawn] for key in ("x", "y", "text")}
+        change = {key: [list(each[key]) for each in drawn] for key in ("x", "y", "text", "marker.color")}
         tokens = found.loc[found["step"] == step, "tokens"].iloc[0]
         slides.append({"label": f"{tokens / 1e6:.3g} M", "method": "restyle", "args": [change]})
-    slider = {"active": len(steps) - 1, "currentvalue": {"prefix": "tokens of text read: "}, "pad": {"t": 65}}
+    slider = {"active": len(steps) - 1, "currentvalue": {"prefix": "tokens read: "}, "pad": {"t": 65}}
     fig.update_layout(sliders=[slider | {"steps": slides}])
     fig.add_vline(0, line=DOTTED)
     fig.update_xaxes(title="gain, nats", range=[low - 0.05 * (high - low), high + 0.05 * (high - low)])
@@ -223,9 +226,9 @@ def iso_loss(models: pd.DataFrame) -> go.Figure:
     loss that all of the text buys without.
     """
     models = models[models["width"] == models["width"].max()]
-    looks = {label: {} for label in dict.fromkeys(models["label"])}
+    own: dict[str, dict] = {label: {} for label in dict.fromkeys(models["label"])}
     grid = {"across": "task", "horizontal_spacing": 0.08}
-    fig = lines(models, 430, "text", "loss", "label", looks, "%{x:.0%} of the text: %{y:.3f}", **grid)
+    fig = lines(models, 430, "text", "loss", "label", own, "%{x:.0%} of the text: %{y:.3f}", **grid)
     for column, target in enumerate(models.groupby("task", sort=False)["target"].median(), 1):
         fig.add_hline(target, line=DOTTED, row=1, col=column)
     fig.update_layout(margin={"t": 90}).update_xaxes(title="share of the text", tickformat=".0%")
@@ -235,8 +238,8 @@ def iso_loss(models: pd.DataFrame) -> go.Figure:
 def budgets(models: pd.DataFrame) -> go.Figure:
     """What the front is worth at each budget: the gain over random init on the same share of the text."""
     found = at_each_budget(models)
-    looks = {label: {} for label in dict.fromkeys(found["label"])}
-    fig = lines(found, 420, "text", "gain", "label", looks, "%{x:.0%} of the text: %{y:+.3f} nats")
+    own: dict[str, dict] = {label: {} for label in dict.fromkeys(found["label"])}
+    fig = lines(found, 420, "text", "gain", "label", own, "%{x:.0%} of the text: %{y:+.3f} nats")
     fig.add_hline(0, line=DOTTED)
     fig.update_layout(margin={"t": 90}).update_xaxes(title="share of the text", tickformat=".0%")
     return fig.update_yaxes(title="gain, nats a token", col=1)
