@@ -48,10 +48,16 @@ def test_the_gain_of_a_cell_is_the_median_of_the_differences(taught):
     assert analysis.summary(analysis.grid(rows)).loc["sorting / set / full", "gain"] == pytest.approx(0.1)
 
 
-def test_the_tally_counts_what_stands_the_correction(taught):
-    found = analysis.tally(analysis.grid(taught()), ["set"], ["full", "attention"])
-    assert found.loc["accuracy"].T.to_dict("list") == {"full": [1, 0, 1, 0, 1], "attention": [1, 1, 0, 1, 0]}
-    assert found.loc["steps to 90 %"].T.to_dict("list") == {"full": [1, 0, 0, 0, 0], "attention": [1, 1, 0, 1, 0]}
+def test_a_sentence_counts_what_stands_the_correction_and_what_is_left_out(taught):
+    grid = analysis.grid(taught())
+    said = analysis.said(grid, ["set"], ["full", "attention"])
+    assert said.startswith("**Surely better than random init: 1 of 2 cells; surely worse: 1.**")
+    assert said.endswith("alone 1 are better and 1 worse.")
+    sooner = analysis.said(grid, ["set"], ["full", "attention"], analysis.SOONER)
+    assert sooner.startswith("**Surely sooner than random init: 1 of 2 cells; surely later: 0.**")
+    assert sooner.endswith("at 90 %: 1 cells, drawn as a dot.")
+    unsolved = analysis.said(grid, ["set"], ["full"], analysis.SOONER)
+    assert unsolved.endswith("nor random init: sorting."), "the cell that solves it is not among these"
 
 
 def test_the_gains_that_stand_are_named_and_harm_is_not(taught):

@@ -138,6 +138,19 @@ def test_the_target_of_each_seed_is_its_own_baseline(shares):
 def test_before_any_baseline_has_all_of_the_text_the_table_of_savings_is_empty(models):
     table = text.savings(models.assign(target=np.nan))
     assert table.empty and table.index.name == "corpus"
+    assert text.savings_said(table).startswith("In 0 of 0 comparisons")
+
+
+def test_the_savings_in_words_count_what_never_came_down(models):
+    said = text.savings_said(text.savings(models))
+    assert said.startswith("In 1 of 3 comparisons") and "In 0 of these the interval" in said
+
+
+def test_the_sides_in_words_name_what_helped_on_each_corpus(pinches):
+    last = text.at_once(text.ends(text.curves(pinches())))
+    assert set(last["front"]) >= {"random init", "identity", "text"} and set(last["share"].dropna()) == {0.01}
+    said = text.sides_said(last)
+    assert "*identity 1 %, mlp* on code" in said and said.endswith(" are below it on every corpus.")
 
 
 def test_the_gain_at_each_budget_is_over_the_same_share(models):

@@ -28,18 +28,20 @@ def test_a_cell_is_bold_where_it_stands_the_correction_and_has_a_ring_where_stag
     unlearnt = summary.loc["sorting / shuffled set / full"]
     assert draw._written(summary.loc["sorting / set / attention"], analysis.BETTER) == "<b>98%</b>"
     assert draw._written(unlearnt, analysis.BETTER) == "52%°"
-    assert draw._written(unlearnt, analysis.SOONER) == "never°"
+    assert draw._written(unlearnt, analysis.SOONER) == "·°"
 
 
 def test_figures_of_a_part_of_the_grid_say_what_was_not_run(taught):
     found = analysis.grid(taught())
     heat = draw.heat_map(found, ["set", "eca"], list(skills.TRANSFERS))
     first = heat.data[0]
-    assert first.z[0][0] == pytest.approx(-0.2) and np.isnan(first.z[1][0]) and first.customdata[1][0] == "not run"
-    assert "seed 5: 35.0%, never at 90 %" in first.customdata[0][0]
+    assert first.y == ("random init", "set", "eca"), "the baseline first"
+    assert first.z[0][0] == 0 and "seed 5: 55.0%, never at 90 %" in first.customdata[0][0]
+    assert first.z[1][0] == pytest.approx(-0.2) and np.isnan(first.z[2][0]) and first.customdata[2][0] == "not run"
+    assert "seed 5: 35.0%, never at 90 %" in first.customdata[1][0]
     sooner = draw.heat_map(found, ["set"], ["full", "attention"], analysis.SOONER)
-    assert (sooner.data[0].z[0][0], sooner.data[2].z[0][0]) == (0, pytest.approx(np.log2(10), abs=1e-3))
-    assert sooner.data[3].text[0] == "<b>200</b>" and "10.00 times as soon" in sooner.data[2].customdata[0][0]
+    assert (sooner.data[0].z[1][0], sooner.data[2].z[1][0]) == (0, pytest.approx(np.log2(10), abs=1e-3))
+    assert sooner.data[3].text[1] == "<b>200</b>" and "10.00 times as soon" in sooner.data[2].customdata[1][0]
     assert [button.label for button in heat.layout.updatemenus[0].buttons] == list(skills.TRANSFERS)
     ranking = draw.ranking(found, ["set", "eca"], list(skills.TRANSFERS))
     assert [trace.name for trace in ranking.data if trace.name] == [*skills.TRANSFERS, "random init"]

@@ -74,6 +74,19 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("cell")
 
 
+def has_jumped(rows: pd.DataFrame) -> pd.Series:
+    """Of each seed whether it has jumped; index (cell, seed)."""
+    return np.isfinite(steps_to(rows, JUMPED))
+
+
+def beside_base(searched: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the search, and of what each change is held against: its base setting, which `dyck` of the evidence
+    has too, and random init.
+    """
+    held = evidence[evidence["cell"].isin(["dyck", "random init"])].replace({"cell": {"dyck": "base"}})
+    return pd.concat([searched, held[~held["cell"].isin(searched["cell"])]])
+
+
 def jumped_said(rows: pd.DataFrame, cells: Sequence[str] | None = None) -> str:
     """How many seeds of each of the cells that have rows jumped, in words, most of them first."""
     times = steps_to(rows, JUMPED).groupby("cell")

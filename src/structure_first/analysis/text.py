@@ -122,6 +122,40 @@ def by_share(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
     return last.assign(**{"flops share": last["flops"] / last["whole"]})
 
 
+def at_once(found: pd.DataFrame) -> pd.DataFrame:
+    """One per cent of every source with all of its body, the main one with any part too, and what has no stage one."""
+    one_per_cent = found["share"].isna() | (found["share"] == additive.CONTROLLED[0])
+    whole = found["carried"].isna() | (found["carried"] == "full")
+    return found[one_per_cent & (whole | (found["front"] == additive.MAIN))]
+
+
+def sides_said(last: pd.DataFrame) -> str:
+    """On which side of random init each front ends by more than its seeds scatter, in words."""
+    known = last[(last["front"] != "random init") & last["gain"].notna()]
+    ends = known.groupby([labels(known, ", "), "task"])["gain"].apply(lambda seeds: interval(seeds.to_numpy()))
+    above, below = (
+        ends.map(lambda end, sign=sign: min(sign * end[1], sign * end[2]) > 0).unstack(fill_value=False)
+        for sign in (1, -1)
+    )
+    helped = [f"*{label}* on {' and '.join(row.index[row])}" for label, row in above[above.any(axis=1)].iterrows()]
+    return (
+        f"Of {len(below)} rows, {len(helped)} {'is' if len(helped) == 1 else 'are'} above random init on some corpus "
+        f"by more than the seeds scatter{': ' * bool(helped)}{', '.join(helped)}. "
+        f"{below.all(axis=1).sum()} are below it on every corpus."
+    )
+
+
+def savings_said(table: pd.DataFrame) -> str:
+    """What the table of `savings` comes to, in words."""
+    shares = table["of the text"]
+    never, touch = shares.str.startswith(">"), shares.str.contains(r"\(\d")
+    return (
+        f"In {never.sum()} of {len(table)} comparisons the median front is still above the loss that random init ends "
+        f"at when all of the text is read: no saving. In {(never & touch).sum()} of these the interval over seeds "
+        "reaches below all of it."
+    )
+
+
 def savings(models: pd.DataFrame) -> pd.DataFrame:
     """The share of the text, and of all FLOPs, that reaches the loss of all of it: median and interval over seeds."""
     columns = ["corpus", "width", "in front", "seeds", "of the text", "of the FLOPs", "paper, of the text"]

@@ -7,9 +7,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from structure_first.analysis import skills
-from structure_first.analysis.skills import BETTER, CERTAIN, TASKS, Measure
+from structure_first.analysis.skills import BETTER, CERTAIN, SOONER, TASKS, Measure
 from structure_first.book.figures.runs import seed_dots
-from structure_first.book.figures.style import CLEAR, GREY, PALETTE, plain
+from structure_first.book.figures.style import CLEAR, GREY, meant, plain
 from structure_first.evidence.statistics import LEARNT
 
 HARM_TO_GAIN = ((0, "rgba(213,94,0,0.8)"), (0.5, "rgba(140,140,140,0)"), (1, "rgba(15,127,196,0.8)"))
@@ -21,14 +21,21 @@ def heat_map(
     """Median gain over random init: what came first down, diagnostics across, a button for each thing carried over."""
     table = skills.summary(found, measure.gain)
     tasks = [task for task in TASKS if (found["task"] == task).any()]
+    if measure is SOONER:
+        tasks = skills.solved(table, fronts, carried)
     seeds = found.groupby("cell").apply(_seeds, include_groups=False)
-    lines = table.reset_index().set_index(["carried", "front", "task"])
-    fig = plain(140 + 27 * len(fronts), margin={"l": 150, "r": 20, "t": 110, "b": 30})
+    lines = table.assign(carried=table["carried"].fillna("")).reset_index().set_index(["carried", "front", "task"])
+    if "random init" not in fronts:
+        of_grid = table[table["front"].isin(fronts) & table["carried"].isin(carried) & table["task"].isin(tasks)]
+        best = of_grid.groupby("front")["gain"].max().reindex(fronts).sort_values(ascending=False, kind="stable")
+        fronts = ["random init", *best.index]
+    fig = plain(170 + 27 * len(fronts), margin={"l": 150, "r": 20, "t": 110, "b": 60})
     ticks = {"tickvals": list(measure.ticks), "ticktext": list(measure.ticks.values())}
+    bar = {"orientation": "h", "y": 0, "yanchor": "top"}
     for across in carried:
         gain, text, hover = [], [], []
         for front in fronts:
-            keys = [(across, front, task) for task in tasks]
+            keys = [("" if ("", front, task) in lines.index else across, front, task) for task in tasks]
             known = [lines.loc[key] if key in lines.index else None for key in keys]
             gain.append([np.nan if line is None else round(line["gain"], 4) for line in known])
             text.append(["" if line is None else _written(line, measure) for line in known])
@@ -46,7 +53,7 @@ def heat_map(
             xgap=2,
             ygap=2,
             visible=shown,
-            colorbar={"title": measure.title, "thickness": 12, **ticks},
+            colorbar={"title": {"text": measure.title, "side": "bottom"}, "thickness": 10, "len": 0.7, **bar, **ticks},
         )
         # Text of its own, since a heat map's is black or white whatever the theme behind a clear cell.
         places = {"x": columns * len(fronts), "y": np.repeat(fronts, len(columns))}
@@ -57,9 +64,17 @@ def heat_map(
             for each in carried
         ]
         fig.update_layout(updatemenus=[_menu(buttons)])
-    fig.update_xaxes(side="top", showgrid=False, tickangle=0)
+    _for_phones(fig)
+    fig.update_xaxes(side="top", showgrid=False, autotickangles=[0, -60])
     fig.update_yaxes(autorange="reversed", showgrid=False)
     return fig
+
+
+def _for_phones(fig: go.Figure) -> None:
+    """Smaller letters, and a list in place of a row of buttons, above turned names or a legend of several lines."""
+    menus = [menu.to_plotly_json() | {"type": "dropdown", "pad": {"b": 85}} for menu in fig.layout.updatemenus]
+    room = {"margin": {"l": 100, "r": 5, "t": 150}, "height": fig.layout.height + 40, "font": {"size": 10}}
+    fig.update_layout(meta={"narrow": room | {"updatemenus": menus}})
 
 
 def _menu(buttons: list[dict]) -> dict:
@@ -111,7 +126,7 @@ def ranking(found: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]) 
                 x=seeds["accuracy"].round(4),
                 y=heights[seeds["front"]],
                 mode="markers",
-                marker={"size": 4, "color": PALETTE[place], "opacity": 0.45},
+                marker={"size": 4, "color": meant(across), "opacity": 0.45},
                 text=seeds["front"] + f", {across}, seed " + seeds["seed"].astype(str),
                 hovertemplate="%{text}: %{x:.1%}<extra></extra>",
                 legendgroup=across,
@@ -134,7 +149,7 @@ def ranking(found: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]) 
                 name=across,
                 marker={
                     "size": 9,
-                    "color": PALETTE[place],
+                    "color": meant(across),
                     "symbol": ["circle-open" if learnt < LEARNT else "circle" for learnt in lines["learnt"]],
                 },
                 text=[f"{front}, {across}" for front in order],
@@ -160,6 +175,7 @@ def ranking(found: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]) 
             fig.update_xaxes(title=f"accuracy, {title}")
     fig.update_yaxes(showgrid=False, range=[-0.6, len(fronts) - 0.4])
     fig.update_layout(updatemenus=[_menu(buttons)])
+    _for_phones(fig)
     return fig
 
 
