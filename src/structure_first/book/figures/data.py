@@ -10,7 +10,7 @@ from einops import rearrange
 from plotly.subplots import make_subplots
 
 from structure_first.analysis.sequences import mutual_information, partners
-from structure_first.book.figures.style import CLEAR, GREY, INK, PALETTE, TEMPLATE, plain, show
+from structure_first.book.figures.style import CLEAR, GREY, INK, PALETTE, TEMPLATE, looks, plain, show
 from structure_first.book.figures.tokens import origins, shades, silent, words
 from structure_first.data.batch import Batch, Source
 from structure_first.data.registry import describe, source
@@ -235,7 +235,8 @@ def match_distances(sources: Iterable[Source], count: int = 500) -> go.Figure:
     ticks = [step * 10**power for power in range(5) for step in (1, 2, 5)]
     fig = plain(360, yaxis_title="closers that found an opener")
     fig.update_xaxes(title="tokens back, at most", type="log", tickvals=ticks)
-    for dash, of in zip(("solid", "dash", "dot", "dashdot") * 4, sources, strict=False):
+    sources = list(sources)
+    for of, look in zip(sources, looks(of.name for of in sources).values(), strict=True):
         k, distances, closers = of.settings["k"], Counter(), 0
         for word in of.draw(count, generator("cpu", 0)).tokens.tolist():
             partner = partners(word, k)
@@ -247,7 +248,7 @@ def match_distances(sources: Iterable[Source], count: int = 500) -> go.Figure:
             y=np.append(np.cumsum([distances[d] for d in back]), distances.total()) / closers,
             name=of.name,
             mode="lines",
-            line={"shape": "hv", "dash": dash},
+            line={"shape": "hv", **look},
             hovertemplate=f"{of.name}: %{{y:.0%}} within %{{x}} tokens<extra></extra>",
         )
     fig.update_yaxes(range=[0, 1.03], tickformat=".0%")

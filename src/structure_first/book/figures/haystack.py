@@ -8,7 +8,7 @@ from plotly.subplots import make_subplots
 
 from structure_first.analysis.haystack import LOOKS, Looked, Watched, asked, guess, whole_layers
 from structure_first.book.figures.runs import jump_curves
-from structure_first.book.figures.style import GREY, INK, PALETTE, TEMPLATE, facets
+from structure_first.book.figures.style import GREY, INK, PALETTE, TEMPLATE, facets, stacked
 from structure_first.book.figures.tokens import in_haystack
 from structure_first.data.batch import Source
 
@@ -62,6 +62,8 @@ def head_maps(percent: Sequence[Sequence[Sequence[int]]], tokens: Sequence[int],
     fig.update_annotations(font_size=12)
     ticks = {"tickvals": list(range(len(names))), "ticktext": names, "tickfont": {"size": 9}, "showgrid": False}
     fig.update_xaxes(tickangle=-90, **ticks)
+    unnamed = {f"xaxis{panel}": {"showticklabels": False} for panel in ("", *range(2, 1 + len(percent)))}
+    fig.update_layout(meta={"narrow": unnamed})  # the order is that of the rows
     return fig.update_yaxes(range=[end + 0.5, -0.5], **ticks)
 
 
@@ -86,6 +88,7 @@ def kinds(of: Looked) -> go.Figure:
     menu = {"buttons": choices, "x": 0, "xanchor": "left", "y": 1.15, "yanchor": "bottom"}
     margin = {"t": 100, "b": 100, "l": 110}
     fig.update_layout(template=TEMPLATE, height=500, margin=margin, updatemenus=[menu])
+    fig.update_layout(meta={"narrow": stacked(fig, len(states), 600)})
     fig.update_xaxes(tickangle=-45, showgrid=False)
     return fig.update_yaxes(autorange="reversed", showgrid=False)
 
