@@ -10,6 +10,8 @@ import nbformat
 import pytest
 import transformers
 
+from structure_first.errors import UserError
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "structure_first"
 CHAPTERS = sorted((ROOT / "book" / "chapters").glob("*.ipynb"))
@@ -96,3 +98,10 @@ def test_what_the_prose_sends_the_reader_to_is_in_the_code_beside_it():
             assert re.search(rf"\b{re.escape(re.match(NAME, each)[0])}\b", source), f"{each!r} is not in\n{source}"
             said += 1
     assert said >= 5
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_a_scale_that_there_is_not_is_refused_before_anything_runs(chapter):
+    start = next(at for at, cell in enumerate(cells(chapter)) if "parameters" in cell.metadata.get("tags", []))
+    with pytest.raises(UserError, match="unknown scale 'lap'; did you mean 'laptop'"):
+        exec(cells(chapter)[start + 1].source, {"scale": "lap", "out": "nowhere"})

@@ -5,7 +5,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from structure_first.analysis.combined import PAPER, TASKS
-from structure_first.book.figures.style import GREY, coloured, facets
+from structure_first.book.figures.style import GREY, facets, meant
 
 BAR = 0.14  # of a column: as wide as a median's bar is on either side, where a column has several
 
@@ -13,7 +13,7 @@ BAR = 0.14  # of a column: as wide as a median's bar is on either side, where a 
 def dots(found: pd.DataFrame, panel: str, column: str, colour: str, level: float | None = None) -> go.Figure:
     """Accuracy of every model; bars are medians, and a dotted line stands at `level`."""
     names, series = list(dict.fromkeys(found[column])), list(dict.fromkeys(found[colour]))
-    colours = {name: shade for shade, name in coloured(series)} | {"random init": GREY}
+    colours = {name: GREY if name == "nothing" else meant(name.lower()) for name in series}
     apart, bar = (0.0, 2 * BAR) if colour == column else (0.3, BAR)
     fig, parts = facets(found, 440, panel, shared_yaxes=True, horizontal_spacing=0.02)
     shown: set[str] = set()
