@@ -57,7 +57,7 @@ def test_a_sentence_counts_what_stands_the_correction_and_what_is_left_out(taugh
     assert sooner.startswith("**Surely sooner than random init: 1 of 2 cells; surely later: 0.**")
     assert sooner.endswith("at 90 %: 1 cells, drawn as a dot.")
     unsolved = analysis.said(grid, ["set"], ["full"], analysis.SOONER)
-    assert unsolved.endswith("nor random init: sorting."), "the cell that solves it is not among these"
+    assert unsolved.endswith("none is surely later: sorting, set."), "the cell that solves it is not among these"
 
 
 def test_the_gains_that_stand_are_named_and_harm_is_not(taught):

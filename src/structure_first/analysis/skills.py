@@ -94,7 +94,8 @@ def summary(found: pd.DataFrame, gain: str = "gain") -> pd.DataFrame:
 
 def said(found: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str], measure: Measure = BETTER) -> str:
     """How many cells stand the correction, on which side of random init, and where nothing is ever solved, in words."""
-    here = _within(summary(found, measure.gain), fronts, carried)
+    table = summary(found, measure.gain)
+    here = _within(table, fronts, carried)
     sure = here.loc[here["p"] <= CERTAIN, "gain"]
     better, worse = ("better", "worse") if measure is BETTER else ("sooner", "later")
     told = (
@@ -104,17 +105,22 @@ def said(found: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str], mea
     )
     if measure is BETTER:
         return told
-    in_time = solved(summary(found), fronts, carried)
-    unsolved = [task.replace("_", " ") for task in TASKS if task in set(here["task"]) - set(in_time)]
+    tasks, moved = in_time(table, fronts, carried)
+    left = [each.replace("_", " ") for each in TASKS if each in set(here["task"]) - set(tasks)]
+    left += [front for front in fronts if front in set(here["front"]) - set(moved)]
     told += f" Without half of their seeds at 90 %: {(~np.isfinite(here['steps'])).sum()} cells, drawn as a dot."
-    return told + f" Left out, since no cell has them there, nor random init: {', '.join(unsolved)}." * bool(unsolved)
+    return told + f" Left out, since no cell has them and none is surely later: {', '.join(left)}." * bool(left)
 
 
-def solved(table: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]) -> list[str]:
-    """The diagnostics in which some of these cells, or random init, have half of their seeds at 90 %."""
-    shown = pd.concat([_within(table, fronts, carried), table[table["front"] == "random init"]])
-    reached = set(shown.loc[np.isfinite(shown["steps"]), "task"])
-    return [task for task in TASKS if task in reached]
+def in_time(table: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The diagnostics in which some of these cells, or random init, have half of their seeds at 90 %; and the fronts of
+    which some cell has, or stands the correction.
+    """
+    cells = _within(table, fronts, carried)
+    shown = pd.concat([cells, table[table["front"] == "random init"]])
+    tasks = set(shown.loc[np.isfinite(shown["steps"]), "task"])
+    moved = set(cells.loc[np.isfinite(cells["steps"]) | (cells["p"] <= CERTAIN), "front"])
+    return [task for task in TASKS if task in tasks], [front for front in fronts if front in moved]
 
 
 def _within(table: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]) -> pd.DataFrame:

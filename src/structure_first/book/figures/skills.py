@@ -21,11 +21,13 @@ def heat_map(
     """Median gain over random init: what came first down, diagnostics across, a button for each thing carried over."""
     table = skills.summary(found, measure.gain)
     tasks = [task for task in TASKS if (found["task"] == task).any()]
+    whole = "random init" in fronts
     if measure is SOONER:
-        tasks = skills.solved(table, fronts, carried)
+        tasks, moved = skills.in_time(table, fronts, carried)
+        fronts = fronts if whole else moved
     seeds = found.groupby("cell").apply(_seeds, include_groups=False)
     lines = table.assign(carried=table["carried"].fillna("")).reset_index().set_index(["carried", "front", "task"])
-    if "random init" not in fronts:
+    if not whole:
         of_grid = table[table["front"].isin(fronts) & table["carried"].isin(carried) & table["task"].isin(tasks)]
         best = of_grid.groupby("front")["gain"].max().reindex(fronts).sort_values(ascending=False, kind="stable")
         fronts = ["random init", *best.index]
