@@ -152,3 +152,17 @@ def test_a_cell_whose_seeds_all_stopped_early_was_still_allowed_as_long_as_the_o
 @pytest.mark.parametrize("cells", [analysis.CLAIM, analysis.SIZE, analysis.RACE])
 def test_what_is_shown_together_are_cells(cells):
     assert set(cells) <= set(haystack.EXPERIMENT.recipes("laptop"))
+
+
+def test_beginnings_that_make_no_seed_jump_are_counted_and_left_out(rows_of):
+    ends = {"weights 0.02 / embeddings 0.02": 0.2, "weights 0.25 / embeddings 1 / tied": 0.95, "weights 0.5": 0.1}
+    tuned = analysis.begun(rows_of({(cell, 50): {0: 0.1, 10: end} for cell, end in ends.items()}))
+    assert set(analysis.that_jump(tuned)["cell"]) == {"random init", "init 0.25 / embeddings 1 / tied"}
+    assert analysis.that_jump_said(tuned).startswith("**Of 3 beginnings 1 make a seed jump")
+
+
+def test_a_search_stands_beside_its_base_and_random_init(rows_of):
+    evidence = rows_of({(cell, 100): {10: 0.9} for cell in ("dyck", "random init", "set")})
+    beside = analysis.beside_base(rows_of({("k 8", 0): {10: 0.95}}), evidence)
+    assert list(beside["cell"].unique()) == ["k 8", "base", "random init"]
+    assert analysis.has_jumped(beside).to_dict() == {("base", 100): True, ("k 8", 0): True, ("random init", 100): True}

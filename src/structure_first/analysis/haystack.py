@@ -15,7 +15,7 @@ from structure_first.data.batch import Source
 from structure_first.evidence.statistics import final, share_interval, steps_to
 from structure_first.experiments.haystack import FASTER
 from structure_first.model.transfer import Transfer, transfer
-from structure_first.model.transformer import Transformer
+from structure_first.model.transformer import Body, Transformer
 from structure_first.runs.jobs import Job, initial_model, trained, trained_model
 from structure_first.runs.recipe import Experiment
 from structure_first.training.devices import device, keep_freed_memory
@@ -85,6 +85,25 @@ def beside_base(searched: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:
     """
     held = evidence[evidence["cell"].isin(["dyck", "random init"])].replace({"cell": {"dyck": "base"}})
     return pd.concat([searched, held[~held["cell"].isin(searched["cell"])]])
+
+
+def begun(tuned: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the tuning, each cell named as an init; the one that is GPT-2's is random init."""
+    gpt2 = f"weights {Body.init:.3g} / embeddings {Body.init:.3g}"
+    names = {cell: cell.replace("weights", "init").replace("the best of these", "best init") for cell in tuned["cell"]}
+    return tuned.replace({"cell": names | {gpt2: "random init"}})
+
+
+def that_jump(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of cells of which some seed has jumped, and of random init."""
+    some = has_jumped(rows).groupby("cell").any()
+    return rows[rows["cell"].isin([*some.index[some], "random init"])]
+
+
+def that_jump_said(rows: pd.DataFrame) -> str:
+    """Of how many cells some seed has jumped, in words."""
+    some = has_jumped(rows).groupby("cell").any()
+    return f"**Of {len(some)} beginnings {some.sum()} make a seed jump; the others, not drawn, make none.**"
 
 
 def jumped_said(rows: pd.DataFrame, cells: Sequence[str] | None = None) -> str:
