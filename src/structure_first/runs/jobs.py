@@ -242,16 +242,9 @@ def execute(
     choose_products(0)  # as in a fresh process, whatever was trained in this one before
     began, source, stage = time.monotonic(), job.source, job.phase.stage
     model = initial_model(job).to(pick_device(job.device))
-    name = f"stage {job.stage}"  # it seeds the batches: all cells see the same data
+    key, compute = f"stage {job.stage}", job.compute  # the key seeds the batches: all cells see the same data
     rows = fit(
-        model,
-        source,
-        stage,
-        random_key=name,
-        label=job.name,
-        checkpoint=job.checkpoint,
-        watch=watch,
-        compute=job.compute,
+        model, source, stage, random_key=key, label=job.name, checkpoint=job.checkpoint, watch=watch, compute=compute
     )
     if processes.is_main():
         for index, replica in enumerate(job.replicas):
@@ -274,7 +267,7 @@ def execute(
             "seeds": [replica.seed for replica in group],
             "seconds": seconds,  # of the program, since it was last started
             "replicas": len(job.replicas),  # of the program
-            "precision": job.compute.precision,
+            "precision": compute.precision,
             **environment(),
         }
     return frame.drop(columns="replica"), runs
