@@ -60,12 +60,12 @@
     const plot = figure.querySelector(".sf-plot");
     const { data, layout, config } = JSON.parse(figure.querySelector('script[type="application/json"]').textContent);
     own.set(plot, layout.template);
-    const narrow = plot.clientWidth < NARROW ? layout.meta?.narrow : {};
+    const small = plot.clientWidth < NARROW;
     await Plotly.newPlot(
       plot,
       data,
-      { autosize: true, ...merged(layout, narrow || {}), template: template(layout.template) },
-      { displaylogo: false, showSendToCloud: false, ...config },
+      { autosize: true, ...merged(layout, (small && layout.meta?.narrow) || {}), template: template(layout.template) },
+      { displaylogo: false, showSendToCloud: false, displayModeBar: small ? false : "hover", ...config },
     );
     // What a legend of many lines or turned labels take of the plot, the figure grows by.
     const { height, margin, _size } = plot._fullLayout;
