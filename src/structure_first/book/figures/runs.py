@@ -46,7 +46,8 @@ def share_jumped(
     ends = pd.Series(horizon, index=times.index.unique("cell"))
     jumped = times <= ends.reindex(times.index.get_level_values("cell")).to_numpy()
     shares = jumped.groupby("cell").mean().sort_values(ascending=False, kind="stable")
-    for cell, look in looks(shares.index).items():
+    own = looks(sorted(shares.index))  # whatever the rows say, a cell has the same line
+    for cell in shares.index:
         steps, end = np.sort(times[cell].to_numpy(dtype=float)), ends[cell]
         seeds, steps = len(steps), steps[steps <= end]
         done = np.arange(len(steps) + 1)
@@ -54,7 +55,7 @@ def share_jumped(
             x=[0, *steps, end],
             y=np.append(done, done[-1]) / seeds,
             mode="lines",
-            line={"shape": "hv", **look},
+            line={"shape": "hv", **own[cell]},
             name=f"{cell} ({seeds} seed{'s' * (seeds != 1)})",
             text=[f"{n} of {seeds} seeds" for n in (*done, done[-1])],
             hovertemplate=f"{cell}<br>%{{text}} by step %{{x}}<extra></extra>",
