@@ -64,7 +64,7 @@ def test_wilsons_interval(successes, trials, low, high):
 
 
 def test_the_time_to_a_jump_is_infinite_without_one():
-    rows = curves({("dyck", 0): [0.2, 0.97, 0.9], ("dyck", 1): [0.2, 0.2, 0.96], ("random init", 0): [0.1, 0.2, 0.2]})
+    rows = curves({("dyck", 0): [0.2, 0.97, 0.9], ("dyck", 1): [0.2, 0.2, 0.95], ("random init", 0): [0.1, 0.2, 0.2]})
     rows = pd.concat([rows, curves({("random init", 0): [5.0]}, "loss"), curves({("stage one", 0): [1.0]}, stage=1)])
     steps = steps_to(rows, 0.95)
     assert steps.to_dict() == {("dyck", 0): 200, ("dyck", 1): 300, ("random init", 0): np.inf}
