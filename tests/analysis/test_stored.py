@@ -32,7 +32,7 @@ SEARCHES = (
     (additive.TUNING, additive.EXPERIMENT, additive.FORMER, additive.UNTUNED, substitutive.EXPERIMENT),
 )
 FAMILIES = (
-    (haystack.EXPERIMENT, haystack.SEARCH, haystack.TUNING),
+    (haystack.EXPERIMENT, haystack.SEARCH, haystack.TUNING, haystack.RULES),
     (skills.EXPERIMENT, skills.TUNED, skills.TUNING),
     (additive.EXPERIMENT, additive.FORMER, additive.UNTUNED, additive.TUNING, published.EXPERIMENT),
     (substitutive.EXPERIMENT, substitutive.FORMER),
