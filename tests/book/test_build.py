@@ -106,7 +106,7 @@ def test_the_students_edition_has_no_solutions(tiny_book):
     questions = "# Five questions\n\n1. Who?\n\n:::{dropdown} Answers\n1. Nobody.\n:::"
     fill = "from structure_first.book.exercises import check\ndef two(): raise NotImplementedError"
     test = '@check\ndef test():\n    """one and one are two."""\n    assert two() == 2'
-    solution = "def two(): return 2\ncheck(test)"
+    solution = "def two(): return 2\ntest()"
     tiny_book.chapter("01_tiny", flat, nested, questions, fill, test, solution)
     chapter = tiny_book.book / "chapters/01_tiny.ipynb"
     filled = nbformat.read(chapter, as_version=4)

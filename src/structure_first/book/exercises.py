@@ -4,20 +4,24 @@ from collections.abc import Callable
 
 
 def check(test: Callable[[], None]) -> Callable[[], None]:
-    """Run a visible test and print in one line whether it holds; the test comes back, so this also decorates one.
+    """Decorate a visible test: run it, print in one line whether it holds, and leave what does so again when called.
 
     A test that holds prints its docstring; else it says what does not hold: its assertion's message, or what stopped
     the answer. An answer that raises `NotImplementedError` is not filled in.
     """
-    try:
-        test()
-    except NotImplementedError:
-        said = "not yet: the cell above waits for your code"
-    except AssertionError as error:
-        said = f"not yet: {error}"
-    except Exception as error:  # whatever a first try stops with
-        said = f"not yet: your code stops with {type(error).__name__}: {error}"
-    else:
-        said = f"right: {test.__doc__}"
-    print(" ".join(said.split()))
-    return test
+
+    def checked() -> None:
+        try:
+            test()
+        except NotImplementedError:
+            said = "not yet: the cell above waits for your code"
+        except AssertionError as error:
+            said = f"not yet: {error}"
+        except Exception as error:  # whatever a first try stops with
+            said = f"not yet: your code stops with {type(error).__name__}: {error}"
+        else:
+            said = f"right: {test.__doc__}"
+        print(" ".join(said.split()))
+
+    checked()
+    return checked
