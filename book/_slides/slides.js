@@ -1,5 +1,6 @@
 // Draws the figures of a slide when it is first shown, in the room that its words leave and with letters that can be
-// read from the last row. A figure is as in a page: <div class="sf-plot"> and <script type="application/json">.
+// read from the last row; words that would not fit are made smaller. A figure is as in a page: <div class="sf-plot">
+// and <script type="application/json">.
 (() => {
   "use strict";
 
@@ -26,6 +27,7 @@
 
   async function show() {
     const slide = Reveal.getCurrentSlide();
+    for (let size = 30; room(slide) < 0 && size > 17; size -= 1) slide.style.fontSize = `${size}px`;
     const figures = [...slide.querySelectorAll(".sf-figure:not([data-drawn])")];
     const height = Math.max(LEAST, Math.floor(room(slide) / figures.length));
     for (const figure of figures) {
