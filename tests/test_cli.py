@@ -17,8 +17,8 @@ from structure_first.evidence.store import Store
 from structure_first.experiments import haystack
 from structure_first.model.transformer import Body
 from structure_first.runs.recipe import Experiment, Phase, Recipe
+from structure_first.scales import SCALES
 from structure_first.training.stage import Stage
-from structure_first.verbs.common import SCALES
 
 ROOT = Path(__file__).parents[1]
 VERBS = ("sources", "generate", "pack", "run", "train", "plan", "claims", "book")
@@ -127,7 +127,7 @@ def test_sources_are_listed(command):
         (["run", "haystak"], "unknown experiment 'haystak'; did you mean 'haystack'?"),
         (["run", "haystack", "--scale", "smoke", "--cells", "random int"], "did you mean 'random init'?"),
         (["run", "skills", "--cells", "?"], "unknown cell '?'; known: addition / delete / attention, addition"),
-        (["run", "skills", "--cells", "?"], ", and 330 more"),
+        (["run", "skills", "--cells", "?"], ", and 335 more"),
         (["run", "haystack_search", "--scale", "gpu"], "no cells at scale gpu; scales at which it has some: laptop"),
         (["run", "haystack", "--scale", "smoke", "--device", "cudda"], "unknown device 'cudda'; did you mean 'cuda'?"),
     ],

@@ -1,5 +1,6 @@
 """What goes across apart from the rule for new rows; and one source's attention with another's MLPs."""
 
+import pandas as pd
 import pytest
 
 from structure_first.analysis import combined
@@ -22,6 +23,22 @@ STARTS = {  # median accuracy in each of combined.TASKS
     "eca / mean rows": (0.1, 0.7, 0.9, 0.7),
     "set + eca / composed": (0.95, 0.75, 0.8, 0.99),
 }
+
+
+def test_what_stage_one_left_stands_by_source(rows_of):
+    values = {
+        "mastery": (0.8, 0.9, 0.95),
+        "rms rows": (0.1, 0.2, 0.3),
+        "rms mean row": (0.01, 0.02, 0.02),
+        "rms positions": (0.4, 0.5, 0.4),
+    }
+    parts = ("attention / fresh rows", "everything / mean rows")
+    rows = pd.concat(
+        rows_of({(f"dyck / {part}", seed): value for part in parts for seed, value in enumerate(each)}, metric)
+        for metric, each in values.items()
+    )
+    table = combined.left(with_factors(rows.reset_index(drop=True), haystack.RULES))
+    assert table.loc["dyck"].to_list() == ["90%", "0.200", "0.020", "0.400"]
 
 
 def test_each_factor_is_counted_over_the_models_that_have_a_partner(rows_of):

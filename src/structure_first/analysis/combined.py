@@ -14,6 +14,12 @@ LABELS = {  # of what starts a diagnostic, by its front and what is carried over
     ("eca", "mean rows"): "all of rule 110",
     ("set + eca", "composed"): BOTH,
 }
+LEFT = {  # what stage two finds of stage one, by the metric that tells
+    "mastery": "learnt",
+    "rms rows": "rms of its rows",
+    "rms mean row": "of their mean",
+    "rms positions": "of its positions",
+}
 TASKS = ("haystack", "addition", "reversed_addition", "sorting")
 # Jiang et al. 2026 (combined structures): accuracy at the paper's sizes, in the order of TASKS; of MLPs alone none.
 PAPER = {
@@ -54,6 +60,18 @@ def apart_said(found: pd.DataFrame) -> str:
         f"Seeds that jumped, by what goes across: {counted(whole, 'across')}; by what the new rows are: "
         f"{counted(whole, 'rows')}."
     )
+
+
+def left(rows: pd.DataFrame) -> pd.DataFrame:
+    """What each source's stage ones left, medians over seeds: held-out accuracy, and the root mean squares of their
+    embedding rows about the mean row, of that row, and of their positions.
+    """
+    fronts, columns = rows.drop_duplicates("cell").set_index("cell")["front"], {}
+    for metric, name in LEFT.items():
+        values = final(rows, metric)
+        columns[name] = values.groupby(fronts.reindex(values.index.get_level_values("cell")).to_numpy()).median()
+    table = pd.DataFrame(columns).rename_axis("source")
+    return table.map("{:.3f}".format).assign(learnt=table["learnt"].map("{:.0%}".format))
 
 
 def jumps(found: pd.DataFrame) -> pd.DataFrame:
