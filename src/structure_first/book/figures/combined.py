@@ -44,7 +44,8 @@ def dots(found: pd.DataFrame, panel: str, column: str, colour: str, level: float
             shown.add(kind)
         if level is not None:
             fig.add_hline(level, line={"dash": "dot", "color": GREY}, **at)
-    fig.update_xaxes(tickvals=list(range(len(names))), ticktext=names, tickangle=-35, showgrid=False)
+    short = [name.removesuffix(f" {column}") for name in names]
+    fig.update_xaxes(tickvals=list(range(len(names))), ticktext=short, tickangle=-35, showgrid=False)
     fig.update_yaxes(range=[-0.03, 1.05], tickformat=".0%").update_yaxes(title="accuracy", col=1)
     return fig.update_layout(legend={"y": 1.1}, margin={"t": 90, "b": 110})
 
