@@ -37,7 +37,9 @@
   }
 
   document.addEventListener("DOMContentLoaded", () => {
-    Reveal.on("ready", show);
     Reveal.on("slidechanged", show);
+    // A deck that is opened at a slide of its own, or read again, may be ready before this.
+    if (Reveal.isReady()) show();
+    else Reveal.on("ready", show);
   });
 })();

@@ -75,6 +75,8 @@ def test_a_deck_has_the_marked_cells_and_draws_without_a_network(marked, browser
     browser.execute_script("Reveal.slide(1)")
     drawn = "return document.querySelector('.present .sf-plot .main-svg')?.getBoundingClientRect().height > 300"
     wait.until(lambda it: it.execute_script(drawn))
+    browser.refresh()  # the address now names the slide
+    wait.until(lambda it: it.execute_script(drawn))
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
