@@ -1,7 +1,5 @@
 """Questions and answers out of a packed corpus: loss on the answers alone (Jiang et al. 2026, DeepMind-Math)."""
 
-from dataclasses import replace
-
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -24,16 +22,13 @@ def answers(source: Source) -> Source:
         tokens, loss_mask = source.draw(count, generator)
         return Batch(tokens, loss_mask & (numbered(tokens) > 0))
 
-    with_settings = source.with_settings
-    return replace(
-        source,
+    return source.changed(
+        answers,
         name=f"answers:{source.name}",
         teaches="to answer questions",
         draw=draw,
         in_sight=None,
         problems=whole,
-        with_settings=with_settings and (lambda **settings: answers(with_settings(**settings))),
-        held_out=source.held_out and answers(source.held_out),
     )
 
 

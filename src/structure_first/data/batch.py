@@ -1,8 +1,8 @@
 """What every source yields, and what it says about itself."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Int
@@ -55,3 +55,13 @@ class Source:
         if self.with_settings is None:
             raise UserError(f"{self.name} comes in one length only; leave out the curriculum")
         return self.with_settings(length=length)
+
+    def changed(self, change: Callable[["Source"], "Source"], **fields: Any) -> "Source":
+        """This source with other fields; `change` makes the like of it at other settings, and of what is held out."""
+        with_settings = self.with_settings
+        return replace(
+            self,
+            **fields,
+            with_settings=with_settings and (lambda **settings: change(with_settings(**settings))),
+            held_out=self.held_out and change(self.held_out),
+        )

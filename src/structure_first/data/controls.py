@@ -1,7 +1,5 @@
 """Controls: sources with the structure taken out."""
 
-from dataclasses import replace
-
 import torch
 
 from structure_first.data.batch import Batch, Source
@@ -30,13 +28,10 @@ def shuffled(source: Source) -> Source:
         order = ascending(rank << 16 | position) & 0xFFFF
         return Batch(tokens.gather(1, order), loss_mask)
 
-    with_settings = source.with_settings
-    return replace(
-        source,
+    return source.changed(
+        shuffled,
         name=f"shuffled:{source.name}",
         teaches=f"which tokens occur in {source.name}, and nothing of their order",
         draw=draw,
         determined=None,
-        with_settings=with_settings and (lambda **settings: shuffled(with_settings(**settings))),
-        held_out=source.held_out and shuffled(source.held_out),
     )
