@@ -36,16 +36,23 @@ def listed(book: Path) -> list[str]:
     for needed in (config, toc):
         if not needed.is_file():
             raise UserError(f"{needed} does not exist; run this from the top of the repository")
-    try:
+    with valid(toc):
         names = list(files(yaml.safe_load(toc.read_text())))
-    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{toc} is not valid YAML: {' '.join(str(error).split())}") from error
     if not names:
         raise UserError(f"{toc} lists no page; write root: intro, and chapters")
     for name in names:
         if not any((book / f"{name}{ending}").is_file() for ending in (".md", ".ipynb")):
             raise UserError(f"{toc} lists {name}, but there is no {name}.md or {name}.ipynb beside it")
     return names
+
+
+@contextmanager
+def valid(path: Path) -> Iterator[None]:
+    """Within, one of the book's own YAML files is read; raises `UserError` if it cannot be."""
+    try:
+        yield
+    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
 
 
 def notebooks(book: Path) -> dict[str, Path]:
@@ -88,14 +95,14 @@ def execute(notebooks: Mapping[str, Path], sure: Set[str], scale: str, book: Pat
             progress.set_description(Path(name).name)
             done = book / "_build" / "executed" / scale / f"{name}.ipynb"
             now = {"notebook": hashlib.sha256(path.read_bytes()).hexdigest(), "inputs": depends}
-            before = read(done).metadata.get("structure_first", {}) if done.is_file() else {}
+            notebook = read(done) if done.is_file() else nbformat.v4.new_notebook()
+            before = notebook.metadata.get("structure_first", {})
             looked_at = {"notebook"} if sure else now.keys()
             if name in sure or any(before.get(each) != now[each] for each in looked_at):
                 notebook = _run(name, path, scale, book / "_build", (staging / name).parent)
                 notebook.metadata["structure_first"].update(now)
                 with replacing(done) as partial:
                     nbformat.write(notebook, partial)
-            notebook = read(done)
             first = notebook.cells[0]
             if seconds := notebook.metadata["structure_first"].get("seconds"):
                 took[name] = seconds

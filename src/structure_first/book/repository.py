@@ -10,16 +10,15 @@ from typing import Any
 
 import yaml
 
+from structure_first.book.chapters import valid
 from structure_first.errors import UserError
 
 
 def read(root: Path) -> dict[str, Any]:
     """The book's configuration; empty where there is none. Raises `UserError` for what is no YAML of settings."""
     file = root / "_config.yml"
-    try:
+    with valid(file):
         found = yaml.safe_load(file.read_text()) if file.is_file() else {}
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(found, dict):
         raise UserError(f"{file} holds no settings; write them as name: value")
     return found
@@ -106,7 +105,8 @@ def citation(root: Path, config: Mapping[str, Any]) -> str:
     """The book's BibTeX entry, from `CITATION.cff`, in a box of Markdown; nothing where that file is not."""
     if not (file := root / "CITATION.cff").is_file():
         return ""
-    told = yaml.safe_load(file.read_text())
+    with valid(file):
+        told = yaml.safe_load(file.read_text())
     fields = {
         "title": told["title"],
         "author": " and ".join(f"{{{each['name']}}}" for each in told["authors"]),
