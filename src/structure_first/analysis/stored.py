@@ -31,13 +31,11 @@ def fullest(experiment: Experiment, results: Path = RESULTS) -> pd.DataFrame | N
     return next((rows for scale, rows in found.items() if 2 * cells[scale] >= max(cells.values())), None)
 
 
-def stored(experiment: Experiment, results: Path = RESULTS, scale: str | None = None) -> pd.DataFrame:
-    """The rows of that scale or, where none is said, of `fullest`, with the factors of their cells."""
-    rows = of_today(experiment, results).get(scale) if scale else fullest(experiment, results)
-    if rows is not None:
+def stored(experiment: Experiment, results: Path = RESULTS) -> pd.DataFrame:
+    """The rows of `fullest`, with the factors of their cells."""
+    if (rows := fullest(experiment, results)) is not None:
         return with_factors(rows, experiment)
-    of_scale = f" --scale {scale}" if scale else ""
-    remedy = f"restore book/results or make them: structure-first run {experiment.name}{of_scale}"
+    remedy = f"restore book/results or make them: structure-first run {experiment.name}"
     raise UserError(f"there are no stored results of {experiment.name} that today's cells make; {remedy}")
 
 

@@ -56,14 +56,16 @@ class Replica:
         """The stage one that this one starts from."""
         if self.recipe.stage_two is None or self.recipe.stage_one is None:
             return None
-        alone = self.recipe.alone
-        return Replica(alone.title, alone, self.seed)
+        return self._alone(self.recipe.stage_one)
 
     @cached_property
     def beside(self) -> "dict[str, Replica]":
         """The further stage ones that this one takes weights from, by name."""
-        alone = {name: self.recipe.only(phase) for name, phase in self.recipe.beside.items()}
-        return {name: Replica(recipe.title, recipe, self.seed) for name, recipe in alone.items()}
+        return {name: self._alone(phase) for name, phase in self.recipe.beside.items()}
+
+    def _alone(self, phase: Phase) -> "Replica":
+        recipe = self.recipe.only(phase)
+        return Replica(recipe.title, recipe, self.seed)
 
     @property
     def needs(self) -> "list[Replica]":

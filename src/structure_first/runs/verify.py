@@ -59,8 +59,7 @@ def measured(rows: pd.DataFrame) -> pd.DataFrame:
 
 def compared(stored: pd.DataFrame, again: pd.DataFrame, others: pd.DataFrame) -> dict:
     """How two makings of one model differ, beside how the `others`, of all seeds, differ from one another."""
-    measured = [*KEY, "step", "metric"]
-    both = stored.merge(again, on=measured, how="outer", suffixes=("", " again")).sort_values("step")
+    both = stored.merge(again, on=[*KEY, "step", "metric"], how="outer", suffixes=("", " again")).sort_values("step")
     whole = len(both) == len(stored) and both[["value", "value again"]].notna().all(axis=None)
     apart = (both["value"] - both["value again"]).abs() / both["value"].abs().clip(lower=1e-9)
     at_first = both["step"] == both.loc[both["step"] > 0, "step"].min()

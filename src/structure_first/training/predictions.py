@@ -36,9 +36,6 @@ class Predictions(NamedTuple):
         """The summed loss of each replica."""
         return self.losses().sum((1, 2))
 
-    def counts(self) -> Int[Tensor, " replica"]:
-        return self.mask.sum((1, 2))
-
 
 def predict(model: Forward, batch: Batch, source: Source) -> Predictions:
     """What the model says of `batch`; only the window that bears loss is computed to the end."""
