@@ -2,13 +2,13 @@
 
 import pandas as pd
 
-from structure_first.analysis.haystack import JUMPED
+from structure_first.analysis.haystack import has_jumped
 from structure_first.evidence.statistics import final
 from structure_first.experiments.haystack import ACROSS, ROWS
 
 BOTH = "both, composed"
 LABELS = {  # of what starts a diagnostic, by its front and what is carried over
-    ("random init", None): "random init",
+    ("random init", ""): "random init",
     ("set", "attention"): "Set's attention",
     ("eca", "mlp"): "rule 110's MLPs",
     ("eca", "mean rows"): "all of rule 110",
@@ -30,19 +30,18 @@ PAPER = {
 }
 
 
-def models(rows: pd.DataFrame) -> pd.DataFrame:
-    """Final accuracy, a line a model, with its cell's factors."""
+def models(rows: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
+    """The last value of a metric, a line a model, with its cell's factors."""
     factors = rows.drop_duplicates("cell").set_index("cell")[["task", "front", "carried", "swept"]]
-    return final(rows).rename("accuracy").reset_index().join(factors, on="cell")
+    return final(rows, metric).rename(metric).reset_index().join(factors, on="cell")
 
 
 def apart(rows: pd.DataFrame) -> pd.DataFrame:
     """The models of `haystack_rules`: source, what goes across, what the new rows are, accuracy, whether it jumped."""
-    found = models(rows)
+    found = models(rows).join(has_jumped(rows).rename("jumped"), on=["cell", "seed"])
     found = found[found["front"] != "random init"].rename(
         columns={"front": "source", "carried": "across", "swept": "rows"}
     )
-    found["jumped"] = found["accuracy"] >= JUMPED
     order = [*sorted(set(found["source"])), *ROWS.values(), *ACROSS]
     return found.sort_values(["source", "rows", "across"], key=lambda column: column.map(order.index), kind="stable")
 
@@ -66,10 +65,7 @@ def left(rows: pd.DataFrame) -> pd.DataFrame:
     """What each source's stage ones left, medians over seeds: held-out accuracy, and the root mean squares of their
     embedding rows about the mean row, of that row, and of their positions.
     """
-    fronts, columns = rows.drop_duplicates("cell").set_index("cell")["front"], {}
-    for metric, name in LEFT.items():
-        values = final(rows, metric)
-        columns[name] = values.groupby(fronts.reindex(values.index.get_level_values("cell")).to_numpy()).median()
+    columns = {name: models(rows, metric).groupby("front")[metric].median() for metric, name in LEFT.items()}
     table = pd.DataFrame(columns).rename_axis("source")
     return table.map("{:.3f}".format).assign(learnt=table["learnt"].map("{:.0%}".format))
 
@@ -88,8 +84,7 @@ def jumps(found: pd.DataFrame) -> pd.DataFrame:
 def composed(rows: pd.DataFrame) -> pd.DataFrame:
     """The models of `skills` that start from Set's attention, rule 110's MLPs, or both: task, start, seed, accuracy."""
     found = models(rows)
-    carried = found["carried"].astype(object).where(found["carried"].notna(), None)
-    found["start"] = [LABELS.get(each) for each in zip(found["front"], carried, strict=True)]
+    found["start"] = [LABELS.get(each) for each in zip(found["front"], found["carried"].fillna(""), strict=True)]
     found = found[found["task"].isin(TASKS)].dropna(subset="start")
     order = list(LABELS.values())
     return found.sort_values(["task", "start"], key=lambda column: column.map([*TASKS, *order].index), kind="stable")

@@ -55,7 +55,7 @@ def compositions(found: pd.DataFrame) -> go.Figure:
     found = found.assign(task=found["task"].str.replace("_", " "))
     fig = dots(found, "task", "start", "start")
     names = list(dict.fromkeys(found["start"]))
-    for place, _ in enumerate(TASKS):
+    for place in range(len(TASKS)):
         known = [(names.index(start), values[place]) for start, values in PAPER.items() if start in names]
         fig.add_scatter(
             x=[x for x, _ in known],
