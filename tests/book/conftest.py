@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -129,6 +130,18 @@ def _exercises(stem: str) -> tuple[list[tuple[str, str, str]], dict]:
     names: dict = {"scale": "smoke"}
     exec(compile(ast.Module(imports, []), stem, "exec"), names)
     return checked, names
+
+
+@pytest.fixture
+def programs() -> Callable[[str], list[str]]:
+    """A chapter's solutions that stand as text: programs that train."""
+
+    def of(stem: str) -> list[str]:
+        cells = nbformat.read(FRAME / "book" / "chapters" / f"{stem}.ipynb", as_version=4).cells
+        prose = [cell.source for cell in cells if cell.cell_type == "markdown"]
+        return [code for text in prose for code in re.findall(r"~~~python\n(.*?)~~~", text, re.DOTALL)]
+
+    return of
 
 
 @pytest.fixture

@@ -1,11 +1,9 @@
 """Chapter 04: what the figures of the grid tell, and its exercises' solutions run."""
 
-import re
 from ast import literal_eval
 from collections.abc import Callable
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
 
@@ -15,12 +13,6 @@ from structure_first.data import registry
 from structure_first.experiments import skills
 
 CHAPTER = Path(__file__).parents[2] / "book" / "chapters" / "04_what_each_structure_teaches.ipynb"
-SOLUTIONS = [
-    code
-    for cell in nbformat.read(CHAPTER, as_version=4).cells
-    if cell.cell_type == "markdown"
-    for code in re.findall(r"~~~python\n(.*?)~~~", cell.source, re.DOTALL)
-]
 
 
 def test_a_cell_is_bold_where_it_stands_the_correction_and_has_a_ring_where_stage_one_was_not_learnt(taught):
@@ -49,13 +41,13 @@ def test_figures_of_a_part_of_the_grid_say_what_was_not_run(taught):
 
 
 @pytest.fixture
-def printed(answered, tmp_path, capsys, monkeypatch) -> Callable[[str], list[str]]:
+def printed(programs, answered, tmp_path, capsys, monkeypatch) -> Callable[[int], list[str]]:
     """What a solution that trains prints at smoke scale."""
     monkeypatch.setattr(registry, "RULES", dict(registry.RULES))
     monkeypatch.chdir(CHAPTER.parent)
 
-    def run(solution: str) -> list[str]:
-        exec(solution, answered(CHAPTER.stem) | {"out": tmp_path})
+    def run(solution: int) -> list[str]:
+        exec(programs(CHAPTER.stem)[solution], answered(CHAPTER.stem) | {"out": tmp_path})
         return capsys.readouterr().out.splitlines()
 
     return run
@@ -65,17 +57,17 @@ def printed(answered, tmp_path, capsys, monkeypatch) -> Callable[[str], list[str
     ("solution", "cells"), [(0, set(skills.TRANSFERS)), (2, {"identity", "shuffled", "two tokens"})]
 )
 def test_a_solution_that_runs_cells_prints_the_accuracy_of_each(solution, cells, printed):
-    said = printed(SOLUTIONS[solution])
+    said = printed(solution)
     medians = {name.strip(): float(value) for name, _, value in (line.rpartition(" ") for line in said[1:-1])}
     assert said[0] == "cell" and set(medians) == cells
     assert all(0 <= value <= 1 for value in medians.values()) and max(medians.values()) > 0
 
 
 def test_the_composed_model_learns_from_stage_two_on(printed):
-    (said,) = printed(SOLUTIONS[1])
+    (said,) = printed(1)
     accuracy = literal_eval(said)
     assert len(accuracy) == 5 and all(0 <= value <= 1 for value in accuracy), "at steps 0, 5, 10, 15 and 20"
 
 
-def test_the_solutions_that_train_are_three():
-    assert len(SOLUTIONS) == 3
+def test_the_solutions_that_train_are_three(programs):
+    assert len(programs(CHAPTER.stem)) == 3
