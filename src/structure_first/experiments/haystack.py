@@ -101,6 +101,7 @@ def cells(scale: str) -> dict[str, Recipe]:
     for name in ("dyck", "identity", "set"):
         if name != "dyck":
             found[f"{name} full"] = Recipe(warm[name], FULL, task)
+            found[f"{name} mean"] = Recipe(warm[name], MEAN, task)
         for group in ("attention", "mlp"):
             found[f"{name} {group}"] = Recipe(warm[name], Transfer.only(group), task)
     found["identity attention permuted"] = Recipe(warm["identity"], Transfer.only(attention="permute"), task)

@@ -87,7 +87,9 @@ class Run:
         """The gradients of each replica's mean loss over `batch`, whatever part of it is computed when and where."""
         # The processes' gradients are averaged; a batch may bear no loss.
         count = batch.loss_mask[..., 1:].sum((1, 2)).clamp(min=1) / processes.world_size()
-        if self.device.type == "cpu" and processes.world_size() == 1 and not self.compute.micro_batch:
+        # A GPU waits to be told how long they are: worth it where most of a sequence may bear no loss.
+        uneven = self.device.type == "cpu" or source.window < source.length // 2
+        if uneven and processes.world_size() == 1 and not self.compute.micro_batch:
             mine = short_and_long(batch)
         else:
             mine = list(micro_batches(processes.share(batch), self.compute.micro_batch or self.stage.batch))
