@@ -19,6 +19,7 @@ RUNGS = (PUBLISHED, "warmed up", "wider start")
 MATH = "answers:math/characters"  # the loss is on the answers alone
 EPOCHS = 13  # that the authors read of C4 (?)
 DROPOUT = 0.1  # in both stages
+SHORTER = (25, 5)  # times, the stage ones of the sweep of T1: 100 and 500 updates
 NARROW = 128  # the width at which what follows was found; rates go as one over it, weights as one over its root
 WIDER = 3.0  # times GPT-2's initialisation, of the ladder's last rung
 WARMUP = 200
@@ -121,6 +122,13 @@ def cells(scale: str) -> dict[str, Cell]:
     if scale == "paper":
         return found
     text = sized.corpora["code"]
+    sequences = text.stage.steps * text.stage.batch
+    for times in SHORTER:
+        updates = max(1, sized.stage_one.steps // times)
+        first = sized.front("set").at(steps=updates, evaluate_every=updates)
+        share = updates * sized.stage_one.batch * first.make().length / (sequences * text.make().length)
+        factors = Factors("code", "set", "full", share, width=sized.body.width, swept=PUBLISHED, amount=text.stage.lr)
+        found[f"code / set / {updates} updates"] = Cell(Recipe(first, PARTS["full"], text, sized.body), factors)
     warmup = min(WARMUP, text.stage.steps // 4)
     warm = text.at(warmup=warmup)
     narrower = min(1.0, NARROW / sized.body.width)

@@ -67,7 +67,7 @@ def short_and_long(batch: Batch) -> list[Batch]:
     """
     if batch.tokens.numel() < WORTH * torch.get_num_threads():
         return [batch]
-    needed = (batch.loss_mask * torch.arange(1, batch.tokens.shape[-1] + 1)).amax(-1)
+    needed = (batch.loss_mask * torch.arange(1, batch.tokens.shape[-1] + 1, device=batch.tokens.device)).amax(-1)
     ordered, order = needed.sort(stable=True)
     middle = ordered.shape[-1] // 2
     short, long = (max(2, int(ordered[:, :stop].amax())) for stop in (max(1, middle), None))
