@@ -7,6 +7,7 @@ import pytest
 from structure_first.analysis import published as analysis
 from structure_first.analysis.stored import with_factors
 from structure_first.book.figures import published as draw
+from structure_first.evidence.store import Store
 from structure_first.experiments.published import EXPERIMENT
 
 CURVES = {  # at a quarter, half and all of the text
@@ -53,15 +54,15 @@ def test_what_was_published_is_the_rung_of_the_papers_rate(last):
 def test_the_answers_stand_in_a_table_and_in_words(last):
     ours = analysis.published(last)
     table = analysis.answers(ours).set_index("in front")
-    assert table.loc["set"].to_list() == [3, "8.510", "+0.500", "25%"]
+    assert table.loc["set"].to_list() == [128, 3, "8.510", "+0.500", "25%"]
     assert analysis.said(ours) == (
-        "On code, as published, *set* in front gains +0.500 nats a byte over random initialisation and is down at its "
-        "final loss after 25% of the text (the paper: 67%); seeds: 3. Its own numbers in random order: +0.200 nats, "
-        "50% of the text."
+        "- **Width 128**: on code, as published, *set* in front gains +0.500 nats a byte over random initialisation "
+        "and is down at its final loss after 25% of the text (the paper: 67%); seeds: 3. Its own numbers in random "
+        "order: +0.200 nats, 50% of the text."
     )
     first, second = analysis.rungs(last).splitlines()
     assert first.endswith("random init ends at 9.010 (seeds: 3); gains: *set* +0.500, *set, permuted* +0.200")
-    assert second.startswith("- **wider start**, at a rate of 0.002:") and second.endswith("*set* -0.200")
+    assert second.startswith("- **wider start**, width 128, at a rate of 0.002:") and second.endswith("*set* -0.200")
 
 
 def test_of_several_rates_the_words_are_about_the_baselines_best(rows_of):
@@ -90,6 +91,42 @@ def test_the_curves_end_on_the_dotted_line(found):
     (dotted,) = fig.layout.shapes
     assert medians["random init"].y[-1] == dotted.y0 == pytest.approx(9.01)
     assert medians["set"].x[0] == 0.25, "not the loss before training"
+
+
+def test_sizes_are_compared_within_themselves_though_their_cells_have_one_name(rows_of, keep_sizes):
+    found = analysis.every_size(keep_sizes)
+    assert list(found["width"].unique()) == [128, 512]
+    last = analysis.ends(found).set_index(["width", "cell"])
+    assert last.loc[(128, "code / set"), "gain"] == pytest.approx(0.5)
+    assert last.loc[(512, "code / set"), "gain"] == pytest.approx(-0.25)
+    assert np.isinf(last.loc[(512, "code / set"), "needed"])
+    narrow, wide = analysis.said(analysis.published(last.reset_index())).splitlines()
+    assert "gains +0.500" in narrow and "costs -0.250" in wide and "does not come down" in wide
+
+
+@pytest.fixture
+def keep_sizes(tmp_path, rows_of):
+    for scale, ends in {"laptop": (2.0, 1.5), "gpu": (1.0, 1.25)}.items():
+        for cell, loss in zip(("code / random init", "code / set"), ends, strict=True):
+            key = EXPERIMENT.recipes(scale)[cell].key
+            rows = rows_of({(cell, 700): {0: 5.0, 1500: loss}}, metric="loss", run=f"{cell} {scale}", scale=scale)
+            Store(tmp_path / "published").append(rows, {f"{cell} {scale}": {"configuration": key}})
+    return tmp_path
+
+
+def test_the_gain_is_drawn_against_the_updates_of_stage_one(rows_of):
+    losses = {
+        ("code / random init", 700): {3000: 1.0},
+        ("code / set / 100 updates", 700): {3000: 1.2},
+        ("code / set", 700): {3000: 1.5},
+        ("code / set / permuted", 700): {3000: 1.3},
+        ("code / union", 700): {3000: 0.1},
+    }
+    rows = with_factors(rows_of(losses, metric="loss", scale="gpu"), EXPERIMENT)
+    fig = draw.doses(analysis.ends(analysis.curves(rows)))
+    medians = {trace.name: dict(zip(trace.x, trace.y, strict=True)) for trace in fig.data if trace.showlegend}
+    assert medians["set"] == pytest.approx({100: -0.2, 2500: -0.5})
+    assert medians["set, permuted"] == pytest.approx({2500: -0.3}) and len(medians) == 2
 
 
 def test_the_ladder_has_a_panel_for_each_start_and_what_was_never_reached_at_its_top(last):

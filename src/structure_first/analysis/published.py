@@ -1,46 +1,61 @@
 """Chapters 05 and 06: what the published recipe does on text, and what of it is left beside a tuned baseline."""
 
+from pathlib import Path
+
+import numpy as np
 import pandas as pd
 
+from structure_first.analysis.stored import RESULTS, sizes
 from structure_first.analysis.text import PAPER, labels
 from structure_first.cost import flops
 from structure_first.evidence.statistics import final, interval, needed, share_read
 from structure_first.experiments.additive import spent
-from structure_first.experiments.published import PUBLISHED
+from structure_first.experiments.published import EXPERIMENT, PUBLISHED
 from structure_first.runs.recipe import Recipe
 
 TOLD = ("set", "set, permuted", "set, rescaled")  # of every start
-ALIKE = ["task", "swept", "amount", "seed"]  # what models that are compared have in common
+ALIKE = ["task", "width", "swept", "amount", "seed"]  # what models that are compared have in common
+MODEL = ["width", "cell", "seed"]
+
+
+def every_size(results: Path = RESULTS) -> pd.DataFrame:
+    """The `curves` of every size that was run, the smallest first."""
+    return pd.concat([curves(rows) for rows in sizes(EXPERIMENT, results)], ignore_index=True)
 
 
 def curves(rows: pd.DataFrame) -> pd.DataFrame:
-    """Held-out loss (nats a token) of every model at every evaluation: by corpus (`task`), rung of the ladder (`swept`)
-    and rate (`amount`), with the share of the `text` that was read, and the `target`, what random init ends at.
+    """Held-out loss (nats a token) of every model of one size at every evaluation: by corpus (`task`), rung of the
+    ladder (`swept`) and rate (`amount`), with the share of the `text` that was read, and the `target`, what random init
+    ends at; `label` says what is in front, for how many `updates`, and its share where that is not the recipe's own.
     """
     found = rows[(rows["stage"] == 2) & (rows["metric"] == "loss")].sort_values(["cell", "seed", "step"])
     found = found.rename(columns={"value": "loss"}).reset_index(drop=True)
     found["label"] = labels(found, ", ")
-    found["text"] = share_read(found)
+    found["text"], found["width"] = share_read(found), found["width"].astype(int)
+    recipes = EXPERIMENT.recipes(rows["scale"].iloc[0])
+    fronts = {cell: recipe.stage_one for cell, recipe in recipes.items()}
+    found["updates"] = [front.stage.steps if (front := fronts[cell]) else 0 for cell in found["cell"]]
     last = final(rows, "loss").rename("target").reset_index()
     base = found.loc[found["front"] == "random init", ["cell", *ALIKE]].drop_duplicates()
     targets = base.merge(last, on=["cell", "seed"]).drop(columns="cell")
-    return found[["cell", *ALIKE, "label", "step", "tokens", "text", "loss"]].merge(targets, on=ALIKE, how="left")
+    kept = ["cell", *ALIKE, "label", "updates", "step", "tokens", "text", "loss"]
+    return found[kept].merge(targets, on=ALIKE, how="left")
 
 
 def ends(found: pd.DataFrame) -> pd.DataFrame:
     """The last evaluation of every model: its gain over random init of the same seed and settings, and the share of the
     text at which its curve came down to where random init ends (infinite: never).
     """
-    last = found.drop_duplicates(["cell", "seed"], keep="last").set_index(["cell", "seed"])
+    last = found.drop_duplicates(MODEL, keep="last").set_index(MODEL)
     read = found[found["step"] > 0]
-    crossed = {cell: needed(part, "text") for cell, part in read.groupby("cell")}
-    last["needed"] = pd.concat(crossed, names=["cell", "seed"]) if crossed else None
+    crossed = {cell: needed(part, "text") for cell, part in read.groupby(MODEL[:2])}
+    last["needed"] = pd.concat(crossed, names=MODEL) if crossed else None
     return last.assign(gain=last["target"] - last["loss"]).reset_index()
 
 
 def published(last: pd.DataFrame) -> pd.DataFrame:
     """The models that have their corpus' published rate, and no warm-up of it."""
-    own = last.groupby("task")["amount"].transform("first")
+    own = last.groupby(["task", "width"])["amount"].transform("first")
     return last[last["swept"].eq(PUBLISHED) & last["amount"].eq(own)]
 
 
@@ -49,36 +64,47 @@ def answers(last: pd.DataFrame) -> pd.DataFrame:
     lines = [
         {
             "corpus": corpus,
+            "width": width,
             "in front": label,
             "seeds": len(part),
             "final loss": f"{part['loss'].median():.3f}",
             "gain, nats a byte": told("{:+.3f}", part["gain"]),
             "of the text, to its loss": told("{:.0%}", part["needed"]),
         }
-        for (corpus, label), part in last.groupby(["task", "label"], sort=False)
+        for (corpus, width, label), part in last.groupby(["task", "width", "label"], sort=False)
     ]
     return pd.DataFrame(lines).set_index("corpus")
 
 
 def said(last: pd.DataFrame, corpus: str = "code", front: str = "set") -> str:
-    """The answer in words: what the front is worth on a corpus, and what its own numbers in random order are."""
-    of = {label: part for label, part in last[last["task"] == corpus].groupby("label")}
-    warm = of[front]
-    words = (
-        f"On {corpus}, as published, *{front}* in front gains {told('{:+.3f}', warm['gain'])} nats a byte over random "
-        f"initialisation and is down at its final loss after {told('{:.0%}', warm['needed'])} of the text "
-        f"(the paper: {PAPER[corpus]:.0%}); seeds: {len(warm)}."
-    )
-    if (twin := of.get(f"{front}, permuted")) is not None:
-        gain, share = told("{:+.3f}", twin["gain"]), told("{:.0%}", twin["needed"])
-        words += f" Its own numbers in random order: {gain} nats, {share} of the text."
-    return words
+    """The answer in words, for each width: what the front is worth on a corpus, and what its shuffled numbers are."""
+    lines = []
+    for width, here in last[last["task"] == corpus].groupby("width"):
+        of = dict(list(here.groupby("label")))
+        warm = of[front]
+        words = (
+            f"- **Width {width}**: on {corpus}, as published, *{front}* in front "
+            f"{'gains' if warm['gain'].median() > 0 else 'costs'} {told('{:+.3f}', warm['gain'])} nats a byte over "
+            f"random initialisation and {reached(warm['needed'])} (the paper: {PAPER[corpus]:.0%}); seeds: {len(warm)}."
+        )
+        if (twin := of.get(f"{front}, permuted")) is not None:
+            gain, share = told("{:+.3f}", twin["gain"]), told("{:.0%}", twin["needed"])
+            words += f" Its own numbers in random order: {gain} nats, {share} of the text."
+        lines.append(words)
+    return "\n".join(lines)
+
+
+def reached(shares: pd.Series) -> str:
+    """When a front is down at where random initialisation ends, in words."""
+    if np.isinf(shares).all():
+        return "does not come down to its final loss in any seed"
+    return f"is down at its final loss after {told('{:.0%}', shares)} of the text"
 
 
 def rungs(last: pd.DataFrame) -> str:
     """For each start, in words, what the fronts are worth at the rate at which random initialisation ends lowest."""
     lines = []
-    for rung, part in last.groupby("swept", sort=False):
+    for (width, rung), part in last.groupby(["width", "swept"], sort=False):
         cold = part[part["label"] == "random init"].groupby("amount")["loss"].median()
         best = part[part["amount"] == cold.idxmin()]
         gains = [
@@ -90,7 +116,7 @@ def rungs(last: pd.DataFrame) -> str:
         rate = (
             f"the best of its {len(cold)} rates, {cold.idxmin():g}" if len(cold) > 1 else f"a rate of {cold.idxmin():g}"
         )
-        start = f"- **{rung}**, at {rate}: random init ends at {cold.min():.3f}"
+        start = f"- **{rung}**, width {width}, at {rate}: random init ends at {cold.min():.3f}"
         start += f" (seeds: {seeds})"
         lines.append(start + (f"; gains: {', '.join(gains)}" if gains else ""))
     return "\n".join(lines)

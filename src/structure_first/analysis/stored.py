@@ -39,6 +39,14 @@ def stored(experiment: Experiment, results: Path = RESULTS) -> pd.DataFrame:
     raise UserError(f"there are no stored results of {experiment.name} that today's cells make; {remedy}")
 
 
+def sizes(experiment: Experiment, results: Path = RESULTS) -> list[pd.DataFrame]:
+    """The rows of every scale that has some, from the smallest, with the factors of their cells; raises `UserError`
+    where there are none.
+    """
+    stored(experiment, results)
+    return [with_factors(rows, experiment) for rows in reversed(of_today(experiment, results).values())]
+
+
 def with_factors(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
     """Rows of one scale with a column for each factor of their cells; a stage one alone has none."""
     return rows.join(experiment.factors(rows["scale"].iloc[0]), on="cell")

@@ -95,14 +95,10 @@ def size(scale: str) -> Published:
     body, context, settings = Body(layers=4, heads=4, width=NARROW), 256, {"length": 32, "vocab": 100}
     if scale == "gpu":
         body, context = Body(layers=4, heads=8, width=4 * NARROW), 512
-        code, language = (
-            replace(each, steps=3_000, lr=each.lr / 4, evaluate_every=150) for each in (code, language)
-        )
+        code, language = (replace(each, steps=3_000, lr=each.lr / 4, evaluate_every=150) for each in (code, language))
     if scale == "smoke":
         first = replace(first, steps=20, batch=8, held_out=16, evaluate_every=20)
-        code, language = (
-            replace(each, steps=20, batch=4, held_out=16, evaluate_every=5) for each in (code, language)
-        )
+        code, language = (replace(each, steps=20, batch=4, held_out=16, evaluate_every=5) for each in (code, language))
         body, context, settings = Body(width=16), 32, {"length": 8, "vocab": 20}
     read = max(code.steps * code.batch * (context + 1), 30_000)
     corpora = {
@@ -122,11 +118,11 @@ def cells(scale: str) -> dict[str, Cell]:
     if scale == "paper":
         return found
     text = sized.corpora["code"]
-    sequences = text.stage.steps * text.stage.batch
+    read = text.stage.steps * text.stage.batch * (int(text.settings["context"] or 0) + 1)
     for times in SHORTER:
         updates = max(1, sized.stage_one.steps // times)
         first = sized.front("set").at(steps=updates, evaluate_every=updates)
-        share = updates * sized.stage_one.batch * first.make().length / (sequences * text.make().length)
+        share = round(updates * sized.stage_one.batch * first.make().length / read, 3)
         factors = Factors("code", "set", "full", share, width=sized.body.width, swept=PUBLISHED, amount=text.stage.lr)
         found[f"code / set / {updates} updates"] = Cell(Recipe(first, PARTS["full"], text, sized.body), factors)
     warmup = min(WARMUP, text.stage.steps // 4)

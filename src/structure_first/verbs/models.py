@@ -64,21 +64,21 @@ def warm(
 def ledger() -> Iterator[str]:
     """What the stored runs say of structure in front of text, and of a better start of the weights, where they are."""
     from structure_first.analysis import published, text
-    from structure_first.analysis.stored import stored
+    from structure_first.analysis.stored import sizes, stored
     from structure_first.experiments.additive import FORMER
     from structure_first.experiments.published import EXPERIMENT, PUBLISHED
     from structure_first.experiments.text import BEST, CONTROLLED, MAIN
 
-    rows = stored(EXPERIMENT, RESULTS)
-    ends = published.ends(published.curves(rows))
-    ladder = ends[ends["task"] == "code"]
-    cold = ladder[ladder["label"] == "random init"].groupby(["swept", "amount"])["loss"].median()
-    best = cold.groupby("swept").min()
-    front = published.published(ladder).groupby("label")["gain"].median()["set"]
-    start = best[PUBLISHED] - best.min()
-    yield f"the ledger at {sized(EXPERIMENT, rows)}, on code, in nats a byte:"
-    yield from published.rungs(ladder).replace("*", "").splitlines()
-    yield f"- a better start alone, of weights and rate: {start:+.3f}" + "; see to that first" * bool(start > front)
+    for rows in sizes(EXPERIMENT, RESULTS):
+        ends = published.ends(published.curves(rows))
+        ladder = ends[ends["task"] == "code"]
+        cold = ladder[ladder["label"] == "random init"].groupby(["swept", "amount"])["loss"].median()
+        best = cold.groupby("swept").min()
+        front = published.published(ladder).groupby("label")["gain"].median()["set"]
+        start = best[PUBLISHED] - best.min()
+        yield f"the ledger at {sized(EXPERIMENT, rows)}, on code, in nats a byte:"
+        yield from published.rungs(ladder).replace("*", "").splitlines()
+        yield f"- a better start alone, of weights and rate: {start:+.3f}" + "; see to that first" * bool(start > front)
     rows = stored(FORMER, RESULTS)
     ends = text.ends(text.curves(rows)).set_index(["front", "share"]).sort_index()
     gains = ends.loc[(MAIN, CONTROLLED[0])].groupby(["task", "carried"])["gain"]

@@ -12,11 +12,12 @@ STEEP = 0.5  # nats above the end: what lies higher, at the very beginning, woul
 
 
 def curves(found: pd.DataFrame, shown: tuple[str, ...] = LABELS[:3]) -> go.Figure:
-    """Held-out loss against the share of the text that was read, every seed and their median, a panel a corpus; the
-    dotted line is where random init ends.
+    """Held-out loss against the share of the text read, each seed and their median, a panel a corpus and width;
+    the dotted line is where random init ends.
     """
     found = found[found["label"].isin(shown) & (found["step"] > 0)]
-    fig, parts = facets(found, 430, "task", horizontal_spacing=0.08)
+    found = found.assign(size=found["task"] + ", width " + found["width"].astype(str))
+    fig, parts = facets(found, 430, "size", horizontal_spacing=0.08)
     for at, here in parts:
         for label in [name for name in shown if (here["label"] == name).any()]:
             part = here[here["label"] == label]
@@ -45,9 +46,25 @@ def curves(found: pd.DataFrame, shown: tuple[str, ...] = LABELS[:3]) -> go.Figur
             )
         goal = here["target"].median()
         fig.add_hline(goal, line=DOTTED, **at)
-        fig.update_yaxes(range=[here["loss"].min() - 0.03, goal + STEEP], **at)
+        highest = here.loc[here["text"] == 1, "loss"].max()
+        fig.update_yaxes(range=[here["loss"].min() - 0.03, max(goal, highest) + STEEP], **at)
     fig.update_xaxes(title="share of the text that was read", tickformat=".0%")
     return fig.update_yaxes(title="held-out loss, nats a byte", col=1).update_layout(legend={"y": 1.1})
+
+
+def doses(last: pd.DataFrame, fronts: tuple[str, ...] = ("set", "set, permuted")) -> go.Figure:
+    """What a front is worth against the updates that it was trained for, a panel a width, every seed a dot."""
+    last = last[last["updates"] > 0]
+    last = last.assign(front=last["label"].str.replace(r" [\d.]+ %", "", regex=True))
+    last = last[last["front"].isin(fronts)].assign(size="width " + last["width"].astype(str))
+    fig, parts = facets(last, 380, "size", shared_yaxes=True)
+    for at, here in parts:
+        for name, look in looks(fronts).items():
+            own = {"colour": look["color"], "dash": look["dash"]}
+            line(fig, here[here["front"] == name], "updates", "gain", name, "%{x} updates: %{y:+.3f} nats", **own, **at)
+        stepped(fig, here["updates"], "updates of stage one", **at)
+        fig.add_hline(0, line=DOTTED, **at)
+    return fig.update_yaxes(title=GAIN, col=1).update_layout(legend={"y": 1.12})
 
 
 LOSS, GAIN, NEEDED = "final loss, nats a byte", "gain over random init, nats", "of the text, for its loss"
