@@ -7,7 +7,7 @@ import sys
 import textwrap
 import time
 from dataclasses import replace
-from math import inf, nan
+from math import inf, isfinite, nan
 
 import pytest
 import torch
@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from structure_first.data.batch import Batch
-from structure_first.data.registry import source
+from structure_first.data.registry import RULES, source
 from structure_first.errors import UserError
+from structure_first.model import kernels
 from structure_first.model.transformer import Shape, Transformer
 from structure_first.training import checkpoints, loop, predictions
 from structure_first.training.compute import Compute
@@ -164,6 +165,20 @@ def test_short_and_long_sequences_lose_no_loss(data):
         assert torch.equal(part.tokens // time, part.tokens[..., :1] // time + torch.zeros_like(part.tokens))
         owners = part.tokens[..., 0] // (time * count)
         assert torch.equal(owners, torch.arange(replicas)[:, None].expand_as(owners))
+
+
+@pytest.mark.parametrize(
+    "name", ["shuffled:dyck", *(name for name in RULES if name != "nca")]
+)  # judged by gzip, on a CPU
+def test_a_stage_makes_every_tensor_on_the_device_that_trains(monkeypatch, name):
+    """A machine with a GPU makes on its CPU what is made here on the default device."""
+    of = source(name, **{"length": 32} if name.endswith(("dyck", "dyck_shuffle")) else {})
+    model = Transformer(Shape(vocab=of.vocab, context=of.length, width=8, heads=2, dropout=0.1), (0, 1))
+    monkeypatch.setattr(kernels, "eager_on_cpu", lambda tensor: False)
+    monkeypatch.setattr(predictions, "WORTH", 0)
+    with torch.device("meta"):
+        rows = fit(model, of, Stage(steps=2, batch=4, warmup=0, held_out=4, evaluate_every=1))
+    assert all(isfinite(row["value"]) for row in rows if row["metric"] == "loss") and len(rows) >= 4
 
 
 def test_the_batch_of_a_step_depends_on_seed_and_step_alone():

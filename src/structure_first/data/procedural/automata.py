@@ -66,7 +66,7 @@ def nca(
     Raises `UserError` if no rule passes.
     """
     device, cells = generator.device, width * width
-    near, passed, missing, failed = neighbours(width).to(device), [], count, 0
+    near, passed, missing, failed = neighbours(width, device), [], count, 0
     while missing:
         rules = random_rules(min(AT_ONCE, 16 + 3 * missing), states, generator)
         weights = torch.empty(len(rules.mixing), states, device=device).exponential_(generator=generator)
@@ -110,9 +110,9 @@ def random_rules(count: int, states: int, generator: torch.Generator) -> Rules:
     )
 
 
-def neighbours(width: int) -> Int[Tensor, "cell_place"]:
+def neighbours(width: int, device: torch.device | str = "cpu") -> Int[Tensor, "cell_place"]:
     """The cells around each cell of a torus, itself among them, row by row."""
-    cell = torch.arange(width * width).view(width, width)
+    cell = torch.arange(width * width, device=device).view(width, width)
     around = [cell.roll((-down, -right), (0, 1)) for down in (-1, 0, 1) for right in (-1, 0, 1)]
     return torch.stack(around, -1).flatten()
 
