@@ -67,7 +67,7 @@ def doses(last: pd.DataFrame, fronts: tuple[str, ...] = ("set", "set, permuted")
     return fig.update_yaxes(title=GAIN, col=1).update_layout(legend={"y": 1.12})
 
 
-LOSS, GAIN, NEEDED = "final loss, nats a byte", "gain over random init, nats", "of the text, for its loss"
+LOSS, GAIN, NEEDED = "final loss, nats", "gain, nats", "of the text, for its loss"
 NEVER = 1.06  # where a share stands that no part of the text was enough for
 
 
