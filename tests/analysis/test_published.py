@@ -56,7 +56,7 @@ def test_the_answers_stand_in_a_table_and_in_words(last):
     table = analysis.answers(ours).set_index("in front")
     assert table.loc["set"].to_list() == [128, 3, "8.510", "+0.500", "25%"]
     assert analysis.said(ours) == (
-        "- **Width 128**: on code, as published, *set* in front gains +0.500 nats a byte over random initialisation "
+        "- **Width 128**: on code, as published, *set* in front is worth +0.500 nats a byte over random initialisation "
         "and is down at its final loss after 25% of the text (the paper: 67%); seeds: 3. Its own numbers in random "
         "order: +0.200 nats, 50% of the text."
     )
@@ -101,7 +101,7 @@ def test_sizes_are_compared_within_themselves_though_their_cells_have_one_name(r
     assert last.loc[(512, "code / set"), "gain"] == pytest.approx(-0.25)
     assert np.isinf(last.loc[(512, "code / set"), "needed"])
     narrow, wide = analysis.said(analysis.published(last.reset_index())).splitlines()
-    assert "gains +0.500" in narrow and "costs -0.250" in wide and "does not come down" in wide
+    assert "worth +0.500" in narrow and "worth -0.250" in wide and "does not come down" in wide
 
 
 @pytest.fixture

@@ -167,11 +167,9 @@ def test_short_and_long_sequences_lose_no_loss(data):
         assert torch.equal(owners, torch.arange(replicas)[:, None].expand_as(owners))
 
 
-@pytest.mark.parametrize(
-    "name", ["shuffled:dyck", *(name for name in RULES if name != "nca")]
-)  # judged by gzip, on a CPU
+@pytest.mark.parametrize("name", ["shuffled:dyck", *(name for name in RULES if name != "nca")])
 def test_a_stage_makes_every_tensor_on_the_device_that_trains(monkeypatch, name):
-    """A machine with a GPU makes on its CPU what is made here on the default device."""
+    """A machine with a GPU makes on its CPU what is made here on the default device. (gzip judges nca's on a CPU.)"""
     of = source(name, **{"length": 32} if name.endswith(("dyck", "dyck_shuffle")) else {})
     model = Transformer(Shape(vocab=of.vocab, context=of.length, width=8, heads=2, dropout=0.1), (0, 1))
     monkeypatch.setattr(kernels, "eager_on_cpu", lambda tensor: False)

@@ -38,7 +38,7 @@ def curves(rows: pd.DataFrame) -> pd.DataFrame:
     last = final(rows, "loss").rename("target").reset_index()
     base = found.loc[found["front"] == "random init", ["cell", *ALIKE]].drop_duplicates()
     targets = base.merge(last, on=["cell", "seed"]).drop(columns="cell")
-    kept = ["cell", *ALIKE, "label", "updates", "step", "tokens", "text", "loss"]
+    kept = ["cell", *ALIKE, "front", "carried", "label", "updates", "step", "tokens", "text", "loss"]
     return found[kept].merge(targets, on=ALIKE, how="left")
 
 
@@ -83,9 +83,9 @@ def said(last: pd.DataFrame, corpus: str = "code", front: str = "set") -> str:
         of = dict(list(here.groupby("label")))
         warm = of[front]
         words = (
-            f"- **Width {width}**: on {corpus}, as published, *{front}* in front "
-            f"{'gains' if warm['gain'].median() > 0 else 'costs'} {told('{:+.3f}', warm['gain'])} nats a byte over "
-            f"random initialisation and {reached(warm['needed'])} (the paper: {PAPER[corpus]:.0%}); seeds: {len(warm)}."
+            f"- **Width {width}**: on {corpus}, as published, *{front}* in front is worth "
+            f"{told('{:+.3f}', warm['gain'])} nats a byte over random initialisation "
+            f"and {reached(warm['needed'])} (the paper: {PAPER[corpus]:.0%}); seeds: {len(warm)}."
         )
         if (twin := of.get(f"{front}, permuted")) is not None:
             gain, share = told("{:+.3f}", twin["gain"]), told("{:.0%}", twin["needed"])

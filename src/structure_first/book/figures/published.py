@@ -52,16 +52,26 @@ def curves(found: pd.DataFrame, shown: tuple[str, ...] = LABELS[:3]) -> go.Figur
     return fig.update_yaxes(title="held-out loss, nats a byte", col=1).update_layout(legend={"y": 1.1})
 
 
-def doses(last: pd.DataFrame, fronts: tuple[str, ...] = ("set", "set, permuted")) -> go.Figure:
-    """What a front is worth against the updates that it was trained for, a panel a width, every seed a dot."""
-    last = last[last["updates"] > 0]
-    last = last.assign(front=last["label"].str.replace(r" [\d.]+ %", "", regex=True))
-    last = last[last["front"].isin(fronts)].assign(size="width " + last["width"].astype(str))
-    fig, parts = facets(last, 380, "size", shared_yaxes=True)
+def doses(last: pd.DataFrame, front: str = "set") -> go.Figure:
+    """What a front and its permuted twin are worth against the updates that it was trained for, a panel a width, every
+    seed a dot.
+    """
+    carried = {front: "full", f"{front}, permuted": "permuted"}
+    last = last[last["front"].eq(front) & last["carried"].isin(carried.values())]
+    fig, parts = facets(last.assign(size="width " + last["width"].astype(str)), 380, "size", shared_yaxes=True)
     for at, here in parts:
-        for name, look in looks(fronts).items():
+        for name, look in looks(carried).items():
             own = {"colour": look["color"], "dash": look["dash"]}
-            line(fig, here[here["front"] == name], "updates", "gain", name, "%{x} updates: %{y:+.3f} nats", **own, **at)
+            line(
+                fig,
+                here[here["carried"] == carried[name]],
+                "updates",
+                "gain",
+                name,
+                "%{x} updates: %{y:+.3f} nats",
+                **own,
+                **at,
+            )
         stepped(fig, here["updates"], "updates of stage one", **at)
         fig.add_hline(0, line=DOTTED, **at)
     return fig.update_yaxes(title=GAIN, col=1).update_layout(legend={"y": 1.12})
