@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from structure_first.runs.recipe import Experiment
 
 Cells = Annotated[str | None, typer.Option(help="only these, with commas between; * is anything")]
-Workers = Annotated[int | None, typer.Option(help="processes; one a core if left out")]
+Workers = Annotated[int | None, typer.Option(help="processes; if left out one a core, or one on a GPU")]
 
 
 @app.command()
