@@ -58,7 +58,7 @@ def test_the_answers_stand_in_a_table_and_in_words(last):
     assert analysis.said(ours) == (
         "- **Width 128**: on code, as published, *set* in front is worth +0.500 nats a byte over random initialisation "
         "and is down at its final loss after 25% of the text (the paper: 67%); seeds: 3. Its own numbers in random "
-        "order: +0.200 nats, 50% of the text."
+        "order are worth +0.200; the curve is down at its final loss after 50% of the text."
     )
     first, second = analysis.rungs(last).splitlines()
     assert first.endswith("random init ends at 9.010 (seeds: 3); gains: *set* +0.500, *set, permuted* +0.200")

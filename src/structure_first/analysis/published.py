@@ -88,8 +88,8 @@ def said(last: pd.DataFrame, corpus: str = "code", front: str = "set") -> str:
             f"and {reached(warm['needed'])} (the paper: {PAPER[corpus]:.0%}); seeds: {len(warm)}."
         )
         if (twin := of.get(f"{front}, permuted")) is not None:
-            gain, share = told("{:+.3f}", twin["gain"]), told("{:.0%}", twin["needed"])
-            words += f" Its own numbers in random order: {gain} nats, {share} of the text."
+            words += f" Its own numbers in random order are worth {told('{:+.3f}', twin['gain'])}; the curve "
+            words += f"{reached(twin['needed'])}."
         lines.append(words)
     return "\n".join(lines)
 
