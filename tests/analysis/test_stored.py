@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from structure_first.analysis.stored import beside, of_today, stored, with_factors
+from structure_first.analysis.stored import beside, of_today, sizes, stored, with_factors
 from structure_first.errors import UserError
 from structure_first.evidence.store import Store
 from structure_first.experiments import additive, haystack, published, skills, substitutive
@@ -92,9 +92,10 @@ def test_live_rows_get_their_factors_too(rows_of):
 def test_where_nothing_of_today_is_stored_it_says_in_a_line_what_to_do(tmp_path, keep):
     line = "no stored results of trial that today's cells make; restore book/results or make them: structure-first run"
     for _ in range(2):
-        with pytest.raises(UserError, match=line) as caught:
-            stored(TRIAL, tmp_path)
-        assert "\n" not in str(caught.value)
+        for read in (stored, sizes):
+            with pytest.raises(UserError, match=line) as caught:
+                read(TRIAL, tmp_path)
+            assert "\n" not in str(caught.value)
         keep("copying first", replace(WARM, body=Body(width=32)), [0.9])  # nor does this help
 
 

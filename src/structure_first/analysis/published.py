@@ -32,9 +32,8 @@ def curves(rows: pd.DataFrame) -> pd.DataFrame:
     found = found.rename(columns={"value": "loss"}).reset_index(drop=True)
     found["label"] = labels(found, ", ")
     found["text"], found["width"] = share_read(found), found["width"].astype(int)
-    recipes = EXPERIMENT.recipes(rows["scale"].iloc[0])
-    fronts = {cell: recipe.stage_one for cell, recipe in recipes.items()}
-    found["updates"] = [front.stage.steps if (front := fronts[cell]) else 0 for cell in found["cell"]]
+    fronts = {cell: recipe.stage_one for cell, recipe in EXPERIMENT.recipes(rows["scale"].iloc[0]).items()}
+    found["updates"] = found["cell"].map({cell: front.stage.steps if front else 0 for cell, front in fronts.items()})
     last = final(rows, "loss").rename("target").reset_index()
     base = found.loc[found["front"] == "random init", ["cell", *ALIKE]].drop_duplicates()
     targets = base.merge(last, on=["cell", "seed"]).drop(columns="cell")

@@ -32,19 +32,25 @@ def fullest(experiment: Experiment, results: Path = RESULTS) -> pd.DataFrame | N
 
 
 def stored(experiment: Experiment, results: Path = RESULTS) -> pd.DataFrame:
-    """The rows of `fullest`, with the factors of their cells."""
+    """The rows of `fullest`, with the factors of their cells; raises `UserError` where there are none."""
     if (rows := fullest(experiment, results)) is not None:
         return with_factors(rows, experiment)
-    remedy = f"restore book/results or make them: structure-first run {experiment.name}"
-    raise UserError(f"there are no stored results of {experiment.name} that today's cells make; {remedy}")
+    raise nothing_stored(experiment)
 
 
 def sizes(experiment: Experiment, results: Path = RESULTS) -> list[pd.DataFrame]:
     """The rows of every scale that has some, from the smallest, with the factors of their cells; raises `UserError`
     where there are none.
     """
-    stored(experiment, results)
-    return [with_factors(rows, experiment) for rows in reversed(of_today(experiment, results).values())]
+    if found := of_today(experiment, results):
+        return [with_factors(rows, experiment) for rows in reversed(found.values())]
+    raise nothing_stored(experiment)
+
+
+def nothing_stored(experiment: Experiment) -> UserError:
+    """What to say where an experiment has no rows."""
+    remedy = f"restore book/results or make them: structure-first run {experiment.name}"
+    return UserError(f"there are no stored results of {experiment.name} that today's cells make; {remedy}")
 
 
 def with_factors(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
