@@ -28,12 +28,12 @@ TRIAL = Experiment("trial", "", lambda scale: {} if scale == "gpu" else CELLS, {
 SEARCHES = (
     (haystack.SEARCH, haystack.EXPERIMENT, haystack.TUNING),
     (haystack.TUNING, haystack.EXPERIMENT, haystack.SEARCH),
-    (skills.TUNING, skills.EXPERIMENT, skills.TUNED),
+    (skills.TUNING, skills.EXPERIMENT, skills.TUNED, skills.DRAWN),
     (additive.TUNING, additive.EXPERIMENT, additive.FORMER, additive.UNTUNED, substitutive.EXPERIMENT),
 )
 FAMILIES = (
     (haystack.EXPERIMENT, haystack.SEARCH, haystack.TUNING, haystack.RULES),
-    (skills.EXPERIMENT, skills.TUNED, skills.TUNING),
+    (skills.EXPERIMENT, skills.TUNED, skills.DRAWN, skills.TUNING),
     (additive.EXPERIMENT, additive.FORMER, additive.UNTUNED, additive.TUNING, published.EXPERIMENT),
     (substitutive.EXPERIMENT, substitutive.FORMER),
 )

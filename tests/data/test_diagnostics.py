@@ -73,6 +73,27 @@ def test_arithmetic_is_right(name, digits, seed):
     assert source(name, digits=digits).length == 2 * digits + 2 + width + 1
 
 
+@pytest.mark.parametrize("name", SIGNS)
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 12), st.integers(0, 1), st.integers(0, 1), seeds)
+def test_arithmetic_as_the_authors_code_draws_it(name, digits, leading_zeros, shifted, seed):
+    sign, operation, order = SIGNS[name]
+    drawn_from = source(name, digits=digits, leading_zeros=leading_zeros, shifted=shifted)
+    batch = drawn_from.draw(8, generator("cpu", seed))
+    assert batch.tokens.shape == (8, drawn_from.length)
+    for tokens, mask in zip(*(tensor.tolist() for tensor in batch), strict=True):
+        numbers = tokens[:digits], tokens[digits + 1 : 2 * digits + 1]
+        assert leading_zeros or all(each[::order][0] for each in numbers)
+        a, b = (int("".join(map(str, each[::order]))) for each in numbers)
+        width = (2 * digits if name == "multiplication" else digits + 1) if leading_zeros else 0
+        answer = [20 + int(digit) for digit in str(operation(a, b)).zfill(width)[::order]] + [30]
+        written = [*numbers[0], sign, *numbers[1], 12, *answer]
+        assert tokens[: len(written)] == written and set(tokens[len(written) :]) <= {13}
+        follows = [20 <= before <= 30 for before in [0, *tokens[:-1]]]  # as their code masks what it predicts
+        assert mask == (follows if shifted else [20 <= token <= 30 for token in tokens])
+    assert drawn_from.length - drawn_from.window == 2 * digits + 2 + shifted
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.one_of(st.integers(1, 40), st.just(2048)), st.integers(2, 50_000), seeds)
 def test_sorting(length, vocab, seed):

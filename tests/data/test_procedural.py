@@ -76,27 +76,28 @@ def test_union(length, vocab, seed):
 
 
 @settings(deadline=None, max_examples=40)
-@given(lengths(2), vocabs, seeds)
-def test_delete(length, vocab, seed):
-    for tokens, mask in rows("delete", seed, length=length, vocab=vocab):
+@given(lengths(2), vocabs, st.integers(0, 1), seeds)
+def test_delete(length, vocab, absent, seed):
+    for tokens, mask in rows("delete", seed, length=length, vocab=vocab, absent=absent):
         (x, target), answer = asked(tokens, mask, vocab, inputs=2)
-        assert len(x) == length and len(target) == 1 and all(1 <= token < vocab for token in x)
-        x.remove(target[0])
+        assert len(x) == length and len(target) == 1 and all(1 <= token < vocab for token in x + target)
+        if target[0] in x or not absent:
+            x.remove(target[0])
         assert answer == x
 
 
 @settings(deadline=None, max_examples=60)
-@given(lengths(1), vocabs, seeds)
-def test_stack_replays_to_its_answer(length, vocab, seed):
+@given(lengths(1), vocabs, st.integers(1, 5), seeds)
+def test_stack_replays_to_its_answer(length, vocab, forced, seed):
     vocab = max(vocab, length + 1)
-    for tokens, mask in rows("stack", seed, length=length, vocab=vocab):
+    for tokens, mask in rows("stack", seed, length=length, vocab=vocab, forced=forced):
         (operations,), answer = asked(tokens, mask, vocab, inputs=1)
         assert len(operations) == length
         stack = []
         for t, token in enumerate(operations):
             if t == length - 1:
                 assert (token == 0) == (len(stack) > 1)
-            elif len(stack) <= 2:
+            elif len(stack) <= forced:
                 assert token
             if token:
                 assert 1 <= token < vocab and token not in stack
@@ -167,7 +168,7 @@ def dyck_law(length, k, p, depth, crossing):
     return law
 
 
-def stack_law(length, vocab):
+def stack_law(length, vocab, forced=2):
     """The same for the operations of a stack."""
     law, words = {}, [((), (), 1.0)]
     while words:
@@ -176,7 +177,7 @@ def stack_law(length, vocab):
         if t == length:
             law[word] = chance
             continue
-        pushing = 1.0 if len(stack) <= 2 else 0.75 if t < int(2 * length / 3) else 0.25
+        pushing = 1.0 if len(stack) <= forced else 0.75 if t < int(2 * length / 3) else 0.25
         if t == length - 1:
             pushing = float(len(stack) <= 1)
         free = [token for token in range(1, vocab) if token not in stack]
@@ -192,14 +193,21 @@ def delete_law():
     return {(*x, 3, target): x.count(target) / 8 for x in product((1, 2), repeat=2) for target in set(x)}
 
 
+def absent_law():
+    """Two tokens out of 1, 2 and 3, the separator 4, and any of the three."""
+    return {(*x, 4, target): 1 / 27 for *x, target in product((1, 2, 3), repeat=3)}
+
+
 LAWS = {
     "identity": ({"length": 3, "vocab": 5}, 3, lambda: dict.fromkeys(product(range(1, 5), repeat=3), 1 / 64)),
     "delete": ({"length": 2, "vocab": 3}, 4, delete_law),
+    "delete, what may be absent": ({"length": 2, "vocab": 4, "absent": 1}, 4, absent_law),
     "dyck": ({"length": 8, "k": 2, "p": 0.4}, 8, lambda: dyck_law(8, 2, 0.4, 8, crossing=False)),
     "dyck, shallow": ({"length": 8, "k": 2, "p": 0.7, "depth": 2}, 8, lambda: dyck_law(8, 2, 0.7, 2, crossing=False)),
     "dyck_shuffle": ({"length": 8, "k": 2, "p": 0.6, "depth": 3}, 8, lambda: dyck_law(8, 2, 0.6, 3, crossing=True)),
     "stack": ({"length": 6, "vocab": 6}, 6, lambda: stack_law(6, 6)),
     "stack, smallest alphabet": ({"length": 5, "vocab": 5}, 5, lambda: stack_law(5, 5)),
+    "stack, a push forced at one": ({"length": 6, "vocab": 6, "forced": 1}, 6, lambda: stack_law(6, 6, 1)),
     "eca": ({"length": 8, "width": 4}, 4, lambda: dict.fromkeys(product(range(2), repeat=4), 1 / 16)),
 }
 

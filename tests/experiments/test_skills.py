@@ -1,5 +1,6 @@
 """The grid: whole at every scale, its controls what they say, and every cell's two stages fit each other."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -104,7 +105,7 @@ def test_the_tuned_grid_begins_where_the_diagnostics_do_best():
     assert len(firsts) == len(skills.sources("laptop")) + 4, "the controlled ones shuffled, and random tokens"
     assert skills.TUNED.recipes("gpu") == {}, "its sizes were not tuned"
     large = skills.TUNING.recipes("gpu")["multiplication / weights 0.0442 / embeddings 0.02 / rate 0.001"]
-    assert (large.body.width, large.body.init, large.stage_two.make().settings) == (512, 512**-0.5, {"digits": 5}), (
+    assert (large.body.width, large.body.init, large.stage_two.make().settings["digits"]) == (512, 512**-0.5, 5), (
         "but can be"
     )
 
@@ -135,4 +136,18 @@ def test_longer_training_spends_stage_ones_updates_on_the_diagnostic():
 def test_the_paper_multiplies_with_a_larger_model():
     large = skills.EXPERIMENT.recipes("paper")["multiplication / random init"]
     assert (large.body, large.stage_two.stage.batch) == (Body(layers=4, heads=8, width=512), 64)
-    assert large.stage_two.settings == {} and large.stage_two.make().settings == {"digits": 5}
+    assert large.stage_two.settings == {} and large.stage_two.make().settings["digits"] == 5
+
+
+@pytest.mark.parametrize("scale", ["smoke", "laptop", "paper"])
+def test_sums_drawn_otherwise_differ_in_nothing_else(scale):
+    cells, ours = skills.DRAWN.cells(scale), skills.EXPERIMENT.recipes(scale)
+    assert {cell.factors.swept for cell in cells.values()} == set(skills.DRAWS)
+    for name, (recipe, factors) in {name: (cell.recipe, cell.factors) for name, cell in cells.items()}.items():
+        plain = ours[" / ".join(filter(None, (factors.task, factors.front.split(",")[0], factors.carried)))]
+        settings = {**plain.stage_two.settings, **skills.DRAWS[factors.swept]}
+        plain = replace(plain, stage_two=replace(plain.stage_two, settings=settings))
+        if factors.front == skills.THEIR_STACK:
+            settings = {**plain.stage_one.settings, "forced": 1}
+            plain = replace(plain, stage_one=replace(plain.stage_one, settings=settings))
+        assert recipe == plain, name

@@ -1,7 +1,8 @@
 """Diagnostics: the small tasks of stage two, each a question whose answer alone bears loss.
 
 Rules and sizes are those of Jiang et al. 2026, algorithmic tasks appendix; the ids of the signs and the sizes of
-`sorting` are ours.
+`sorting` are ours. Arithmetic is drawn as the appendix tells it; as the authors' code draws it with `leading_zeros=0`
+and `shifted=1`.
 """
 
 import torch
@@ -10,12 +11,12 @@ from jaxtyping import Int
 from torch import Tensor
 
 from structure_first.data.batch import Batch
-from structure_first.data.common import distinct, predicted_from
+from structure_first.data.common import distinct
 from structure_first.data.procedural import transforms
 
 KEYS = 30  # there are as many key ids, whatever the number of pairs
 KEY, QUERY = 128, 158  # the token of key a is a + KEY, that of the query for it a + QUERY
-PLUS, TIMES, EQUALS, OUTPUT, STOP = 10, 11, 12, 20, 30  # input digits are 0 .. 9, output digit d is d + OUTPUT
+PLUS, TIMES, EQUALS, PAD, OUTPUT, STOP = 10, 11, 12, 13, 20, 30  # input digits are 0 .. 9, output digit d is d + OUTPUT
 
 
 def haystack(count: int, generator: torch.Generator, *, pairs: int = 30) -> Batch:
@@ -37,22 +38,39 @@ def haystack(count: int, generator: torch.Generator, *, pairs: int = 30) -> Batc
     return Batch(torch.where(offset == 1, values.gather(1, queried), tokens), offset == 1)
 
 
-def addition(count: int, generator: torch.Generator, *, digits: int = 5) -> Batch:
-    """a + b = and the sum, every number zero-padded and most significant digit first."""
-    a, b = number(count, digits, generator), number(count, digits, generator)
-    return equation(a.flip(1), PLUS, b.flip(1), total(a, b).flip(1))
+def addition(
+    count: int, generator: torch.Generator, *, digits: int = 5, leading_zeros: int = 1, shifted: int = 0
+) -> Batch:
+    """a + b = and the sum, every number zero-padded and most significant digit first.
+
+    With `leading_zeros` 0 the numbers have `digits` digits, the first of which is no zero, and the sum as many as it
+    needs; a pad fills what is short. With `shifted` 1 the loss is one token late: not on the sum's first digit, but on
+    a pad after the stop.
+    """
+    a, b = (number(count, digits, generator, leading_zeros) for _ in "ab")
+    return equation(a.flip(1), PLUS, b.flip(1), total(a, b).flip(1), leading_zeros, shifted)
 
 
-def reversed_addition(count: int, generator: torch.Generator, *, digits: int = 10) -> Batch:
-    """a + b = and the sum, every number zero-padded and least significant digit first."""
-    a, b = number(count, digits, generator), number(count, digits, generator)
-    return equation(a, PLUS, b, total(a, b))
+def reversed_addition(
+    count: int, generator: torch.Generator, *, digits: int = 10, leading_zeros: int = 1, shifted: int = 0
+) -> Batch:
+    """a + b = and the sum, every number zero-padded and least significant digit first.
+
+    `leading_zeros` and `shifted` as for `addition`; what leads stands last here.
+    """
+    a, b = (number(count, digits, generator, leading_zeros) for _ in "ab")
+    return equation(a, PLUS, b, total(a, b), leading_zeros, shifted, reverse=True)
 
 
-def multiplication(count: int, generator: torch.Generator, *, digits: int = 5) -> Batch:
-    """a * b = and the product, every number zero-padded and most significant digit first."""
-    a, b = number(count, digits, generator), number(count, digits, generator)
-    return equation(a.flip(1), TIMES, b.flip(1), product(a, b).flip(1))
+def multiplication(
+    count: int, generator: torch.Generator, *, digits: int = 5, leading_zeros: int = 1, shifted: int = 0
+) -> Batch:
+    """a * b = and the product, every number zero-padded and most significant digit first.
+
+    `leading_zeros` and `shifted` as for `addition`; without leading zeros a pad always follows.
+    """
+    a, b = (number(count, digits, generator, leading_zeros) for _ in "ab")
+    return equation(a.flip(1), TIMES, b.flip(1), product(a, b).flip(1), leading_zeros, shifted, room=1 - leading_zeros)
 
 
 def sorting(count: int, generator: torch.Generator, *, length: int = 32, vocab: int = 50) -> Batch:
@@ -60,9 +78,13 @@ def sorting(count: int, generator: torch.Generator, *, length: int = 32, vocab: 
     return transforms.sort(count, generator, length=length, vocab=vocab)
 
 
-def number(count: int, digits: int, generator: torch.Generator) -> Int[Tensor, "batch digits"]:
-    """Random numbers, every one below 10 ** digits equally likely, least significant digit first."""
-    return torch.randint(10, (count, digits), generator=generator, device=generator.device)
+def number(count: int, digits: int, generator: torch.Generator, leading_zeros: int = 1) -> Int[Tensor, "batch digits"]:
+    """Random numbers of at most, or of just so many digits, each equally likely, least significant digit first."""
+    device = generator.device
+    drawn = torch.randint(10, (count, digits), generator=generator, device=device)
+    if not leading_zeros:
+        drawn[:, -1] = torch.randint(1, 10, (count,), generator=generator, device=device)
+    return drawn
 
 
 def total(a: Int[Tensor, "batch digits"], b: Int[Tensor, "batch digits"]) -> Int[Tensor, "batch sum"]:
@@ -88,9 +110,28 @@ def carried(columns: Int[Tensor, "batch place"]) -> Int[Tensor, "batch place"]:
 
 
 def equation(
-    a: Int[Tensor, "batch digits"], sign: int, b: Int[Tensor, "batch digits"], answer: Int[Tensor, "batch answer"]
+    a: Int[Tensor, "batch digits"],
+    sign: int,
+    b: Int[Tensor, "batch digits"],
+    answer: Int[Tensor, "batch answer"],
+    leading_zeros: int,
+    shifted: int,
+    reverse: bool = False,
+    room: int = 0,
 ) -> Batch:
-    """a, the sign, b and =, then the answer in output digits and the stop; both bear loss."""
-    mark = a.new_ones(len(a), 1)
-    tokens = torch.cat([a, sign * mark, b, EQUALS * mark, answer + OUTPUT, STOP * mark], 1)
-    return predicted_from(2 * a.shape[1] + 2, tokens)
+    """a, the sign, b and =, then the answer in output digits, the stop, and pads where the answer is short, with `room`
+    for more of them.
+
+    The answer and the stop bear loss, or, if `shifted`, what follows on each of them.
+    """
+    mark, (count, width) = a.new_ones(len(a), 1), answer.shape
+    shown = mark * width
+    if not leading_zeros:
+        shown = shown - ((answer.flip(1) if reverse else answer).cumsum(1) == 0).sum(1, keepdim=True)
+    place = torch.arange(width + 1 + room, device=a.device)
+    index = place if reverse else place + width - shown
+    digits = answer.gather(1, index.expand(count, -1).clamp(max=width - 1))
+    written = torch.where(place < shown, digits + OUTPUT, torch.where(place == shown, STOP, PAD))
+    given = torch.cat([a, sign * mark, b, EQUALS * mark], 1)
+    bears_loss = (place >= shifted) & (place <= shown + shifted)
+    return Batch(torch.cat([given, written], 1), torch.cat([torch.zeros_like(given, dtype=torch.bool), bears_loss], 1))

@@ -48,6 +48,8 @@ LIMITS = {  # of settings that several rules have; one that stands nowhere is a 
     "width": (3, 1 << 15),
     "pairs": (1, diagnostics.KEYS),
     "digits": (1, 1000),
+    "leading_zeros": (0, 1),
+    "shifted": (0, 1),
 }
 CORPUS = {"context": (1, (1 << 16) - 1), "tokens": (1, 10**13)}  # of a packed one
 
@@ -105,8 +107,16 @@ PROCEDURAL = {
     "sort": Rule(transforms.sort, "to order a sequence by its tokens", marked),
     "set": Rule(transforms.set, "to tell what was there before from what is new", marked),
     "union": Rule(transforms.union, "to merge two sequences without repeats", marked, odd),
-    "delete": Rule(transforms.delete, "to copy a sequence and leave one token out", marked, single),
-    "stack": Rule(memory.stack, "to keep track of a last-in, first-out memory", marked, deeper_than_alphabet),
+    "delete": Rule(
+        transforms.delete, "to copy a sequence and leave one token out", marked, single, limits={"absent": (0, 1)}
+    ),
+    "stack": Rule(
+        memory.stack,
+        "to keep track of a last-in, first-out memory",
+        marked,
+        deeper_than_alphabet,
+        limits={"forced": (1, 1 << 16)},
+    ),
     "dyck": Rule(
         languages.dyck,
         "to nest: find the innermost bracket still open",

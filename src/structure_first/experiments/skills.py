@@ -26,6 +26,15 @@ BRACKETS = (8, 16, 64)  # types, of each language
 FIRST = Body(init=WIDE, init_embedding=Body.init)
 # The attention of one source with the MLPs of another. What the rest is the paper does not say: here it is afresh.
 COMPOSED = {"set + eca": Transfer.only("attention", mlp="from(eca)")}
+ARITHMETIC = ("addition", "reversed_addition")
+DRAWS = {  # of a sum: as the paper tells it, then each difference of the authors' code alone, then both
+    "zero-padded": {},
+    "no leading zeros": {"leading_zeros": 0},
+    "loss one token late": {"shifted": 1},
+    "as published": {"leading_zeros": 0, "shifted": 1},
+}
+STATED = (("set", "attention"), ("set", "mean rows"), ("eca", "mean rows"), ("stack", "mean rows"))  # by the paper
+THEIR_STACK = "stack, as published"  # whose pushes are forced at one entry, not two
 SAME = "same start"  # how cells end in which all goes across from a stage one that began as its diagnostic does
 
 
@@ -192,6 +201,25 @@ def tuning(scale: str) -> dict[str, Cell]:
     return found
 
 
+def drawn(scale: str) -> dict[str, Cell]:
+    """Sums drawn as the paper tells them and as the authors' code does, after what the paper has numbers of."""
+    found, firsts = {}, sources(scale)
+    stack = firsts["stack"]
+    firsts[THEIR_STACK] = replace(stack, settings={**stack.settings, "forced": 1})
+    for task in ARITHMETIC:
+        for draw, settings in DRAWS.items():
+            second = diagnostics(scale)[task]
+            second = replace(second, settings={**second.settings, **settings})
+            factors = Factors(task, swept=draw)
+            found[f"{task} / {draw} / random init"] = Cell(Recipe(None, None, second, Body()), factors)
+            for front, carried in (*STATED, (THEIR_STACK, "mean rows")):
+                recipe = Recipe(firsts[front], TRANSFERS[carried], second, Body())
+                found[f"{task} / {draw} / {front} / {carried}"] = Cell(
+                    recipe, replace(factors, front=front, carried=carried)
+                )
+    return found
+
+
 EXPERIMENT = Experiment(
     name="skills",
     asks="What does each kind of structure teach?",
@@ -212,6 +240,13 @@ TUNED = Experiment(
     cells=partial(cells, tuned=True),
     seeds={"smoke": 1, "laptop": 6, "gpu": 10, "paper": 10},
     first_seed=300,  # the data of `skills`, seed by seed
+)
+DRAWN = Experiment(
+    name="skills_drawn",
+    asks="How much of what a front does to sums is in how the sums are drawn?",
+    cells=drawn,
+    seeds={"smoke": 1, "laptop": 6, "gpu": 6, "paper": 6},
+    first_seed=300,
 )
 TUNING = Experiment(
     name="skills_tuning",

@@ -13,7 +13,7 @@ from structure_first.analysis.sequences import mutual_information, partners
 from structure_first.book.figures.style import CLEAR, GREY, INK, PALETTE, TEMPLATE, looks, plain, show
 from structure_first.book.figures.tokens import origins, shades, silent, words
 from structure_first.data.batch import Batch, Source
-from structure_first.data.registry import describe, source
+from structure_first.data.registry import defaults, describe, source
 from structure_first.seeding import generator
 
 
@@ -114,7 +114,8 @@ def exhibit(name: str, statistics_of: int = 20_000, **settings) -> None:
     share = tokens[loss_mask].bincount().double() / loss_mask.sum()
     bits = -(share[share > 0].log2() * share[share > 0]).sum()
     first = of.draw(1, generator("cpu", 0)).tokens[0]
-    given = ", ".join(f"{setting} {value}" for setting, value in of.settings.items())
+    left = {setting: value for setting, value in defaults(name).items() if value in (0, 1)}  # switches, not turned
+    given = ", ".join(f"{setting} {value}" for setting, value in of.settings.items() if value != left.get(setting))
     show(
         gallery(of, statistics_of=statistics_of),
         alt=f"Sequences of {name} as rows of cells, the first: {' '.join(words(of)[token] for token in first)}. "

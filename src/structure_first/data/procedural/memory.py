@@ -7,13 +7,13 @@ from structure_first.data.batch import Batch
 from structure_first.data.common import distinct, question
 
 
-def stack(count: int, generator: torch.Generator, *, length: int = 64, vocab: int = 100) -> Batch:
+def stack(count: int, generator: torch.Generator, *, length: int = 64, vocab: int = 100, forced: int = 2) -> Batch:
     """Pushes and pops, a separator, and what is then on the stack, top first; padded.
 
-    A push is the token pushed, one that is not on the stack; a pop is 0. With two entries or fewer it pushes;
-    otherwise it pushes with probability 0.75 in the first two thirds of the operations and 0.25 after. The last
+    A push is the token pushed, one that is not on the stack; a pop is 0. With `forced` entries or fewer it
+    pushes; otherwise it pushes with probability 0.75 in the first two thirds of the operations and 0.25 after. The last
     operation is a pop if there is more than one entry, so the stack is never left empty (Jiang et al. 2026,
-    procedural data appendix).
+    procedural data appendix; their code has `forced` 1).
     """
     device = generator.device
     chance = torch.where(torch.arange(length, device=device) < 2 * length // 3, 0.75, 0.25)
@@ -27,7 +27,7 @@ def stack(count: int, generator: torch.Generator, *, length: int = 64, vocab: in
     seen = torch.zeros(1, count, dtype=torch.long, device=device)
     operations = torch.empty(length, count, dtype=torch.long, device=device)
     for t in range(length):
-        pushes = height <= 1 if t == length - 1 else coin[t] | (height <= 2)
+        pushes = height <= 1 if t == length - 1 else coin[t] | (height <= forced)
         top = height - (~pushes).long()
         free = (choice[t] * (vocab - 1 - height)).long()
         row = top + pushes * torch.minimum(free, seen - height)

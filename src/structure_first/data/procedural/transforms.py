@@ -43,17 +43,21 @@ def union(count: int, generator: torch.Generator, *, length: int = 64, vocab: in
     return question(*x.chunk(2, 1), answer=without_repeats(x, pad=vocab + 1), vocab=vocab)
 
 
-def delete(count: int, generator: torch.Generator, *, length: int = 64, vocab: int = 100) -> Batch:
+def delete(count: int, generator: torch.Generator, *, length: int = 64, vocab: int = 100, absent: int = 0) -> Batch:
     """Random tokens, a separator, one of those tokens, a separator, and the tokens without its first occurrence.
 
-    The token to delete is that at a random position, so it always occurs and every answer has length - 1 tokens.
+    The token to delete is that at a random position, so it always occurs and every answer has length - 1 tokens. With
+    `absent` 1, as in the authors' code, it is any token: where it does not occur, the answer is all of them.
     """
     x = content(count, length, vocab, generator)
-    position = torch.randint(length, (count, 1), generator=generator, device=x.device)
-    target = x.gather(1, position)
-    first_at = (x == target).byte().argmax(1, keepdim=True)
-    index = torch.arange(length - 1, device=x.device)
-    return question(x, target, answer=x.gather(1, index + (index >= first_at)), vocab=vocab)
+    if absent:
+        target = content(count, 1, vocab, generator)
+    else:
+        target = x.gather(1, torch.randint(length, (count, 1), generator=generator, device=x.device))
+    first_at = (torch.cat([x, target], 1) == target).byte().argmax(1, keepdim=True)
+    index = torch.arange(length if absent else length - 1, device=x.device)
+    padded = torch.cat([x, torch.full_like(target, vocab + 1)], 1)
+    return question(x, target, answer=padded.gather(1, index + (index >= first_at)), vocab=vocab)
 
 
 def content(count: int, length: int, vocab: int, generator: torch.Generator) -> Int[Tensor, "batch length"]:
