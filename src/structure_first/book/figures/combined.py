@@ -1,9 +1,12 @@
 """Every model a dot: a panel for each value of one factor, a column for each of another, a colour for a third."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from structure_first.analysis import drawn
 from structure_first.analysis.combined import PAPER, TASKS
 from structure_first.book.figures.style import GREY, facets, meant
 
@@ -56,16 +59,29 @@ def compositions(found: pd.DataFrame) -> go.Figure:
     fig = dots(found, "task", "start", "start")
     names = list(dict.fromkeys(found["start"]))
     for place in range(len(TASKS)):
-        known = [(names.index(start), values[place]) for start, values in PAPER.items() if start in names]
-        fig.add_scatter(
-            x=[x for x, _ in known],
-            y=[y for _, y in known],
-            mode="markers",
-            marker={"symbol": "diamond-open", "size": 11, "color": GREY, "line": {"width": 2}},
-            name="the paper, at its sizes",
-            hovertemplate="the paper: %{y:.1%}<extra></extra>",
-            showlegend=place == 0,
-            row=1,
-            col=place + 1,
-        )
+        stated(fig, names, {start: values[place] for start, values in PAPER.items()}, place + 1)
     return fig
+
+
+def draws(found: pd.DataFrame, task: str) -> go.Figure:
+    """Every start of one diagnostic, a panel for each way to draw it, and, hollow, what the paper has."""
+    found = found[found["task"] == task]
+    fig = dots(found, "drawn", "start", "start")
+    stated(fig, list(dict.fromkeys(found["start"])), drawn.PAPER[task], found["drawn"].nunique())
+    return fig
+
+
+def stated(fig: go.Figure, names: list[str], paper: Mapping[str, float], col: int) -> None:
+    """The paper's numbers, hollow, in one panel; the legend names them once."""
+    known = [(names.index(start), value) for start, value in paper.items() if start in names]
+    fig.add_scatter(
+        x=[x for x, _ in known],
+        y=[y for _, y in known],
+        mode="markers",
+        marker={"symbol": "diamond-open", "size": 11, "color": GREY, "line": {"width": 2}},
+        name=(name := "the paper, at its sizes"),
+        hovertemplate="the paper: %{y:.1%}<extra></extra>",
+        showlegend=all(trace.name != name for trace in fig.data),
+        row=1,
+        col=col,
+    )

@@ -1,0 +1,54 @@
+"""What how the sums are drawn does to them, and to what a front is worth."""
+
+import pytest
+
+from structure_first.analysis import drawn
+from structure_first.analysis.stored import with_factors
+from structure_first.book.figures import combined as draw
+from structure_first.experiments import skills
+
+ENDS = {  # of three seeds, by start; drawn as published each is 0.2 higher
+    "random init": (0.4, 0.5, 0.45),
+    "set / attention": (0.5, 0.7, 0.55),
+    f"{skills.THEIR_STACK} / mean rows": (0.3, 0.35, 0.4),
+}
+
+
+@pytest.fixture
+def found(rows_of):
+    rows = {
+        (f"{task} / {how} / {start}", seed): {40: value + 0.2 * (how == "as published")}
+        for task in skills.ARITHMETIC
+        for how in ("as published", "zero-padded")
+        for start, values in ENDS.items()
+        for seed, value in enumerate(values)
+    }
+    return drawn.drawn(with_factors(rows_of(rows), skills.DRAWN))
+
+
+def test_a_front_is_measured_against_sums_that_are_drawn_alike(found):
+    assert len(found) == 2 * 2 * 3 * 3
+    assert list(dict.fromkeys(found["drawn"])) == ["zero-padded", "as published"]
+    attention = found[(found["start"] == "Set's attention") & (found["task"] == "addition")]
+    for _, seeds in attention.groupby("drawn"):
+        assert seeds["gain"].round(6).to_list() == [0.1, 0.2, 0.1]
+
+
+def test_each_way_to_draw_is_told_with_the_papers_number(found):
+    lines = drawn.said(found).splitlines()
+    assert lines[0] == (
+        "- **addition**: random init ends at 45% *zero-padded*, 65% *as published* (the paper, at its size: 59%)."
+    )
+    assert lines[1].startswith("  - *zero-padded*, the fronts are worth: Set's attention +10% (+10% to +20%), all of ")
+    table = drawn.medians(found)
+    assert table.loc[("reversed_addition", "all of Stack, theirs")].to_list() == ["35.0%", "55.0%", "34.9%"]
+    assert table.loc[("addition", "all of Stack, theirs"), "the paper, at its size"] == ""
+
+
+def test_the_papers_numbers_stand_where_it_drew_so(found):
+    fig = draw.draws(found, "addition")
+    hollow = [trace for trace in fig.data if "diamond" in str(trace.marker.symbol)]
+    assert len(hollow) == 1 and hollow[0].xaxis == "x2", "beside what is drawn as published"
+    assert dict(zip(hollow[0].x, hollow[0].y, strict=True)) == {0: 0.591, 1: 0.811}
+    dots = sum(len(trace.x) for trace in fig.data if trace.mode == "markers") - len(hollow[0].x)
+    assert dots == len(found) / 2
