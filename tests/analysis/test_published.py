@@ -156,3 +156,22 @@ def test_the_ladder_has_a_panel_for_each_start_and_what_was_never_reached_at_its
     medians = {(trace.name, trace.yaxis): trace.y[0] for trace in fig.data if trace.mode == "lines+markers"}
     assert medians["set", "y3"] == pytest.approx(0.5) and medians["set", "y4"] == pytest.approx(-0.2)
     assert medians["set", "y6"] == draw.NEVER and ("random init", "y3") not in medians
+
+
+def test_a_front_is_told_apart_by_what_the_context_has(tmp_path, rows_of):
+    measured = {"loss": (1.5, 1.8), "loss in sight": (1.0, 1.5), "loss elsewhere": (2.0, 2.1)}
+    for place, cell in enumerate(("code / random init", "code / set")):
+        run, key = f"{cell} gpu", EXPERIMENT.recipes("gpu")[cell].key
+        rows = [
+            rows_of({(cell, 700): {0: 5.0, 3000: ends[place]}}, metric=metric, run=run, scale="gpu")
+            for metric, ends in measured.items()
+        ]
+        Store(tmp_path / "published").append(pd.concat(rows, ignore_index=True), {run: {"configuration": key}})
+    found = analysis.by_place(tmp_path)
+    assert analysis.by_place_said(found) == (
+        "- **code, width 512**: *set* is worth -0.500 where the context has it, -0.100 elsewhere (seeds: 1)"
+    )
+    (medians,) = (trace for trace in draw.by_place(found).data if trace.showlegend)
+    assert dict(zip(medians.x, medians.y, strict=True)) == pytest.approx(
+        {"where the context has it": -0.5, "elsewhere": -0.1}
+    )

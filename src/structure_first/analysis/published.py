@@ -14,28 +14,31 @@ from structure_first.experiments.published import EXPERIMENT, PUBLISHED
 from structure_first.runs.recipe import Recipe
 
 TOLD = ("set", "set, permuted", "set, rescaled")  # of every start
+PLACES = {"where the context has it": "loss in sight", "elsewhere": "loss elsewhere"}  # the next token, and its loss
 PARTS = {"full": "attention, MLPs and norms", "attention": "attention alone", "mlp": "MLPs alone"}
 ALIKE = ["task", "width", "swept", "amount", "seed"]  # what models that are compared have in common
 MODEL = ["width", "cell", "seed"]
 
 
-def every_size(results: Path = RESULTS) -> pd.DataFrame:
-    """The `curves` of every size that was run, the smallest first."""
-    return pd.concat([curves(rows) for rows in sizes(EXPERIMENT, results)], ignore_index=True)
+def every_size(results: Path = RESULTS, metric: str = "loss") -> pd.DataFrame:
+    """The `curves` of every size at which this was measured, the smallest first."""
+    measured = [rows for rows in sizes(EXPERIMENT, results) if rows["metric"].eq(metric).any()]
+    return pd.concat([curves(rows, metric) for rows in measured], ignore_index=True)
 
 
-def curves(rows: pd.DataFrame) -> pd.DataFrame:
+def curves(rows: pd.DataFrame, metric: str = "loss") -> pd.DataFrame:
     """Held-out loss (nats a token) of every model of one size at every evaluation: by corpus (`task`), rung of the
     ladder (`swept`) and rate (`amount`), with the share of the `text` that was read, and the `target`, what random init
     ends at; `label` says what is in front, for how many `updates`, and its share where that is not the recipe's own.
+    Another `metric` is the loss on a part of the tokens.
     """
-    found = rows[(rows["stage"] == 2) & (rows["metric"] == "loss")].sort_values(["cell", "seed", "step"])
+    found = rows[(rows["stage"] == 2) & (rows["metric"] == metric)].sort_values(["cell", "seed", "step"])
     found = found.rename(columns={"value": "loss"}).reset_index(drop=True)
     found["label"] = labels(found, ", ")
     found["text"], found["width"] = share_read(found), found["width"].astype(int)
     fronts = {cell: recipe.stage_one for cell, recipe in EXPERIMENT.recipes(rows["scale"].iloc[0]).items()}
     found["updates"] = found["cell"].map({cell: front.stage.steps if front else 0 for cell, front in fronts.items()})
-    last = final(rows, "loss").rename("target").reset_index()
+    last = final(rows, metric).rename("target").reset_index()
     base = found.loc[found["front"] == "random init", ["cell", *ALIKE]].drop_duplicates()
     targets = base.merge(last, on=["cell", "seed"]).drop(columns="cell")
     kept = ["cell", *ALIKE, "front", "carried", "label", "updates", "step", "tokens", "text", "loss"]
@@ -57,6 +60,23 @@ def published(last: pd.DataFrame) -> pd.DataFrame:
     """The models that have their corpus' published rate, and no warm-up of it."""
     own = last.groupby(["task", "width"])["amount"].transform("first")
     return last[last["swept"].eq(PUBLISHED) & last["amount"].eq(own)]
+
+
+def by_place(results: Path = RESULTS) -> pd.DataFrame:
+    """The `ends` of what was published, apart for the tokens of each of `PLACES`, of all models measured so."""
+    found = {where: published(ends(every_size(results, metric))) for where, metric in PLACES.items()}
+    return pd.concat(found, names=["where"]).reset_index("where").dropna(subset="gain")
+
+
+def by_place_said(found: pd.DataFrame, front: str = "set") -> str:
+    """What a front is worth in either place, in words, a line a corpus and width."""
+    lines = []
+    for (corpus, width), here in found[found["label"] == front].groupby(["task", "width"], sort=False):
+        worth = [f"{told('{:+.3f}', gains)} {where}" for where, gains in here.groupby("where", sort=False)["gain"]]
+        lines.append(
+            f"- **{corpus}, width {width}**: *{front}* is worth {', '.join(worth)} (seeds: {here['seed'].nunique()})"
+        )
+    return "\n".join(lines)
 
 
 def answers(last: pd.DataFrame) -> pd.DataFrame:

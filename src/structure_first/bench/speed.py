@@ -9,9 +9,9 @@ from structure_first.cost.hours import seconds_of
 from structure_first.cost.memory import usable_memory
 from structure_first.experiments import skills
 from structure_first.runs.budget import bytes_of, update_of
-from structure_first.runs.jobs import Job, out_of_memory
+from structure_first.runs.jobs import Job
 from structure_first.training.devices import device as pick_device
-from structure_first.training.devices import settle
+from structure_first.training.devices import out_of_memory, settle
 
 CELL = "reversed_addition / random init"
 

@@ -20,10 +20,9 @@ from structure_first.data.batch import Batch, Source
 from structure_first.errors import UserError, unknown
 from structure_first.evidence.statistics import LEARNT
 from structure_first.model.causal import Causal, fresh, lent_vocabulary, vocabulary
-from structure_first.runs.jobs import enough_memory
 from structure_first.seeding import generator
 from structure_first.training.compute import Compute
-from structure_first.training.devices import keep_freed_memory
+from structure_first.training.devices import enough_memory, keep_freed_memory
 from structure_first.training.loop import fit
 from structure_first.training.predictions import predict
 from structure_first.training.protocol import device_of

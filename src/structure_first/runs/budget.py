@@ -8,8 +8,9 @@ from structure_first.cost import flops, memory
 from structure_first.cost.hours import seconds_of, timed_update
 from structure_first.errors import UserError, check_range, unknown
 from structure_first.model.transformer import Transformer
-from structure_first.runs.jobs import Job, enough_memory
+from structure_first.runs.jobs import Job
 from structure_first.training.devices import device as pick_device
+from structure_first.training.devices import enough_memory
 
 
 class GPU(NamedTuple):

@@ -21,7 +21,7 @@ from structure_first.model.transformer import Shape, Transformer
 from structure_first.runs.recipe import Phase, Recipe, brief, digest, plain
 from structure_first.training import processes
 from structure_first.training.compute import Compute
-from structure_first.training.devices import choose_products, keep_freed_memory
+from structure_first.training.devices import choose_products, keep_freed_memory, out_of_memory
 from structure_first.training.devices import device as pick_device
 from structure_first.training.loop import fit
 from structure_first.training.predictions import evaluate
@@ -273,22 +273,6 @@ def execute(
             **environment(),
         }
     return frame.drop(columns="replica"), runs
-
-
-def out_of_memory(error: Exception) -> bool:
-    """Whether torch, on either device, or numpy ran out of memory."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
-@contextmanager
-def enough_memory(otherwise: UserError) -> Iterator[None]:
-    """Within, what runs out of memory says `otherwise`."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        raise otherwise from None
 
 
 @one_thread()

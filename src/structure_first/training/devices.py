@@ -3,6 +3,8 @@
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -68,3 +70,19 @@ def settle() -> None:
     """Wait until the device has done all that it was asked to, where one is in use."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether torch, on either device, or numpy ran out of memory."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+@contextmanager
+def enough_memory(otherwise: UserError) -> Iterator[None]:
+    """Within, what runs out of memory says `otherwise`."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        raise otherwise from None

@@ -3,6 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
+from structure_first.analysis.published import PLACES
 from structure_first.book.figures.style import facets, looks, meant
 from structure_first.book.figures.text import DOTTED, by_part, line, stepped
 from structure_first.experiments.published import RUNGS
@@ -16,9 +17,8 @@ def curves(found: pd.DataFrame, shown: tuple[str, ...] = LABELS[:3]) -> go.Figur
     the dotted line is where random init ends.
     """
     found = found[found["label"].isin(shown) & (found["step"] > 0)]
-    found = found.assign(size=found["task"] + ", width " + found["width"].astype(str))
-    fig, parts = facets(found, 430, "size", horizontal_spacing=0.08)
-    for at, here in parts:
+    fig, panels = facets(found.assign(size=sized(found)), 430, "size", horizontal_spacing=0.08)
+    for at, here in panels:
         for label in [name for name in shown if (here["label"] == name).any()]:
             part = here[here["label"] == label]
             for seed, one in part.groupby("seed"):
@@ -58,8 +58,8 @@ def doses(last: pd.DataFrame, front: str = "set") -> go.Figure:
     """
     carried = {front: "full", f"{front}, permuted": "permuted"}
     last = last[last["front"].eq(front) & last["carried"].isin(carried.values())]
-    fig, parts = facets(last.assign(size="width " + last["width"].astype(str)), 380, "size", shared_yaxes=True)
-    for at, here in parts:
+    fig, panels = facets(last.assign(size="width " + last["width"].astype(str)), 380, "size", shared_yaxes=True)
+    for at, here in panels:
         for name, look in looks(carried).items():
             own = {"colour": look["color"], "dash": look["dash"]}
             line(
@@ -84,6 +84,25 @@ def parts(last: pd.DataFrame, front: str = "set") -> go.Figure:
     return by_part(last, [kind for kind in kinds if kind in set(last["carried"])])
 
 
+def by_place(found: pd.DataFrame, shown: tuple[str, ...] = LABELS[1:3]) -> go.Figure:
+    """What a front is worth on tokens that the context has shown and on others, a panel a corpus and width."""
+    found = found[found["label"].isin(shown)]
+    fig, panels = facets(found.assign(size=sized(found)), 380, "size", shared_yaxes=True, horizontal_spacing=0.05)
+    for at, here in panels:
+        for name, look in looks(shown).items():
+            own = {"colour": look["color"], "mode": "markers", **at}
+            line(fig, here[here["label"] == name], "where", "gain", name, "%{x}: %{y:+.3f} nats", **own)
+        fig.add_hline(0, line=DOTTED, **at)
+    order = {"categoryorder": "array", "categoryarray": list(PLACES), "showgrid": False}
+    fig.update_xaxes(**order).update_yaxes(title=GAIN, col=1)
+    return fig.update_layout(legend={"y": 1.12}, scattermode="group", scattergap=0.6)
+
+
+def sized(found: pd.DataFrame) -> pd.Series:
+    """What a panel of one corpus and width is called."""
+    return found["task"] + ", width " + found["width"].astype(str)
+
+
 LOSS, GAIN, NEEDED = "final loss, nats", "gain, nats", "of the text, for its loss"
 NEVER = 1.06  # where a share stands that no part of the text was enough for
 
@@ -96,8 +115,8 @@ def ladder(last: pd.DataFrame, shown: tuple[str, ...] = LABELS[:4], whats: tuple
     treated = last[last["label"] != "random init"]
     both = pd.concat([(last if what == LOSS else treated).assign(what=what, value=last[what]) for what in whats])
     gaps = {"horizontal_spacing": 0.04, "vertical_spacing": 0.1}
-    fig, parts = facets(both, 100 + 260 * len(whats), "swept", "what", shared_yaxes="rows", **gaps)
-    for at, here in parts:
+    fig, panels = facets(both, 100 + 260 * len(whats), "swept", "what", shared_yaxes="rows", **gaps)
+    for at, here in panels:
         for label, look in looks(shown).items():
             part, own = here[here["label"] == label], {"colour": look["color"], "dash": look["dash"]}
             line(fig, part, "amount", "value", label, "rate %{x}: %{y:.3f}", **own, **at)
