@@ -12,6 +12,7 @@ from torch.backends.mkldnn import MkldnnModule  # what `torch.backends.mkldnn` i
 
 from structure_first.errors import UserError, unknown
 
+TINY = 5e-324  # the smallest double, and so not normal
 LARGE = 1 << 24  # multiplications in a product, from which on its speed counts for more than its call
 
 
@@ -42,6 +43,21 @@ def keep_freed_memory() -> None:
         mmap_threshold, trim_threshold, largest = -3, -1, 2**31 - 1
         libc.mallopt(mmap_threshold, 2**30)
         libc.mallopt(trim_threshold, largest)
+
+
+@contextmanager
+def flushed() -> Iterator[None]:
+    """Within, this thread's CPU takes numbers below float32's normal ones (1.2e-38) for zero, as a GPU's products do.
+
+    A sharp softmax is full of them, and a processor needs a hundred cycles for each: a quarter of a step of a model
+    that has learnt to look things up. Beside any number that counts they are lost in rounding anyhow.
+    """
+    already = 2 * TINY == 0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(already)
 
 
 def choose_products(multiplications: int) -> None:

@@ -17,7 +17,7 @@ from structure_first.errors import UserError
 from structure_first.seeding import generator
 from structure_first.training import checkpoints, processes, signals
 from structure_first.training.compute import Compute, remove
-from structure_first.training.devices import choose_products
+from structure_first.training.devices import choose_products, flushed
 from structure_first.training.optimizer import adamw, clip
 from structure_first.training.predictions import evaluate, micro_batches, predict, short_and_long
 from structure_first.training.protocol import AnyModel, Forward, Model, device_of
@@ -214,7 +214,11 @@ def fit(
     trains on its share and ends with the same weights and measurements; the first alone writes and watches.
     """
     model.train()
-    with closing(Run(model, source, stage, random_key, compute)) as run, signals.put_off(bool(checkpoint)) as came:
+    with (
+        flushed(),
+        closing(Run(model, source, stage, random_key, compute)) as run,
+        signals.put_off(bool(checkpoint)) as came,
+    ):
         if checkpoint and any(processes.all_reduce_max(checkpoint.exists())):
             run.restore(checkpoint)
         evaluated, held_out_key = source.held_out or source, f"{random_key}, held out"
