@@ -41,11 +41,10 @@ def haystack(count: int, generator: torch.Generator, *, pairs: int = 30) -> Batc
 def addition(
     count: int, generator: torch.Generator, *, digits: int = 5, leading_zeros: int = 1, shifted: int = 0
 ) -> Batch:
-    """a + b = and the sum, every number zero-padded and most significant digit first.
+    """a + b = and the sum, most significant digit first; zero-padded, unless `leading_zeros` is 0.
 
-    With `leading_zeros` 0 the numbers have `digits` digits, the first of which is no zero, and the sum as many as it
-    needs; a pad fills what is short. With `shifted` 1 the loss is one token late: not on the sum's first digit, but on
-    a pad after the stop.
+    Then the numbers have just `digits` digits, and the sum as many as it needs; a pad fills what is short. With
+    `shifted` 1 the loss is one token late: not on the sum's first digit, but on a pad after the stop.
     """
     a, b = (number(count, digits, generator, leading_zeros) for _ in "ab")
     return equation(a.flip(1), PLUS, b.flip(1), total(a, b).flip(1), leading_zeros, shifted)
@@ -54,7 +53,7 @@ def addition(
 def reversed_addition(
     count: int, generator: torch.Generator, *, digits: int = 10, leading_zeros: int = 1, shifted: int = 0
 ) -> Batch:
-    """a + b = and the sum, every number zero-padded and least significant digit first.
+    """a + b = and the sum, least significant digit first; zero-padded, unless `leading_zeros` is 0.
 
     `leading_zeros` and `shifted` as for `addition`; what leads stands last here.
     """
@@ -65,7 +64,7 @@ def reversed_addition(
 def multiplication(
     count: int, generator: torch.Generator, *, digits: int = 5, leading_zeros: int = 1, shifted: int = 0
 ) -> Batch:
-    """a * b = and the product, every number zero-padded and most significant digit first.
+    """a * b = and the product, most significant digit first; zero-padded, unless `leading_zeros` is 0.
 
     `leading_zeros` and `shifted` as for `addition`; without leading zeros a pad always follows.
     """

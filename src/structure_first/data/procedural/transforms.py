@@ -44,10 +44,11 @@ def union(count: int, generator: torch.Generator, *, length: int = 64, vocab: in
 
 
 def delete(count: int, generator: torch.Generator, *, length: int = 64, vocab: int = 100, absent: int = 0) -> Batch:
-    """Random tokens, a separator, one of those tokens, a separator, and the tokens without its first occurrence.
+    """Random tokens, a separator, one of those tokens (any, if `absent` is 1), a separator, and the tokens without its
+    first occurrence.
 
-    The token to delete is that at a random position, so it always occurs and every answer has length - 1 tokens. With
-    `absent` 1, as in the authors' code, it is any token: where it does not occur, the answer is all of them.
+    The token to delete is that at a random position, so it always occurs and every answer has length - 1 tokens. In the
+    authors' code it may be `absent`: where it does not occur, the answer is all of them.
     """
     x = content(count, length, vocab, generator)
     if absent:
