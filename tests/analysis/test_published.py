@@ -129,27 +129,6 @@ def test_the_gain_is_drawn_against_the_updates_of_stage_one(rows_of):
     assert medians["set, permuted"] == pytest.approx({2500: -0.3}) and len(medians) == 2
 
 
-def test_the_parts_of_a_front_are_told_and_drawn_by_corpus(rows_of):
-    ends = {"random init": (2.0, 2.1), "set": (1.5, 1.7), "set / attention": (1.9, 1.9), "set / mlp": (1.6, 1.8)}
-    losses = {
-        (f"{corpus} / {front}", 700 + seed): {1500: loss}
-        for corpus in ("code", "language")
-        for front, values in ends.items()
-        for seed, loss in enumerate(values)
-        if corpus == "code" or front != "set / attention"
-    }
-    last = analysis.ends(analysis.curves(with_factors(rows_of(losses, metric="loss"), EXPERIMENT)))
-    code, language = analysis.parts_said(last).splitlines()
-    assert code == (
-        "- **code**: attention, MLPs and norms +0.450 (+0.400 to +0.500), attention alone +0.150 (+0.100 to +0.200), "
-        "MLPs alone +0.350 (+0.300 to +0.400); of the two parts the MLPs by 0.200 (0.100 to 0.300) (seeds: 2)"
-    )
-    assert language.endswith("MLPs alone +0.350 (+0.300 to +0.400) (seeds: 2)")
-    fig = draw.parts(last)
-    medians = {(trace.name, trace.xaxis): trace.y[0] for trace in fig.data if trace.mode == "lines+markers"}
-    assert medians["attention", "x"] == pytest.approx(0.15) and ("attention", "x2") not in medians
-
-
 def test_the_ladder_has_a_panel_for_each_start_and_what_was_never_reached_at_its_top(last):
     fig = draw.ladder(last, whats=(draw.LOSS, draw.GAIN, draw.NEEDED))
     assert [each.text for each in fig.layout.annotations] == ["no warm-up", "wider start"]

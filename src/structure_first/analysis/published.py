@@ -15,7 +15,6 @@ from structure_first.runs.recipe import Recipe
 
 TOLD = ("set", "set, permuted", "set, rescaled")  # of every start
 PLACES = {"where the context has it": "loss in sight", "elsewhere": "loss elsewhere"}  # the next token, and its loss
-PARTS = {"full": "attention, MLPs and norms", "attention": "attention alone", "mlp": "MLPs alone"}
 ALIKE = ["task", "width", "swept", "amount", "seed"]  # what models that are compared have in common
 MODEL = ["width", "cell", "seed"]
 
@@ -111,21 +110,6 @@ def said(last: pd.DataFrame, corpus: str = "code", front: str = "set") -> str:
             words += f" Its own numbers in random order are worth {told('{:+.3f}', twin['gain'])}; the curve "
             words += f"{reached(twin['needed'])}."
         lines.append(words)
-    return "\n".join(lines)
-
-
-def parts_said(last: pd.DataFrame, front: str = "set") -> str:
-    """For each corpus, in words, what a front is worth by what of it goes across, and which of its parts is ahead."""
-    lines = []
-    for corpus, here in last[last["front"] == front].groupby("task", sort=False):
-        gains = here.pivot(index="seed", columns="carried", values="gain")
-        worth = [f"{name} {told('{:+.3f}', gains[part])}" for part, name in PARTS.items() if part in gains]
-        line = f"- **{corpus}**: {', '.join(worth)}"
-        if {"attention", "mlp"} <= set(gains):
-            ahead = gains["attention"] - gains["mlp"]
-            best = "attention" if ahead.median() > 0 else "the MLPs"
-            line += f"; of the two parts {best} by {told('{:.3f}', ahead * np.sign(ahead.median()))}"
-        lines.append(f"{line} (seeds: {len(gains)})")
     return "\n".join(lines)
 
 

@@ -5,7 +5,7 @@ import plotly.graph_objects as go
 
 from structure_first.analysis.published import PLACES
 from structure_first.book.figures.style import facets, looks, meant
-from structure_first.book.figures.text import DOTTED, by_part, line, stepped
+from structure_first.book.figures.text import DOTTED, line, stepped
 from structure_first.experiments.published import RUNGS
 
 LABELS = ("random init", "set", "set, permuted", "set, rescaled", "set, attention", "set, mlp", "union", "sort")
@@ -75,13 +75,6 @@ def doses(last: pd.DataFrame, front: str = "set") -> go.Figure:
         stepped(fig, here["updates"], "updates of stage one", **at)
         fig.add_hline(0, line=DOTTED, **at)
     return fig.update_yaxes(title=GAIN, col=1).update_layout(legend={"y": 1.12})
-
-
-def parts(last: pd.DataFrame, front: str = "set") -> go.Figure:
-    """What a front is worth by what of it goes across, every seed a dot, a panel a corpus."""
-    kinds = ("full", "attention", "mlp", "permuted")
-    last = last[last["front"].eq(front) & last["carried"].isin(kinds)]
-    return by_part(last, [kind for kind in kinds if kind in set(last["carried"])])
 
 
 def by_place(found: pd.DataFrame, shown: tuple[str, ...] = LABELS[1:3]) -> go.Figure:

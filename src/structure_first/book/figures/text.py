@@ -1,6 +1,6 @@
 """Chapters 05 and 06: what structure in front does to the loss on text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -145,11 +145,7 @@ def where(last: pd.DataFrame, share: float = additive.CONTROLLED[0], main: str =
     last = last.assign(carried=last["carried"].mask(wider, "wider init"))
     here = last[(wider | (last["front"] == main) & (last["share"] == share)) & last["gain"].notna()]
     here = here[here["task"].isin(here.loc[here["front"] == main, "task"])]
-    return by_part(here, sorted(set(here["carried"]), key=[*additive.CARRIED, "wider init"].index))
-
-
-def by_part(here: pd.DataFrame, kinds: Sequence[str]) -> go.Figure:
-    """The gain by what is carried over, of these kinds, every seed a dot, a panel a corpus."""
+    kinds = sorted(set(here["carried"]), key=[*additive.CARRIED, "wider init"].index)
     own: dict[str, dict] = {kind: {} for kind in kinds}
     fig = lines(here, 400, "carried", "gain", "carried", own, "%{y:+.3f} nats").add_hline(0, line=DOTTED)
     order = {"categoryorder": "array", "categoryarray": kinds, "range": [-0.5, len(kinds) - 0.5]}
