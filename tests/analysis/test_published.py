@@ -65,6 +65,16 @@ def test_the_answers_stand_in_a_table_and_in_words(last):
     assert second.startswith("- **wider start**, width 128, at a rate of 0.002:") and second.endswith("*set* -0.200")
 
 
+def test_a_loss_that_few_seeds_come_down_to_is_told_as_such():
+    assert (
+        analysis.reached(pd.Series([0.5, 0.6, np.inf]))
+        == "is down at its final loss after 60% (50% to never) of the text"
+    )
+    told = analysis.reached(pd.Series([np.inf, 0.5, np.inf]))
+    assert told == "comes down to its final loss in 1 of 3 seeds, after 50% of the text"
+    assert "any seed" in analysis.reached(pd.Series([np.inf, np.inf]))
+
+
 def test_of_several_rates_the_words_are_about_the_baselines_best(rows_of):
     losses = {
         (f"code / {front} / warmed up at {rate}", 700): {1500: loss}

@@ -115,9 +115,14 @@ def said(last: pd.DataFrame, corpus: str = "code", front: str = "set") -> str:
 
 def reached(shares: pd.Series) -> str:
     """When a front is down at where random initialisation ends, in words."""
-    if np.isinf(shares).all():
+    down = shares[np.isfinite(shares)]
+    if down.empty:
         return "does not come down to its final loss in any seed"
-    return f"is down at its final loss after {told('{:.0%}', shares)} of the text"
+    if 2 * len(down) > len(shares):
+        return f"is down at its final loss after {told('{:.0%}', shares)} of the text"
+    return (
+        f"comes down to its final loss in {len(down)} of {len(shares)} seeds, after {told('{:.0%}', down)} of the text"
+    )
 
 
 def rungs(last: pd.DataFrame) -> str:
