@@ -1,8 +1,7 @@
 """Diagnostics: the small tasks of stage two, each a question whose answer alone bears loss.
 
 Rules and sizes are those of Jiang et al. 2026, algorithmic tasks appendix; the ids of the signs and the sizes of
-`sorting` are ours. Arithmetic is drawn as the appendix tells it; as the authors' code draws it with `leading_zeros=0`
-and `shifted=1`.
+`sorting` are ours. Arithmetic is zero-padded; the authors' code draws it as with `leading_zeros=0` and `shifted=1`.
 """
 
 import torch

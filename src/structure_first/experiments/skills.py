@@ -27,7 +27,7 @@ FIRST = Body(init=WIDE, init_embedding=Body.init)
 # The attention of one source with the MLPs of another. What the rest is the paper does not say: here it is afresh.
 COMPOSED = {"set + eca": Transfer.only("attention", mlp="from(eca)")}
 ARITHMETIC = ("addition", "reversed_addition")
-DRAWS = {  # of a sum: as the paper tells it, then each difference of the authors' code alone, then both
+DRAWS = {  # of a sum: as the other experiments have it, then each difference of the authors' code alone, then both
     "zero-padded": {},
     "no leading zeros": {"leading_zeros": 0},
     "loss one token late": {"shifted": 1},
@@ -202,7 +202,7 @@ def tuning(scale: str) -> dict[str, Cell]:
 
 
 def drawn(scale: str) -> dict[str, Cell]:
-    """Sums drawn as the paper tells them and as the authors' code does, after what the paper has numbers of."""
+    """Sums drawn zero-padded and as the authors' code draws them, after what the paper has numbers of."""
     found, firsts = {}, sources(scale)
     stack = firsts["stack"]
     firsts[THEIR_STACK] = replace(stack, settings={**stack.settings, "forced": 1})
