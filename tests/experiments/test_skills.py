@@ -12,6 +12,7 @@ from structure_first.experiments import haystack, skills
 from structure_first.model.transformer import Body
 from structure_first.runs.jobs import Job, trained
 
+FIVE_DIGITS = {"digits": 5, "leading_zeros": 1, "shifted": 0}
 RESULTS = Path(__file__).parents[2] / "book" / "results"
 
 
@@ -105,7 +106,7 @@ def test_the_tuned_grid_begins_where_the_diagnostics_do_best():
     assert len(firsts) == len(skills.sources("laptop")) + 4, "the controlled ones shuffled, and random tokens"
     assert skills.TUNED.recipes("gpu") == {}, "its sizes were not tuned"
     large = skills.TUNING.recipes("gpu")["multiplication / weights 0.0442 / embeddings 0.02 / rate 0.001"]
-    assert (large.body.width, large.body.init, large.stage_two.make().settings["digits"]) == (512, 512**-0.5, 5), (
+    assert (large.body.width, large.body.init, large.stage_two.make().settings) == (512, 512**-0.5, FIVE_DIGITS), (
         "but can be"
     )
 
@@ -136,18 +137,19 @@ def test_longer_training_spends_stage_ones_updates_on_the_diagnostic():
 def test_the_paper_multiplies_with_a_larger_model():
     large = skills.EXPERIMENT.recipes("paper")["multiplication / random init"]
     assert (large.body, large.stage_two.stage.batch) == (Body(layers=4, heads=8, width=512), 64)
-    assert large.stage_two.settings == {} and large.stage_two.make().settings["digits"] == 5
+    assert large.stage_two.settings == {} and large.stage_two.make().settings == FIVE_DIGITS
 
 
 @pytest.mark.parametrize("scale", ["smoke", "laptop", "paper"])
 def test_sums_drawn_otherwise_differ_in_nothing_else(scale):
     cells, ours = skills.DRAWN.cells(scale), skills.EXPERIMENT.recipes(scale)
     assert {cell.factors.swept for cell in cells.values()} == set(skills.DRAWS)
-    for name, (recipe, factors) in {name: (cell.recipe, cell.factors) for name, cell in cells.items()}.items():
+    for name, cell in cells.items():
+        factors = cell.factors
         plain = ours[" / ".join(filter(None, (factors.task, factors.front.split(",")[0], factors.carried)))]
         settings = {**plain.stage_two.settings, **skills.DRAWS[factors.swept]}
         plain = replace(plain, stage_two=replace(plain.stage_two, settings=settings))
         if factors.front == skills.THEIR_STACK:
             settings = {**plain.stage_one.settings, "forced": 1}
             plain = replace(plain, stage_one=replace(plain.stage_one, settings=settings))
-        assert recipe == plain, name
+        assert cell.recipe == plain, name

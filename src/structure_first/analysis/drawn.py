@@ -2,28 +2,31 @@
 
 import pandas as pd
 
-from structure_first.analysis.combined import models
+from structure_first.analysis import combined, skills
+from structure_first.analysis.stored import untreated
 from structure_first.evidence.statistics import interval
 from structure_first.experiments.skills import ARITHMETIC, DRAWS, THEIR_STACK
 
-BASE, PUBLISHED = "random init", "as published"
+BASE = "random init"
 LABELS = {  # of what starts a diagnostic, by its front and what is carried over
     (BASE, ""): BASE,
-    ("set", "attention"): "Set's attention",
+    ("set", "attention"): combined.LABELS["set", "attention"],
     ("set", "mean rows"): "all of Set",
-    ("eca", "mean rows"): "all of rule 110",
+    ("eca", "mean rows"): combined.LABELS["eca", "mean rows"],
     ("stack", "mean rows"): "all of Stack",
     (THEIR_STACK, "mean rows"): "all of Stack, theirs",
 }
-PAPER = {  # Jiang et al. 2026: accuracy at the paper's sizes, of those that it states
-    "addition": {BASE: 0.591, "Set's attention": 0.811, "all of rule 110": 0.696},
-    "reversed_addition": {
-        BASE: 0.764,
-        "Set's attention": 0.544,
-        "all of Set": 0.446,
-        "all of rule 110": 0.910,
-        "all of Stack, theirs": 0.349,
-    },
+PAPER = {  # accuracy at the paper's sizes, of those that it states
+    task: {
+        start: values[combined.TASKS.index(task)]
+        for start, values in combined.PAPER.items()
+        if start in LABELS.values()
+    }
+    for task in ARITHMETIC
+}
+PAPER["reversed_addition"] |= {
+    "all of Set": skills.PAPER["reversed_addition / set / mean rows"],
+    "all of Stack, theirs": skills.PAPER["reversed_addition / stack / mean rows"],
 }
 
 
@@ -31,12 +34,10 @@ def drawn(rows: pd.DataFrame) -> pd.DataFrame:
     """The models of `skills_drawn`: task, how its sums are `drawn`, start, seed, accuracy, and its gain over random
     initialisation of the same seed on sums drawn alike.
     """
-    found = models(rows).rename(columns={"swept": "drawn"})
+    found = combined.models(rows).rename(columns={"swept": "drawn"})
     found["start"] = [LABELS[each] for each in zip(found["front"], found["carried"].fillna(""), strict=True)]
     keys = ["task", "drawn", "seed"]
-    base = found.loc[found["start"] == BASE, [*keys, "accuracy"]].rename(columns={"accuracy": "base"})
-    found = found.merge(base, on=keys)
-    found["gain"] = found["accuracy"] - found["base"]
+    found["gain"] = found["accuracy"] - untreated(found, keys)["accuracy"]
     order = [*ARITHMETIC, *DRAWS, *LABELS.values()]
     found = found.sort_values(["task", "drawn", "start"], key=lambda column: column.map(order.index), kind="stable")
     return found[[*keys, "start", "accuracy", "gain"]].reset_index(drop=True)

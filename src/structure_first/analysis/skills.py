@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from structure_first.analysis.stored import untreated
 from structure_first.evidence.statistics import adjusted, final, interval, steps_to
 from structure_first.experiments import skills
 from structure_first.runs.jobs import Replica
@@ -67,8 +68,7 @@ def grid(rows: pd.DataFrame) -> pd.DataFrame:
     found = found.loc[last.index].reset_index().join(factors, on="cell")
     stages = {task: phase.stage for task, phase in skills.diagnostics(rows["scale"].iloc[0]).items()}
     found["bounded"] = found["steps"].clip(upper=found["task"].map(lambda task: stages[task].steps))
-    base = found[found["front"] == "random init"].set_index(["task", "seed"])[["accuracy", "bounded"]]
-    base = base.reindex(pd.MultiIndex.from_frame(found[["task", "seed"]])).reset_index()
+    base = untreated(found, ["task", "seed"])
     found["gain"] = found["accuracy"] - base["accuracy"]
     found["sooner"] = np.log2(base["bounded"] / found["bounded"])
     return found.drop(columns="bounded")

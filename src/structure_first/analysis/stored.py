@@ -53,6 +53,12 @@ def nothing_stored(experiment: Experiment) -> UserError:
     return UserError(f"there are no stored results of {experiment.name} that today's cells make; {remedy}")
 
 
+def untreated(found: pd.DataFrame, alike: list[str]) -> pd.DataFrame:
+    """What random init has where these columns are alike, a line for each line of `found`; NaN where there is none."""
+    base = found[found["front"] == "random init"].set_index(alike)
+    return base.reindex(pd.MultiIndex.from_frame(found[alike])).set_axis(found.index)
+
+
 def with_factors(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
     """Rows of one scale with a column for each factor of their cells; a stage one alone has none."""
     return rows.join(experiment.factors(rows["scale"].iloc[0]), on="cell")

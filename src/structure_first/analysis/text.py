@@ -5,6 +5,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
+from structure_first.analysis.stored import untreated
 from structure_first.errors import UserError
 from structure_first.evidence.statistics import final, interval, needed
 from structure_first.experiments import additive
@@ -39,8 +40,7 @@ def curves(rows: pd.DataFrame) -> pd.DataFrame:
 
 def gains(found: pd.DataFrame, alike: list[str]) -> pd.Series:
     """How much lower each loss is than that of random init where these columns are alike; NaN where there is none."""
-    base = found[found["front"] == "random init"].set_index(alike)["loss"]
-    return base.reindex(pd.MultiIndex.from_frame(found[alike])).to_numpy() - found["loss"]
+    return untreated(found, alike)["loss"] - found["loss"]
 
 
 def ends(found: pd.DataFrame) -> pd.DataFrame:

@@ -47,7 +47,7 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def flushed() -> Iterator[None]:
-    """Within, this thread's CPU takes numbers below float32's normal ones (1.2e-38) for zero, as a GPU's products do.
+    """Within, this thread's CPU takes numbers below float32's normal ones (1.2e-38) for zero.
 
     A sharp softmax is full of them, and a processor needs a hundred cycles for each: a quarter of a step of a model
     that has learnt to look things up. Beside any number that counts they are lost in rounding anyhow.
