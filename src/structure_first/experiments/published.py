@@ -53,7 +53,6 @@ class Published:
         rate: float,
         ending: str = "",
         sources: Iterable[str] = SOURCES,
-        parts: Iterable[str] = tuple(PARTS),
     ) -> dict[str, Cell]:
         """Stage two on the corpus alone, after each source, and after what tells what of Set it is."""
         text, found = self.corpora[corpus], {}
@@ -65,7 +64,7 @@ class Published:
             found[name] = Cell(Recipe(first, rules, text, self.body), factors)
 
         put("random init")
-        for carried in parts:
+        for carried in PARTS:
             put("set", carried)
         for source in sources:
             put(source, "full")
@@ -136,7 +135,7 @@ def cells(scale: str) -> dict[str, Cell]:
     for rung, at, phase in rungs:
         rate = phase.stage.lr
         ladder = replace(at, corpora={"code": phase})
-        found |= ladder.cells("code", rung, rate, f" / {rung} at {rate:g}", (), ("full", "permuted", "rescaled"))
+        found |= ladder.cells("code", rung, rate, f" / {rung} at {rate:g}", sources=())
     return found
 
 
