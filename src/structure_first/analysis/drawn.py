@@ -15,6 +15,7 @@ LABELS = {  # of what starts a diagnostic, by its front and what is carried over
     ("eca", "mean rows"): combined.LABELS["eca", "mean rows"],
     ("stack", "mean rows"): "all of Stack",
     (THEIR_STACK, "mean rows"): "all of Stack, theirs",
+    ("shuffled eca", "mean rows"): "all of rule 110, shuffled",
 }
 PAPER = {  # accuracy at the paper's sizes, of those that it states
     task: {

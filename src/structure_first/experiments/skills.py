@@ -40,6 +40,7 @@ STATED = (  # by the paper: what is in front, and what of it goes across
     ("eca", "mean rows"),
     ("stack", "mean rows"),
     (THEIR_STACK, "mean rows"),
+    ("shuffled eca", "mean rows"),
 )
 SAME = "same start"  # how cells end in which all goes across from a stage one that began as its diagnostic does
 
@@ -122,6 +123,11 @@ def sources(scale: str) -> dict[str, Phase]:
     return found
 
 
+def without_order(first: Phase) -> Phase:
+    """The same stage one, its tokens shuffled within each sequence; there is nothing to master."""
+    return replace(first, source=f"shuffled:{first.source}").at(mastery=None)
+
+
 def diagnostics(scale: str) -> dict[str, Phase]:
     """Stage two of every diagnostic."""
     size = SIZES[scale]
@@ -142,12 +148,8 @@ def cells(scale: str, tuned: bool = False) -> dict[str, Cell]:
     stage ones are learnt best, or, for a `same start`, from where its diagnostic starts.
     """
     size, firsts, found = SIZES[scale], sources(scale), {}
-    unlearnt = replace(size.stage_one, mastery=None)  # there is nothing to master
-    noise = Phase("random", unlearnt, {"length": size.word, "vocab": 128}, tied=True)
-    shuffled = {
-        f"shuffled {name}": replace(firsts[name], source=f"shuffled:{firsts[name].source}", stage=unlearnt)
-        for name in size.controlled
-    }
+    noise = Phase("random", size.stage_one, {"length": size.word, "vocab": 128}, tied=True).at(mastery=None)
+    shuffled = {f"shuffled {name}": without_order(firsts[name]) for name in size.controlled}
     for task, second in diagnostics(scale).items():
         sized, begun = body(scale, task), None
         if tuned:
@@ -212,6 +214,7 @@ def drawn(scale: str) -> dict[str, Cell]:
     found, firsts = {}, sources(scale)
     stack = firsts["stack"]
     firsts[THEIR_STACK] = replace(stack, settings={**stack.settings, "forced": 1})
+    firsts["shuffled eca"] = without_order(firsts["eca"])
     for task in ARITHMETIC:
         plain = diagnostics(scale)[task]
         for draw, settings in DRAWS.items():
