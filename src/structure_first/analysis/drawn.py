@@ -8,14 +8,16 @@ from structure_first.evidence.statistics import interval
 from structure_first.experiments.skills import ARITHMETIC, DRAWS, THEIR_STACK
 
 BASE = "random init"
+ORDERED = combined.LABELS["eca", "mean rows"]
+SHUFFLED = f"{ORDERED}, shuffled"
 LABELS = {  # of what starts a diagnostic, by its front and what is carried over
     (BASE, ""): BASE,
     ("set", "attention"): combined.LABELS["set", "attention"],
     ("set", "mean rows"): "all of Set",
-    ("eca", "mean rows"): combined.LABELS["eca", "mean rows"],
+    ("eca", "mean rows"): ORDERED,
     ("stack", "mean rows"): "all of Stack",
     (THEIR_STACK, "mean rows"): "all of Stack, theirs",
-    ("shuffled eca", "mean rows"): "all of rule 110, shuffled",
+    ("shuffled eca", "mean rows"): SHUFFLED,
 }
 PAPER = {  # accuracy at the paper's sizes, of those that it states
     task: {
@@ -66,4 +68,18 @@ def said(found: pd.DataFrame) -> str:
             fronts = here[(here["drawn"] == draw) & (here["start"] != BASE)].groupby("start", sort=False)["gain"]
             worth = [f"{start} {{:+.0%}} ({{:+.0%}} to {{:+.0%}})".format(*interval(gain)) for start, gain in fronts]
             lines.append(f"  - *{draw}*, the fronts are worth: {', '.join(worth)}.")
+    return "\n".join(lines)
+
+
+def order(found: pd.DataFrame) -> str:
+    """What the order of a source's tokens is worth on sums drawn as published: in its order less shuffled."""
+    lines = []
+    for task, here in found[found["drawn"] == list(DRAWS)[-1]].groupby("task", sort=False):
+        ends = here.pivot(index="seed", columns="start", values="accuracy")
+        middle, low, high = interval((ends[ORDERED] - ends[SHUFFLED]).to_numpy())
+        lines.append(
+            f"- **{str(task).replace('_', ' ')}**: after {ORDERED} {ends[ORDERED].median():.0%}, shuffled "
+            f"{ends[SHUFFLED].median():.0%}, from random init {ends[BASE].median():.0%}. The order is worth "
+            f"{middle:+.0%} ({low:+.0%} to {high:+.0%})."
+        )
     return "\n".join(lines)
