@@ -38,9 +38,9 @@ def test_the_chapters_are_timed_at_both_small_scales(monkeypatch):
     import pandas as pd
 
     monkeypatch.setattr(
-        "structure_first.runs.planning.costs", lambda jobs, workers: pd.DataFrame({"hours": [len(jobs)]})
+        "structure_first.runs.planning.costs", lambda jobs, workers: pd.DataFrame({"stage": [2], "hours": [len(jobs)]})
     )
     result = told()
     lines = [line.split() for line in result.stdout.splitlines() if " minutes at smoke" in line]
-    assert [line[0] for line in lines] == ["haystack", "skills", "additive", "substitutive"]
+    assert [line[0] for line in lines] == ["haystack", "skills", "substitutive", "published"]
     assert all(float(line[1]) > 0 and line[-1] == "laptop" for line in lines)

@@ -29,6 +29,32 @@ def found(rows_of) -> pd.DataFrame:
     return analysis.curves(with_factors(rows_of(losses, metric="loss"), EXPERIMENT))
 
 
+def test_a_live_run_is_a_part_of_the_curve_beside_the_stored_ones(rows_of, tmp_path):
+    def losses(ends, seed):
+        return {
+            (cell, seed): {0: 5.0, 75: 4.0 + lag, 375: end}
+            for cell, end, lag in zip(EXPERIMENT.live, ends, (0, 0.2), strict=True)
+        }
+
+    kept = rows_of(losses((3.0, 2.8), 700) | losses((3.2, 2.9), 701), metric="loss")
+    later = kept[kept["step"] == 375].assign(step=1_500, value=1.0)
+    recipes = EXPERIMENT.recipes("laptop")
+    rows = pd.concat([kept, later]).assign(run=lambda rows: rows["cell"])
+    runs = {cell: {"configuration": recipes[cell].key} for cell in EXPERIMENT.live}
+    Store(tmp_path / "published").append(rows, runs)
+    mine = rows_of(losses((3.1, 2.7), 710), metric="loss")
+    found = analysis.early(mine, tmp_path)
+    ends = found[found["step"] == 375].set_index(["whose", "seed"])["lead"].round(6)
+    assert ends.to_dict() == {("yours", 710): 0.4, ("stored", 700): 0.2, ("stored", 701): 0.3}
+    assert analysis.early_said(found).splitlines() == [
+        "- **Yours** (seeds: 1): at worst -0.200 nats a byte, after 375 updates +0.400.",
+        "- **Stored** (seeds: 2): at worst -0.200 nats a byte, after 375 updates +0.250 (+0.200 to +0.300).",
+    ]
+    fig = draw.early(found)
+    assert [trace.name for trace in fig.data] == ["stored seeds", "stored seeds", "your run"]
+    assert set(analysis.early(mine, tmp_path / "nowhere")["whose"]) == {"yours"}
+
+
 @pytest.fixture
 def last(found) -> pd.DataFrame:
     return analysis.ends(found)

@@ -34,7 +34,7 @@ SEARCHES = (
 FAMILIES = (
     (haystack.EXPERIMENT, haystack.SEARCH, haystack.TUNING, haystack.RULES),
     (skills.EXPERIMENT, skills.TUNED, skills.DRAWN, skills.TUNING),
-    (additive.EXPERIMENT, additive.FORMER, additive.UNTUNED, additive.TUNING, published.EXPERIMENT),
+    (published.EXPERIMENT, additive.EXPERIMENT, additive.FORMER, additive.UNTUNED, additive.TUNING),
     (substitutive.EXPERIMENT, substitutive.FORMER),
 )
 
@@ -100,9 +100,10 @@ def test_where_nothing_of_today_is_stored_it_says_in_a_line_what_to_do(tmp_path,
 
 
 def seeds_of(experiment: Experiment) -> set[int]:
-    """Those that are stored, and those that it would run."""
+    """Those of stored models, and those that it would run; a stage one that is stored alone is no evidence of it."""
     declared = range(experiment.first_seed, experiment.first_seed + max(experiment.seeds.values()))
-    return set(Store(RESULTS / experiment.name).rows()["seed"]) | set(declared)
+    rows = Store(RESULTS / experiment.name).rows()
+    return set(rows.loc[rows["stage"] == 2, "seed"]) | set(declared)
 
 
 @pytest.mark.parametrize("search", SEARCHES, ids=lambda search: search[0].name)
@@ -133,6 +134,12 @@ def test_a_readers_run_stands_beside_the_stored_one(tmp_path, rows_of):
         return beside(rows_of({(cell, 7): value}).assign(**columns), TRIAL, results=tmp_path)
 
     assert "1 of 1 cells end inside" in told(0.3)
+    early = {("random init", seed): {500: 0.1, 10_000: 0.3} for seed in range(3)}
+    Store(tmp_path / "trial").append(rows_of(early, run="random init"), manifest)
+    mine = rows_of({("random init", 7): {500: 0.1}})
+    assert "1 of 1 cells end inside" in beside(mine, TRIAL, results=tmp_path, part=0.05)
+    assert "0 of 1 cells end inside" in beside(mine, TRIAL, results=tmp_path)
+    Store(tmp_path / "trial").append(rows_of(stored_runs, run="random init"), manifest)
     assert "| random init | 1 | 0.300 | 3 | 0.200 to 0.400 | yes |" in told(0.3)
     assert "0 of 1 cells end inside" in told(0.41)
     assert "| random init | 1 | nan | 3 | 0.200 to 0.400 | no |" in told(float("nan"))

@@ -10,7 +10,7 @@ import pytest
 from structure_first.cost import flops
 from structure_first.data.corpora import cached
 from structure_first.evidence.statistics import final
-from structure_first.experiments import additive, substitutive
+from structure_first.experiments import additive, published, substitutive
 from structure_first.runs.jobs import Job
 from structure_first.runs.planning import chosen
 from structure_first.runs.runner import run
@@ -76,7 +76,7 @@ def test_the_untuned_runs_differ_in_what_was_tuned_and_in_nothing_else():
 
 
 @pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize("experiment", [additive.EXPERIMENT, substitutive.EXPERIMENT])
+@pytest.mark.parametrize("experiment", [published.EXPERIMENT, substitutive.EXPERIMENT])
 def test_what_a_chapter_runs_live_is_there_at_every_scale(scale, experiment):
     assert set(experiment.live) <= set(experiment.recipes(scale))
 

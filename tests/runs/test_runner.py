@@ -58,6 +58,21 @@ def test_it_runs_once_and_adds_only_what_is_missing(tmp_path):
     assert plan(EXPERIMENT, "smoke", range(3), store, "cpu", 2).jobs == []
 
 
+def test_a_part_of_a_run_is_its_beginning_and_goes_on_to_the_same_end(tmp_path):
+    columns = ["cell", "stage", "seed", "step", "metric", "value"]
+    whole = run(EXPERIMENT, "smoke", range(2), tmp_path / "whole", workers=1)[columns]
+    for _ in range(2):  # a second time there is nothing to train
+        part = run(EXPERIMENT, "smoke", range(2), tmp_path / "parts", workers=1, part=1 / 3)
+        begun = whole[(whole["stage"] == 1) | (whole["step"] <= 4)]
+        pd.testing.assert_frame_equal(
+            *(rows.sort_values(columns, ignore_index=True) for rows in (part[columns], begun))
+        )
+        assert set(Store(tmp_path / "parts" / "tiny").rows()["stage"]) == {1}, "what is not ended is not stored"
+    pd.testing.assert_frame_equal(run(EXPERIMENT, "smoke", range(2), tmp_path / "parts", workers=1)[columns], whole)
+    again = run(EXPERIMENT, "smoke", range(2), tmp_path / "parts", workers=1, part=1 / 3)
+    assert again.loc[again["stage"] == 2, "step"].max() == 4 and not list((tmp_path / "parts").rglob("checkpoints/*"))
+
+
 def test_one_process_and_three_give_the_same_rows_bit_for_bit(tmp_path):
     columns = ["cell", "stage", "seed", "step", "metric", "value"]
     alone = run(EXPERIMENT, "smoke", range(3), tmp_path / "a", workers=1)[columns]

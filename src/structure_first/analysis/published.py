@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from structure_first.analysis.stored import RESULTS, sizes
+from structure_first.analysis.stored import RESULTS, of_today, sizes, untreated, with_factors
 from structure_first.analysis.text import PAPER, labels
 from structure_first.cost import flops
 from structure_first.evidence.statistics import final, interval, needed, share_read
@@ -59,6 +59,34 @@ def published(last: pd.DataFrame) -> pd.DataFrame:
     """The models that have their corpus' published rate, and no warm-up of it."""
     own = last.groupby(["task", "width"])["amount"].transform("first")
     return last[last["swept"].eq(PUBLISHED) & last["amount"].eq(own)]
+
+
+def early(rows: pd.DataFrame, results: Path = RESULTS) -> pd.DataFrame:
+    """How far what has a front is ahead of random init of the same seed at the same update, `lead` in nats a byte: in
+    live rows and in the stored ones of the same cells, scale and updates, `whose` they are, a line an evaluation.
+    """
+    scale = rows["scale"].iloc[0]
+    both = {"yours": rows}
+    if (others := of_today(EXPERIMENT, results).get(scale)) is not None:
+        last = rows.loc[rows["stage"] == 2, "step"].max()
+        both["stored"] = others[others["cell"].isin(rows["cell"]) & (others["step"] <= last)]
+    found = pd.concat({whose: curves(with_factors(one, EXPERIMENT)) for whose, one in both.items()}, names=["whose"])
+    found = found.reset_index("whose")
+    found["lead"] = untreated(found, ["whose", *ALIKE, "step"])["loss"] - found["loss"]
+    return found[found["front"] != "random init"].reset_index(drop=True)
+
+
+def early_said(found: pd.DataFrame) -> str:
+    """Where a front stands at the end of a live run, and where it stood lowest; and the stored seeds there."""
+    lines = []
+    for whose, part in found.groupby("whose", sort=False):
+        last, worst = part[part["step"] == part["step"].max()]["lead"], part.groupby("seed")["lead"].min()
+        span = [told("{:+.3f}", each) for each in (worst, last)]
+        lines.append(
+            f"- **{str(whose).capitalize()}** (seeds: {len(last)}): at worst {span[0]} nats a byte, "
+            f"after {part['step'].max():,} updates {span[1]}."
+        )
+    return "\n".join(lines)
 
 
 def by_place(results: Path = RESULTS) -> pd.DataFrame:

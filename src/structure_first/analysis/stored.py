@@ -7,7 +7,7 @@ import pandas as pd
 from structure_first.errors import UserError
 from structure_first.evidence.statistics import final
 from structure_first.evidence.store import Store
-from structure_first.runs.planning import current
+from structure_first.runs.planning import beginning, current
 from structure_first.runs.recipe import Experiment
 from structure_first.scales import SCALES
 
@@ -64,15 +64,20 @@ def with_factors(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
     return rows.join(experiment.factors(rows["scale"].iloc[0]), on="cell")
 
 
-def beside(rows: pd.DataFrame, experiment: Experiment, metric: str = "accuracy", results: Path = RESULTS) -> str:
-    """A reader's own rows beside the stored ones of the same cells and scale, as a sentence and a table in Markdown.
+def beside(
+    rows: pd.DataFrame, experiment: Experiment, metric: str = "accuracy", results: Path = RESULTS, part: float = 1.0
+) -> str:
+    """A reader's own rows beside the stored ones of the same cells and scale, as a sentence and a table in Markdown;
+    both of the first `part` of stage two.
 
     The stored seeds are others, so a run is inside the reference where its median lies between the lowest and highest.
     """
     scale = rows["scale"].iloc[0]
     reference = of_today(experiment, results).get(scale)
     mine = final(rows, metric).groupby("cell")
-    theirs = {} if reference is None else dict(list(final(reference, metric).groupby("cell")))
+    theirs = {}
+    if reference is not None:
+        theirs = dict(list(final(beginning(experiment, scale, reference, part), metric).groupby("cell")))
     known = [(cell, own, theirs[cell]) for cell, own in mine if cell in theirs]
     if not known:
         return (

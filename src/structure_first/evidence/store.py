@@ -89,7 +89,7 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _configured(rows: pd.DataFrame, runs: Mapping[str, dict]) -> pd.DataFrame:
+def configured(rows: pd.DataFrame, runs: Mapping[str, dict]) -> pd.DataFrame:
     """The rows, each with the key of what was trained."""
     return rows.assign(configuration=rows["run"].map({key: run["configuration"] for key, run in runs.items()}))
 
@@ -113,7 +113,7 @@ class Store:
             raise UserError(f"cannot read results {self._rows}: {reason}; restore or remove the folder") from None
         if not set(rows["run"]) <= set(manifest["runs"]):
             raise UserError(f"{self._rows} has rows of runs that {self._manifest} does not know; restore both together")
-        return _configured(rows, manifest["runs"])
+        return configured(rows, manifest["runs"])
 
     def manifest(self) -> dict:
         """The manifest: `format`, and `runs` by their key."""
@@ -136,7 +136,7 @@ class Store:
         """Add the rows of `runs`, each run with its manifest, in place of older rows of the same models."""
         merged = self.manifest()
         merged["runs"] |= runs
-        rows = _configured(rows[list(COLUMNS)].astype(COLUMNS), runs)
+        rows = configured(rows[list(COLUMNS)].astype(COLUMNS), runs)
         old = self.rows()
         replaced = pd.MultiIndex.from_frame(old[KEY]).isin(pd.MultiIndex.from_frame(rows[KEY]))
         rows = pd.concat([old[~replaced], rows], ignore_index=True)

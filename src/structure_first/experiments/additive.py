@@ -117,10 +117,8 @@ EXPERIMENT = Experiment(
     cells=cells,
     seeds={"smoke": 1, "laptop": 6, "gpu": 3, "paper": 3},
     first_seed=506,  # the search for what goes across used those below
-    live=("code / random init", f"code / {MAIN} 1 % / mlp", "code / text 1 %"),
-    live_seeds=range(600, 602),
 )
-FORMER = replace(EXPERIMENT, name="additive_2x64", cells=partial(cells, sizes=FORMER_SIZES), live=())
+FORMER = replace(EXPERIMENT, name="additive_2x64", cells=partial(cells, sizes=FORMER_SIZES))
 UNTUNED = replace(
     FORMER,
     name="additive_2x64_untuned",

@@ -145,4 +145,7 @@ EXPERIMENT = Experiment(
     cells=cells,
     seeds={"smoke": 1, "laptop": 3, "gpu": 3, "paper": 3},
     first_seed=700,
+    live=("code / random init", "code / set"),
+    live_seeds=range(710, 711),
+    live_part=0.25,
 )

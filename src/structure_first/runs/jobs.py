@@ -95,6 +95,7 @@ class Job:
     replicas: tuple[Replica, ...]
     folder: Path
     device: str = "auto"
+    part: float = 1.0  #: of its updates, after which it stops for now
 
     @classmethod
     def of(cls, cell: str, recipe: Recipe, seeds: Iterable[int], folder: Path, device: str = "auto") -> "Job":
@@ -121,7 +122,17 @@ class Job:
     @property
     def steps(self) -> int:
         """Updates of all replicas together."""
-        return self.phase.stage.steps * len(self.replicas)
+        return self.until * len(self.replicas)
+
+    @property
+    def until(self) -> int:
+        """The update after which it stops."""
+        return self.phase.stage.first(self.part)
+
+    @property
+    def whole(self) -> bool:
+        """Whether it trains to its end."""
+        return self.part == 1
 
     @cached_property
     def checkpoint(self) -> Path:
@@ -238,7 +249,8 @@ def execute(
     """Train one job, from its checkpoint if there is one, and keep its weights: its rows, and a manifest for each cell.
 
     The rows begin with what `before_training` measures. The checkpoint is left for the caller to delete, once they are
-    stored. Within `processes.joined`, all processes call this alike; the first alone writes.
+    stored; a part of a job keeps no weights but that. Within `processes.joined`, all processes call this alike; the
+    first alone writes.
     """
     keep_freed_memory()
     choose_products(0)  # as in a fresh process, whatever was trained in this one before
@@ -246,9 +258,17 @@ def execute(
     model = initial_model(job).to(pick_device(job.device))
     key, compute = f"stage {job.stage}", job.compute  # the key seeds the batches: all cells see the same data
     rows = fit(
-        model, source, stage, random_key=key, label=job.name, checkpoint=job.checkpoint, watch=watch, compute=compute
+        model,
+        source,
+        stage,
+        random_key=key,
+        label=job.name,
+        checkpoint=job.checkpoint,
+        until=job.until,
+        watch=watch,
+        compute=compute,
     )
-    if processes.is_main():
+    if job.whole and processes.is_main():
         for index, replica in enumerate(job.replicas):
             weights.save(weights_path(replica, job.folder), model, index)
     frame = pd.DataFrame(before_training(job) + rows).assign(stage=job.stage)

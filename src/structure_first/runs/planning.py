@@ -60,6 +60,13 @@ def current(experiment: Experiment, scale: str, rows: pd.DataFrame) -> pd.DataFr
     return rows[mine].reset_index(drop=True)
 
 
+def beginning(experiment: Experiment, scale: str, rows: pd.DataFrame, part: float) -> pd.DataFrame:
+    """The rows of the first `part` of every stage two, and those of stage one."""
+    recipes = experiment.recipes(scale)
+    last = {cell: recipe.last.stage.first(part) for cell, recipe in recipes.items()}
+    return rows[(rows["stage"] == 1) | (rows["step"] <= rows["cell"].map(last))].reset_index(drop=True)
+
+
 def plan(
     experiment: Experiment,
     scale: str,

@@ -157,6 +157,7 @@ class Experiment:
     first_seed: int = 0  #: away from the seeds that a search of settings looked at
     live: tuple[str, ...] = ()  #: the cells that a chapter runs before the reader's eyes
     live_seeds: range = range(0)  #: of no stored row, so that a reader's run is evidence of its own
+    live_part: float = 1.0  #: of the updates of stage two that it makes there
 
     def recipes(self, scale: str) -> dict[str, Recipe]:
         """The recipe of each cell."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -17,9 +18,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from structure_first.errors import UserError
-from structure_first.evidence.store import Store
+from structure_first.evidence.store import Store, configured
 from structure_first.runs.jobs import Job, execute_or_split
-from structure_first.runs.planning import chosen, current, plan
+from structure_first.runs.planning import beginning, chosen, current, plan
 from structure_first.runs.recipe import Experiment
 from structure_first.training.devices import cores
 from structure_first.training.devices import device as pick_device
@@ -52,13 +53,17 @@ def run(
     workers: int | None = None,
     cells: Sequence[str] | None = None,
     cluster: str | None = None,
+    part: float = 1.0,
 ) -> pd.DataFrame:
     """Run what is missing of `experiment` for `seeds` and return its rows at `scale`, for those seeds and cells.
 
     `workers` processes share the programs, or those of the Dask cluster at the address `cluster`, which see the folder
-    `out` under the same name. Rows are stored under `out/experiment.name` as each program ends. Raises `UserError` for
-    cells or a scale that the experiment has not, and for a folder that another run holds.
+    `out` under the same name. Rows are stored under `out/experiment.name` as each program ends. Of every stage two only
+    the first `part` is made: its rows are returned and not stored, and the same call without goes on from there. Raises
+    `UserError` for cells or a scale that the experiment has not, and for a folder that another run holds.
     """
+    if not 0 < part <= 1:
+        raise UserError(f"part must be a share above 0 and at most 1, not {part}")
     if getattr(multiprocessing.current_process(), "_inheriting", False):  # a worker that runs its parent's script again
         os._exit(UNGUARDED)
     experiment = chosen(experiment, scale, cells)
@@ -77,10 +82,11 @@ def run(
             pool, planned = HERE, partial(plan, workers=workers)
         opened.enter_context(store.locked())
         missing = planned(experiment, scale, seeds, store, device)
-        if not cluster and workers > 1 and len(missing.jobs) > 1:
+        jobs = [replace(job, part=part) if job.stage == 2 else job for job in missing.jobs]
+        if not cluster and workers > 1 and len(jobs) > 1:
             pool = opened.enter_context(local(workers))
         with tqdm(
-            total=sum(job.steps for job in missing.jobs),
+            total=sum(job.steps for job in jobs),
             desc=f"{experiment.name}, {scale}",
             unit=" updates",
             unit_scale=True,
@@ -88,12 +94,17 @@ def run(
         ) as bar:
             if missing.split:
                 say(f"{experiment.name}: too little free memory for whole programs; {missing.split} are parts")
-            for job, rows, runs in _each(missing.jobs, pool):
-                store.append(rows.assign(experiment=experiment.name, scale=scale), runs)
-                job.checkpoint.unlink(missing_ok=True)
+            early = []
+            for job, rows, runs in _each(jobs, pool):
+                rows = rows.assign(experiment=experiment.name, scale=scale)
+                if job.whole:
+                    store.append(rows, runs)
+                    job.checkpoint.unlink(missing_ok=True)
+                else:
+                    early.append(configured(rows, runs))
                 bar.update(job.steps)
-        rows = store.rows()
-    return current(experiment, scale, rows[rows["seed"].isin(seeds)])
+        rows = pd.concat([store.rows(), *early], ignore_index=True)
+    return beginning(experiment, scale, current(experiment, scale, rows[rows["seed"].isin(seeds)]), part)
 
 
 def _each(jobs: Sequence[Job], pool: Pool) -> Iterator[Outcome]:

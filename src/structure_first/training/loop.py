@@ -197,6 +197,7 @@ def fit(
     label: str | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 60.0,
+    until: int | None = None,
     watch: Callable[[int, AnyModel], None] | None = None,
     compute: Compute = Compute(),
 ) -> list[dict]:
@@ -207,7 +208,8 @@ def fit(
     A replica that reaches `stage.mastery` keeps the weights it had then; training ends once all have, or after
     `stage.steps`. One whose loss is no longer finite ends there, with that loss as its last measurement. With
     `checkpoint`, a killed run goes on from its last one and ends with the same weights, and SIGTERM or Ctrl-C end it
-    after a whole step, with one; the file is left for the caller to delete. `watch(step, model)` is called at every
+    after a whole step, with one; the file is left for the caller to delete. It also stops after `until` updates, its
+    schedule unfinished; called again without, it goes on from there. `watch(step, model)` is called at every
     evaluation. Raises `UserError` on a checkpoint of another run.
 
     `compute` changes nothing but how fast, and rounding. Within `processes.joined`, all processes call this alike: each
@@ -247,7 +249,7 @@ def fit(
                         run.write_back()
                         if processes.is_main():
                             watch(run.step, model)
-                if run.finished:
+                if run.finished or (until is not None and run.step >= until):
                     break
                 length = stage.length_at(run.step, source.length_setting)
                 seeds = run.program.seeds

@@ -53,6 +53,10 @@ class Stage:
             limits = f"lr must be above 0, at most {STRONGEST}, and floor a share from 0 to 1"
             raise UserError(f"{limits}, not {self.lr}, {self.floor}")
 
+    def first(self, part: float) -> int:
+        """How many updates that part of them is."""
+        return max(1, round(part * self.steps))
+
     def lr_at(self, step: int) -> float:
         """The learning rate of the update that follows `step` finished ones."""
         if step < self.warmup:

@@ -37,6 +37,9 @@ def run(
     device: Device = "auto",
     workers: Workers = None,
     cluster: Annotated[str | None, typer.Option(help="the address of a Dask scheduler whose workers train")] = None,
+    part: Annotated[
+        float, typer.Option(help="make the first part of every stage two alone and store no row; without, it goes on")
+    ] = 1.0,
     plan_only: Annotated[
         bool, typer.Option("--plan", help="Print what is missing and its cost, and run nothing.")
     ] = False,
@@ -56,6 +59,8 @@ def run(
     chosen = experiment_of(experiment)
     if cluster and (workers is not None or plan_only):
         raise UserError("--workers and --plan are for this machine; leave them out where --cluster is given")
+    if plan_only and part != 1:
+        raise UserError("--plan is of whole runs; leave --part out")
     count = chosen.seeds[scale] if seeds is None else seeds
     first_seed = chosen.first_seed if first_seed is None else first_seed
     check_range("--seeds", count, 1, MOST_SEEDS)
@@ -69,7 +74,7 @@ def run(
         store = Store(out / chosen.name)
         show_plan(plan(only(chosen, scale, names), scale, wanted, store, device, workers).jobs, workers)
         return
-    rows = run_experiment(chosen, scale, wanted, out, device, workers, names, cluster)
+    rows = run_experiment(chosen, scale, wanted, out, device, workers, names, cluster, part)
     accuracy, loss = (final(rows, metric).groupby("cell") for metric in ("accuracy", "loss"))
     for (cell, right), nats, seeds in zip(accuracy.median().items(), loss.median(), loss.size(), strict=True):
         typer.echo(f"{cell:38} median accuracy {right:.3f}, loss {nats:.3f}   of {seeds} seeds")

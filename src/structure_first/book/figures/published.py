@@ -4,7 +4,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from structure_first.analysis.published import PLACES
-from structure_first.book.figures.style import facets, looks, meant
+from structure_first.book.figures.style import GREY, facets, looks, meant
 from structure_first.book.figures.text import DOTTED, line, stepped
 from structure_first.experiments.published import RUNGS
 
@@ -50,6 +50,26 @@ def curves(found: pd.DataFrame, shown: tuple[str, ...] = LABELS[:3]) -> go.Figur
         fig.update_yaxes(range=[here["loss"].min() - 0.03, max(goal, highest) + STEEP], **at)
     fig.update_xaxes(title="share of the text that was read", tickformat=".0%")
     return fig.update_yaxes(title="held-out loss, nats a byte", col=1).update_layout(legend={"y": 1.1})
+
+
+def early(found: pd.DataFrame) -> go.Figure:
+    """How far a front is ahead of random init against the update, the reader's seeds over the stored ones."""
+    fig = go.Figure()
+    for whose, colour, width in (("stored", GREY, 1.5), ("yours", meant("set"), 4)):
+        for number, (seed, one) in enumerate(found[found["whose"] == whose].groupby("seed")):
+            fig.add_scatter(
+                x=one["step"],
+                y=one["lead"].round(4),
+                mode="lines+markers",
+                name={"stored": "stored seeds", "yours": "your run"}[whose],
+                legendgroup=whose,
+                showlegend=number == 0,
+                line={"color": colour, "width": width},
+                hovertemplate=f"seed {seed}, update %{{x}}: %{{y:+.3f}} nats<extra></extra>",
+            )
+    fig.add_hline(0, line=DOTTED)
+    fig.update_xaxes(title="updates").update_yaxes(title="lead over random init, nats a byte")
+    return fig.update_layout(height=400, legend={"y": 1.12})
 
 
 def doses(last: pd.DataFrame, front: str = "set") -> go.Figure:
