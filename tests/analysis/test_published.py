@@ -120,6 +120,25 @@ def test_what_is_in_front_is_reckoned_from_the_recipe():
     assert said.startswith("Stage one takes 2,500 updates and 10 M tokens, stage two 1,500 and 6.2 M.")
 
 
+def test_a_part_is_told_beside_the_whole_where_both_parts_ran(rows_of):
+    ends = {"random init": 2.0, "set": 1.5, "set / attention": 1.6, "set / mlp": 1.9, "set / permuted": 1.8}
+    losses = {
+        (f"code / {name}", seed): {0: 5.0, 1500: end + (seed - 700) / 100 * (name == "set / mlp")}
+        for name, end in ends.items()
+        for seed in (700, 701, 702)
+    }
+    losses |= {(f"code / {name} / warmed up at 0.002", 700): {0: 5.0, 1500: 1.0} for name in ("random init", "set")}
+    found = analysis.parts(analysis.ends(analysis.curves(with_factors(rows_of(losses, metric="loss"), EXPERIMENT))))
+    assert set(found["start"]) == {"code, width 128, no warm-up"}, "the other start has not all parts"
+    (said,) = analysis.parts_said(found).splitlines()
+    assert said.startswith(
+        "- **code, width 128, no warm-up**: *set* +0.500, *set, attention* +0.400, *set, mlp* +0.090 "
+    )
+    assert said.endswith("attention less MLPs +0.310 (+0.300 to +0.320) (seeds: 3)")
+    fig = draw.parts(found)
+    assert [trace.name for trace in fig.data if trace.showlegend] == list(analysis.PARTS)
+
+
 def test_the_curves_end_on_the_dotted_line(found):
     fig = draw.curves(found[found["swept"] == "no warm-up"])
     medians = {trace.name: trace for trace in fig.data if trace.showlegend}

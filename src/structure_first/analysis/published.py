@@ -15,6 +15,7 @@ from structure_first.runs.recipe import Recipe
 
 TOLD = ("set", "set, permuted", "set, rescaled")  # of every start
 PLACES = {"where the context has it": "loss in sight", "elsewhere": "loss elsewhere"}  # the next token, and its loss
+PARTS = ("set", "set, attention", "set, mlp", "set, permuted")  # all of it, either part, and all in random order
 ALIKE = ["task", "width", "swept", "amount", "seed"]  # what models that are compared have in common
 MODEL = ["width", "cell", "seed"]
 
@@ -93,6 +94,25 @@ def by_place(results: Path = RESULTS) -> pd.DataFrame:
     """The `ends` of what was published, apart for the tokens of each of `PLACES`, of all models measured so."""
     found = {where: published(ends(every_size(results, metric))) for where, metric in PLACES.items()}
     return pd.concat(found, names=["where"]).reset_index("where").dropna(subset="gain")
+
+
+def parts(last: pd.DataFrame) -> pd.DataFrame:
+    """The `ends` by what of *set* goes across, at each `start` from which its attention and its MLPs both ran."""
+    last = last[last["label"].isin(PARTS)]
+    names = [f"{task}, width {width}, {rung}" for task, width, rung in last[["task", "width", "swept"]].to_numpy()]
+    last = last.assign(start=names).groupby(ALIKE[:4]).filter(lambda ran: set(PARTS[1:3]) <= set(ran["label"]))
+    return last.sort_values("label", key=lambda label: label.map(PARTS.index), kind="stable").reset_index(drop=True)
+
+
+def parts_said(found: pd.DataFrame) -> str:
+    """What each part is worth in words, a line a start; and attention less MLPs, seed by seed."""
+    lines = []
+    for start, here in found.groupby("start", sort=False):
+        gains = here.pivot(index="seed", columns="label", values="gain")
+        worth = [f"*{label}* {told('{:+.3f}', gains[label])}" for label in PARTS if label in gains]
+        ahead = told("{:+.3f}", gains[PARTS[1]] - gains[PARTS[2]])
+        lines.append(f"- **{start}**: {', '.join(worth)}; attention less MLPs {ahead} (seeds: {len(gains)})")
+    return "\n".join(lines)
 
 
 def by_place_said(found: pd.DataFrame, front: str = "set") -> str:

@@ -93,5 +93,9 @@ def beside(
         inside += (within := bool(low <= middle <= high))
         span = f"{low:.3f} to {high:.3f}"
         lines.append(f"| {cell} | {len(own)} | {middle:.3f} | {len(other)} | {span} | {'yes' if within else 'no'} |")
-    told = f"*Your run beside the reference*: {inside} of {len(known)} cells end inside the reference's range."
+    fewest = min(len(other) for _, _, other in known)
+    told = (
+        f"*Your run beside the reference*: {inside} of {len(known)} cells end inside the reference's range. "
+        f"One more seed of the same kind lies outside the range of {fewest} in {2 / (fewest + 1):.0%} of cases."
+    )
     return "\n".join([told, "", *lines])

@@ -1,11 +1,13 @@
 """Chapters 05 and 06: the published recipe on text, and the ladder from it to a tuned baseline."""
 
+from collections.abc import Iterable
+
 import pandas as pd
 import plotly.graph_objects as go
 
-from structure_first.analysis.published import PLACES
+from structure_first.analysis.published import PARTS, PLACES
 from structure_first.book.figures.style import GREY, facets, looks, meant
-from structure_first.book.figures.text import DOTTED, line, stepped
+from structure_first.book.figures.text import DOTTED, line, lines, stepped
 from structure_first.experiments.published import RUNGS
 
 LABELS = ("random init", "set", "set, permuted", "set, rescaled", "set, attention", "set, mlp", "union", "sort")
@@ -97,18 +99,25 @@ def doses(last: pd.DataFrame, front: str = "set") -> go.Figure:
     return fig.update_yaxes(title=GAIN, col=1).update_layout(legend={"y": 1.12})
 
 
-def by_place(found: pd.DataFrame, shown: tuple[str, ...] = LABELS[1:3]) -> go.Figure:
+def by_place(found: pd.DataFrame) -> go.Figure:
     """What a front is worth on tokens that the context has shown and on others, a panel a corpus and width."""
-    found = found[found["label"].isin(shown)]
-    fig, panels = facets(found.assign(size=sized(found)), 380, "size", shared_yaxes=True, horizontal_spacing=0.05)
-    for at, here in panels:
-        for name, look in looks(shown).items():
-            own = {"colour": look["color"], "mode": "markers", **at}
-            line(fig, here[here["label"] == name], "where", "gain", name, "%{x}: %{y:+.3f} nats", **own)
-        fig.add_hline(0, line=DOTTED, **at)
-    order = {"categoryorder": "array", "categoryarray": list(PLACES), "showgrid": False}
-    fig.update_xaxes(**order).update_yaxes(title=GAIN, col=1)
-    return fig.update_layout(legend={"y": 1.12}, scattermode="group", scattergap=0.6)
+    fig = worth(found.assign(size=sized(found)), "where", PLACES, LABELS[1:3])
+    return fig.update_layout(scattermode="group", scattergap=0.6)
+
+
+def parts(found: pd.DataFrame) -> go.Figure:
+    """What a front is worth by what of it goes across, a panel a corpus, width, start and rate."""
+    return worth(found.assign(size=found["start"]), "label", PARTS, PARTS)
+
+
+def worth(found: pd.DataFrame, column: str, order: Iterable[str], shown: Iterable[str]) -> go.Figure:
+    """The gain of every seed by a column, with the labels' medians, a panel each size."""
+    grid = {"across": "size", "shared_yaxes": True, "horizontal_spacing": 0.05}
+    own = {label: {"mode": "markers"} for label in shown}
+    fig = lines(found, 380, column, "gain", "label", own, "%{x}: %{y:+.3f} nats", **grid)
+    fig.update_xaxes(categoryorder="array", categoryarray=list(order), showgrid=False)
+    fig.update_yaxes(title=GAIN, col=1).add_hline(0, line=DOTTED)
+    return fig.update_layout(legend={"y": 1.12})
 
 
 def sized(found: pd.DataFrame) -> pd.Series:
