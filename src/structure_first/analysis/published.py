@@ -64,7 +64,8 @@ def published(last: pd.DataFrame) -> pd.DataFrame:
 
 def early(rows: pd.DataFrame, results: Path = RESULTS) -> pd.DataFrame:
     """How far what has a front is ahead of random init of the same seed at the same update, `lead` in nats a byte: in
-    live rows and in the stored ones of the same cells, scale and updates, `whose` they are, a line an evaluation.
+    live rows and in the stored ones of the same cells, scale and updates, `whose` they are, a line an evaluation after
+    training began.
     """
     scale = rows["scale"].iloc[0]
     both = {"yours": rows}
@@ -74,7 +75,7 @@ def early(rows: pd.DataFrame, results: Path = RESULTS) -> pd.DataFrame:
     found = pd.concat({whose: curves(with_factors(one, EXPERIMENT)) for whose, one in both.items()}, names=["whose"])
     found = found.reset_index("whose")
     found["lead"] = untreated(found, ["whose", *ALIKE, "step"])["loss"] - found["loss"]
-    return found[found["front"] != "random init"].reset_index(drop=True)
+    return found[(found["front"] != "random init") & (found["step"] > 0)].reset_index(drop=True)
 
 
 def early_said(found: pd.DataFrame) -> str:
