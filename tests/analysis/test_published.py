@@ -132,11 +132,11 @@ def test_a_part_is_told_beside_the_whole_where_both_parts_ran(rows_of):
     assert set(found["start"]) == {"code, width 128, no warm-up"}, "the other start has not all parts"
     (said,) = analysis.parts_said(found).splitlines()
     assert said.startswith(
-        "- **code, width 128, no warm-up**: *set* +0.500, *set, attention* +0.400, *set, mlp* +0.090 "
+        "- **code, width 128, no warm-up**: all of Set +0.500, its attention +0.400, its MLPs +0.090 "
     )
     assert said.endswith("attention less MLPs +0.310 (+0.300 to +0.320) (seeds: 3)")
     fig = draw.parts(found)
-    assert [trace.name for trace in fig.data if trace.showlegend] == list(analysis.PARTS)
+    assert [trace.name for trace in fig.data][::2] == list(analysis.PARTS), "seeds and median of each"
 
 
 def test_the_curves_end_on_the_dotted_line(found):

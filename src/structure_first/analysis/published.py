@@ -15,7 +15,12 @@ from structure_first.runs.recipe import Recipe
 
 TOLD = ("set", "set, permuted", "set, rescaled")  # of every start
 PLACES = {"where the context has it": "loss in sight", "elsewhere": "loss elsewhere"}  # the next token, and its loss
-PARTS = ("set", "set, attention", "set, mlp", "set, permuted")  # all of it, either part, and all in random order
+PARTS = {  # what of Set goes across, by its label
+    "set": "all of Set",
+    "set, attention": "its attention",
+    "set, mlp": "its MLPs",
+    "set, permuted": "all in random order",
+}
 ALIKE = ["task", "width", "swept", "amount", "seed"]  # what models that are compared have in common
 MODEL = ["width", "cell", "seed"]
 
@@ -99,10 +104,11 @@ def by_place(results: Path = RESULTS) -> pd.DataFrame:
 
 def parts(last: pd.DataFrame) -> pd.DataFrame:
     """The `ends` by what of *set* goes across, at each `start` from which its attention and its MLPs both ran."""
-    last = last[last["label"].isin(PARTS)]
-    names = [f"{task}, width {width}, {rung}" for task, width, rung in last[["task", "width", "swept"]].to_numpy()]
-    last = last.assign(start=names).groupby(ALIKE[:4]).filter(lambda ran: set(PARTS[1:3]) <= set(ran["label"]))
-    return last.sort_values("label", key=lambda label: label.map(PARTS.index), kind="stable").reset_index(drop=True)
+    ran = last.groupby(ALIKE[:4])["label"].transform(lambda labels: {"set, attention", "set, mlp"} <= set(labels))
+    found = last[ran.astype(bool) & last["label"].isin(PARTS)]
+    found = found.sort_values("label", key=lambda label: label.map(list(PARTS).index), kind="stable")
+    found["start"] = found["task"] + ", width " + found["width"].astype(str) + ", " + found["swept"]
+    return found.reset_index(drop=True)
 
 
 def parts_said(found: pd.DataFrame) -> str:
@@ -110,8 +116,8 @@ def parts_said(found: pd.DataFrame) -> str:
     lines = []
     for start, here in found.groupby("start", sort=False):
         gains = here.pivot(index="seed", columns="label", values="gain")
-        worth = [f"*{label}* {told('{:+.3f}', gains[label])}" for label in PARTS if label in gains]
-        ahead = told("{:+.3f}", gains[PARTS[1]] - gains[PARTS[2]])
+        worth = [f"{name} {told('{:+.3f}', gains[label])}" for label, name in PARTS.items() if label in gains]
+        ahead = told("{:+.3f}", gains["set, attention"] - gains["set, mlp"])
         lines.append(f"- **{start}**: {', '.join(worth)}; attention less MLPs {ahead} (seeds: {len(gains)})")
     return "\n".join(lines)
 

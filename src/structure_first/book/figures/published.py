@@ -56,7 +56,7 @@ def curves(found: pd.DataFrame, shown: tuple[str, ...] = LABELS[:3]) -> go.Figur
 
 def early(found: pd.DataFrame) -> go.Figure:
     """How far a front is ahead of random init against the update, the reader's seeds over the stored ones."""
-    fig = go.Figure()
+    fig, _ = facets(found, 400)
     for whose, colour, width in (("stored", GREY, 1.5), ("yours", meant("set"), 4)):
         for number, (seed, one) in enumerate(found[found["whose"] == whose].groupby("seed")):
             fig.add_scatter(
@@ -71,7 +71,7 @@ def early(found: pd.DataFrame) -> go.Figure:
             )
     fig.add_hline(0, line=DOTTED)
     fig.update_xaxes(title="updates").update_yaxes(title="lead over random init, nats a byte")
-    return fig.update_layout(height=400, legend={"y": 1.12})
+    return fig
 
 
 def doses(last: pd.DataFrame, front: str = "set") -> go.Figure:
@@ -107,7 +107,8 @@ def by_place(found: pd.DataFrame) -> go.Figure:
 
 def parts(found: pd.DataFrame) -> go.Figure:
     """What a front is worth by what of it goes across, a panel a corpus, width, start and rate."""
-    return worth(found.assign(size=found["start"]), "label", PARTS, PARTS)
+    fig = worth(found.assign(size=found["start"]), "label", PARTS, PARTS)
+    return fig.update_xaxes(tickvals=list(PARTS), ticktext=list(PARTS.values())).update_layout(showlegend=False)
 
 
 def worth(found: pd.DataFrame, column: str, order: Iterable[str], shown: Iterable[str]) -> go.Figure:
