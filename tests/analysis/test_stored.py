@@ -13,6 +13,7 @@ from structure_first.experiments.registry import EXPERIMENTS
 from structure_first.model.transfer import Transfer
 from structure_first.model.transformer import Body
 from structure_first.runs.jobs import Replica
+from structure_first.runs.planning import chosen, plan
 from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe
 from structure_first.training.stage import Stage
 
@@ -117,6 +118,12 @@ def test_what_a_search_looked_at_is_no_evidence(search):
 def test_live_seeds_are_of_no_stored_row(family):
     live = set(family[0].live_seeds)
     assert live and not live & set().union(*map(seeds_of, family))
+
+
+def test_the_stage_one_of_the_published_live_run_is_stored():
+    live = published.EXPERIMENT
+    missing = plan(chosen(live, "laptop", live.live), "laptop", live.live_seeds, Store(RESULTS / live.name), "cpu")
+    assert {job.stage for job in missing.jobs} == {2}, "a quarter of an hour before anything is to be seen"
 
 
 def test_every_experiment_is_looked_at():
