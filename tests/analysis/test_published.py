@@ -129,10 +129,10 @@ def test_a_part_is_told_beside_the_whole_where_both_parts_ran(rows_of):
     }
     losses |= {(f"code / {name} / warmed up at 0.002", 700): {0: 5.0, 1500: 1.0} for name in ("random init", "set")}
     found = analysis.parts(analysis.ends(analysis.curves(with_factors(rows_of(losses, metric="loss"), EXPERIMENT))))
-    assert set(found["start"]) == {"code, width 128, no warm-up"}, "the other start has not all parts"
+    assert set(found["start"]) == {"code, width 128, no warm-up at 0.0003"}, "the other start has not all parts"
     (said,) = analysis.parts_said(found).splitlines()
     assert said.startswith(
-        "- **code, width 128, no warm-up**: all of Set +0.500, its attention +0.400, its MLPs +0.090 "
+        "- **code, width 128, no warm-up at 0.0003**: all of Set +0.500, its attention +0.400, its MLPs +0.090 "
     )
     assert said.endswith("attention less MLPs +0.310 (+0.300 to +0.320) (seeds: 3)")
     fig = draw.parts(found)

@@ -107,7 +107,8 @@ def parts(last: pd.DataFrame) -> pd.DataFrame:
     ran = last.groupby(ALIKE[:4])["label"].transform(lambda labels: {"set, attention", "set, mlp"} <= set(labels))
     found = last[ran.astype(bool) & last["label"].isin(PARTS)]
     found = found.sort_values("label", key=lambda label: label.map(list(PARTS).index), kind="stable")
-    found["start"] = found["task"] + ", width " + found["width"].astype(str) + ", " + found["swept"]
+    starts = zip(found["task"], found["width"], found["swept"], found["amount"], strict=True)
+    found["start"] = [f"{task}, width {width}, {rung} at {rate:g}" for task, width, rung, rate in starts]
     return found.reset_index(drop=True)
 
 
