@@ -15,11 +15,11 @@ from structure_first.runs.recipe import Recipe
 
 TOLD = ("set", "set, permuted", "set, rescaled")  # of every start
 PLACES = {"where the context has it": "loss in sight", "elsewhere": "loss elsewhere"}  # the next token, and its loss
-PARTS = {  # what of Set goes across, by its label
+PARTS = {  # what of Set goes across, by its label; permuted: all, in random order
     "set": "all of Set",
     "set, attention": "its attention",
     "set, mlp": "its MLPs",
-    "set, permuted": "all in random order",
+    "set, permuted": "permuted",
 }
 ALIKE = ["task", "width", "swept", "amount", "seed"]  # what models that are compared have in common
 MODEL = ["width", "cell", "seed"]
