@@ -4,7 +4,7 @@ import pandas as pd
 
 from structure_first.analysis import combined, skills
 from structure_first.analysis.stored import untreated
-from structure_first.evidence.statistics import interval
+from structure_first.evidence.statistics import told
 from structure_first.experiments.skills import ARITHMETIC, DRAWS, THEIR_STACK
 
 BASE = "random init"
@@ -66,7 +66,7 @@ def said(found: pd.DataFrame) -> str:
         )
         for draw in (bare.index[0], bare.index[-1]):
             fronts = here[(here["drawn"] == draw) & (here["start"] != BASE)].groupby("start", sort=False)["gain"]
-            worth = [f"{start} {{:+.0%}} ({{:+.0%}} to {{:+.0%}})".format(*interval(gain)) for start, gain in fronts]
+            worth = [f"{start} {told('{:+.0%}', gain)}" for start, gain in fronts]
             lines.append(f"  - *{draw}*, the fronts are worth: {', '.join(worth)}.")
     return "\n".join(lines)
 
@@ -76,10 +76,9 @@ def order(found: pd.DataFrame) -> str:
     lines = []
     for task, here in found[found["drawn"] == list(DRAWS)[-1]].groupby("task", sort=False):
         ends = here.pivot(index="seed", columns="start", values="accuracy")
-        middle, low, high = interval((ends[ORDERED] - ends[SHUFFLED]).to_numpy())
         lines.append(
             f"- **{str(task).replace('_', ' ')}**: after {ORDERED} {ends[ORDERED].median():.0%}, shuffled "
             f"{ends[SHUFFLED].median():.0%}, from random init {ends[BASE].median():.0%}. The order is worth "
-            f"{middle:+.0%} ({low:+.0%} to {high:+.0%})."
+            f"{told('{:+.0%}', ends[ORDERED] - ends[SHUFFLED])}."
         )
     return "\n".join(lines)

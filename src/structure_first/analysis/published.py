@@ -8,7 +8,7 @@ import pandas as pd
 from structure_first.analysis.stored import RESULTS, of_today, sizes, untreated, with_factors
 from structure_first.analysis.text import PAPER, labels
 from structure_first.cost import flops
-from structure_first.evidence.statistics import final, interval, needed, share_read
+from structure_first.evidence.statistics import final, needed, share_read, told
 from structure_first.experiments.additive import spent
 from structure_first.experiments.published import EXPERIMENT, PUBLISHED
 from structure_first.runs.recipe import Recipe
@@ -104,11 +104,10 @@ def by_place(results: Path = RESULTS) -> pd.DataFrame:
 
 def parts(last: pd.DataFrame) -> pd.DataFrame:
     """The `ends` by what of *set* goes across, at each `start` from which its attention and its MLPs both ran."""
-    ran = last.groupby(ALIKE[:4])["label"].transform(lambda labels: {"set, attention", "set, mlp"} <= set(labels))
-    found = last[ran.astype(bool) & last["label"].isin(PARTS)]
+    found = last.groupby(ALIKE[:4]).filter(lambda models: {"set, attention", "set, mlp"} <= set(models["label"]))
+    found = found[found["label"].isin(PARTS)]
     found = found.sort_values("label", key=lambda label: label.map(list(PARTS).index), kind="stable")
-    starts = zip(found["task"], found["width"], found["swept"], found["amount"], strict=True)
-    found["start"] = [f"{task}, width {width}, {rung} at {rate:g}" for task, width, rung, rate in starts]
+    found["start"] = sized(found) + ", " + found["swept"] + " at " + found["amount"].map("{:g}".format)
     return found.reset_index(drop=True)
 
 
@@ -121,6 +120,11 @@ def parts_said(found: pd.DataFrame) -> str:
         ahead = told("{:+.3f}", gains["set, attention"] - gains["set, mlp"])
         lines.append(f"- **{start}**: {', '.join(worth)}; attention less MLPs {ahead} (seeds: {len(gains)})")
     return "\n".join(lines)
+
+
+def sized(found: pd.DataFrame) -> pd.Series:
+    """What models of one corpus and width are called."""
+    return found["task"] + ", width " + found["width"].astype(str)
 
 
 def by_place_said(found: pd.DataFrame, front: str = "set") -> str:
@@ -212,9 +216,3 @@ def pinch(recipe: Recipe) -> str:
         f"Stage one takes {first.steps:,} updates and {tokens / 1e6:.2g} M tokens, stage two {text.stage.steps:,} and "
         f"{read / 1e6:.2g} M. In front stands {tokens / read:.0%} of the text, for {cost / whole:.0%} of its FLOPs."
     )
-
-
-def told(form: str, values: pd.Series) -> str:
-    """The median and its interval; what is infinite was never reached."""
-    each = [form.format(value).replace("inf%", "never") for value in interval(values.dropna().to_numpy())]
-    return each[0] if len(set(each)) == 1 else f"{each[0]} ({each[1]} to {each[2]})"

@@ -22,6 +22,12 @@ def interval(
     return float(statistic(values)), float(low), float(high)
 
 
+def told(form: str, values: pd.Series) -> str:
+    """The median and its interval; what is infinite was never reached."""
+    each = [form.format(value).replace("inf%", "never") for value in interval(values.dropna().to_numpy())]
+    return each[0] if len(set(each)) == 1 else f"{each[0]} ({each[1]} to {each[2]})"
+
+
 def share_interval(successes: int, trials: int) -> tuple[float, float, float]:
     """A share and its 95 % Wilson interval: sound for few trials and for shares of 0 and 1."""
     z, share = 1.959964, successes / trials

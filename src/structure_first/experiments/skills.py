@@ -34,7 +34,7 @@ DRAWS = {  # of a sum: as the other experiments have it, then each difference of
     "as published": {"leading_zeros": 0, "shifted": 1},
 }
 THEIR_STACK = "stack, as published"  # whose pushes are forced at one entry, not two
-STATED = (  # by the paper: what is in front, and what of it goes across
+STATED = (  # by the paper, and their controls: what is in front, and what of it goes across
     ("set", "attention"),
     ("set", "mean rows"),
     ("eca", "mean rows"),

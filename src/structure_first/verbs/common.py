@@ -9,6 +9,7 @@ from structure_first import __version__
 from structure_first.errors import UserError, unknown
 
 MOST_SEEDS, MOST_WORKERS, MOST_PRICE, LAST_SEED = 10_000, 1_000, 1_000_000, 2**31 - 1
+RESULTS = Path("book/results")  # of a checkout
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 

@@ -9,11 +9,10 @@ from typing import Annotated
 
 import typer
 
-from structure_first.verbs.common import app
+from structure_first.verbs.common import RESULTS, app
 
 PINS = Path(__file__).parents[3] / "constraints.txt"  # of a checkout
-STORED = Path("book/results")
-RESULTS, BUILT = 2, 1  # GB that the corpora and rows, and the pages, take at most at scale laptop
+ROWS, BUILT = 2, 1  # GB that the corpora and rows, and the pages, take at most at scale laptop
 
 
 @app.command()
@@ -60,8 +59,8 @@ def amiss() -> Iterator[str]:
             continue  # of an extra, or of another platform
         if here.partition("+")[0] != pinned:
             yield f"{name} is {here}, pinned is {pinned}; pip install {name}=={pinned}"
-    if (free := shutil.disk_usage(Path.cwd()).free / 1e9) < RESULTS + BUILT:
-        yield f"{free:.1f} GB of disk are free here; a book at scale laptop wants {RESULTS + BUILT}"
+    if (free := shutil.disk_usage(Path.cwd()).free / 1e9) < ROWS + BUILT:
+        yield f"{free:.1f} GB of disk are free here; a book at scale laptop wants {ROWS + BUILT}"
 
 
 def pins() -> Iterator[tuple[str, str]]:
@@ -85,7 +84,7 @@ def chapters() -> Iterator[str]:
     for experiment in EXPERIMENTS.values():
         estimates = []
         for scale in SCALES[:2] if experiment.live else ():
-            live, store = chosen(experiment, scale, experiment.live), Store(STORED / experiment.name)
+            live, store = chosen(experiment, scale, experiment.live), Store(RESULTS / experiment.name)
             table = costs(plan(live, scale, experiment.live_seeds, store, "auto", workers).jobs, workers)
             hours = table["hours"].where(table["stage"] == 1, experiment.live_part * table["hours"])
             estimates.append(f"{60 * hours.sum():.1f} minutes at {scale}")

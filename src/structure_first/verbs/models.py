@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from structure_first.errors import UserError, check_range
-from structure_first.verbs.common import LAST_SEED, Device, app
+from structure_first.verbs.common import LAST_SEED, RESULTS, Device, app
 from structure_first.verbs.data import FREE, chosen
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
     from structure_first.runs.recipe import Experiment
-
-RESULTS = Path("book/results")
 
 
 @app.command(context_settings=FREE)
@@ -65,6 +63,7 @@ def ledger() -> Iterator[str]:
     """What the stored runs say of structure in front of text, and of a better start of the weights, where they are."""
     from structure_first.analysis import published, text
     from structure_first.analysis.stored import sizes, stored
+    from structure_first.evidence.statistics import told
     from structure_first.experiments.additive import FORMER
     from structure_first.experiments.published import EXPERIMENT, PUBLISHED
     from structure_first.experiments.text import BEST, CONTROLLED, MAIN
@@ -82,7 +81,7 @@ def ledger() -> Iterator[str]:
     rows = stored(FORMER, RESULTS)
     ends = text.ends(text.curves(rows)).set_index(["front", "share"]).sort_index()
     gains = ends.loc[(MAIN, CONTROLLED[0])].groupby(["task", "carried"])["gain"]
-    shown = (f"{task} {published.told('{:+.3f}', gains.get_group((task, part)))}" for task, part in BEST.items())
+    shown = (f"{task} {told('{:+.3f}', gains.get_group((task, part)))}" for task, part in BEST.items())
     yield f"the ledger at {sized(FORMER, rows)}, tuned: {MAIN} {CONTROLLED[0]:.0%} in front gains on {', '.join(shown)}"
 
 

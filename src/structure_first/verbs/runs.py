@@ -12,6 +12,7 @@ from structure_first.verbs.common import (
     LAST_SEED,
     MOST_SEEDS,
     MOST_WORKERS,
+    RESULTS,
     Device,
     Scale,
     app,
@@ -32,7 +33,7 @@ def run(
     scale: Scale = "laptop",
     seeds: Annotated[int | None, typer.Option(help="how many; the scale's own number if left out")] = None,
     first_seed: Annotated[int | None, typer.Option(help="the first of them; the experiment's own if left out")] = None,
-    out: Annotated[Path, typer.Option(help="the folder of results")] = Path("book/results"),
+    out: Annotated[Path, typer.Option(help="the folder of results")] = RESULTS,
     cells: Cells = None,
     device: Device = "auto",
     workers: Workers = None,
@@ -86,7 +87,7 @@ def verify(
     scale: Scale = "laptop",
     cells: Cells = None,
     sample: Annotated[int | None, typer.Option(help="so many models of them; all if left out")] = None,
-    results: Annotated[Path, typer.Option(help="the folder of results")] = Path("book/results"),
+    results: Annotated[Path, typer.Option(help="the folder of results")] = RESULTS,
     device: Device = "auto",
     workers: Workers = None,
 ) -> None:
@@ -105,7 +106,7 @@ def verify(
 @app.command()
 def merge(
     folder: Annotated[Path, typer.Argument(help="a folder of results that another machine wrote")],
-    out: Annotated[Path, typer.Option(help="the folder that they are added to")] = Path("book/results"),
+    out: Annotated[Path, typer.Option(help="the folder that they are added to")] = RESULTS,
 ) -> None:
     """Add another machine's results to one's own; where they conflict, say where, and add nothing there."""
     from structure_first.evidence.store import Store
@@ -148,7 +149,7 @@ def show_plan(jobs: "list[Job]", workers: int) -> None:
 
 @app.command()
 def claims(
-    results: Annotated[Path, typer.Option(help="the folder of results")] = Path("book/results"),
+    results: Annotated[Path, typer.Option(help="the folder of results")] = RESULTS,
     ledger: Annotated[Path, typer.Option(help="the list of claims")] = Path("book/claims.yml"),
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects instead of a table.")] = False,
 ) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pandas as pd
 import plotly.graph_objects as go
 
-from structure_first.analysis.published import PARTS, PLACES
+from structure_first.analysis.published import PARTS, PLACES, sized
 from structure_first.book.figures.style import GREY, facets, looks, meant
 from structure_first.book.figures.text import DOTTED, line, lines, stepped
 from structure_first.experiments.published import RUNGS
@@ -57,13 +57,13 @@ def curves(found: pd.DataFrame, shown: tuple[str, ...] = LABELS[:3]) -> go.Figur
 def early(found: pd.DataFrame) -> go.Figure:
     """How far a front is ahead of random init against the update, the reader's seeds over the stored ones."""
     fig, _ = facets(found, 400)
-    for whose, colour, width in (("stored", GREY, 1.5), ("yours", meant("set"), 4)):
+    for whose, name, colour, width in (("stored", "stored seeds", GREY, 1.5), ("yours", "your run", meant("set"), 4)):
         for number, (seed, one) in enumerate(found[found["whose"] == whose].groupby("seed")):
             fig.add_scatter(
                 x=one["step"],
                 y=one["lead"].round(4),
                 mode="lines+markers",
-                name={"stored": "stored seeds", "yours": "your run"}[whose],
+                name=name,
                 legendgroup=whose,
                 showlegend=number == 0,
                 line={"color": colour, "width": width},
@@ -101,29 +101,24 @@ def doses(last: pd.DataFrame, front: str = "set") -> go.Figure:
 
 def by_place(found: pd.DataFrame) -> go.Figure:
     """What a front is worth on tokens that the context has shown and on others, a panel a corpus and width."""
-    fig = worth(found.assign(size=sized(found)), "where", PLACES, LABELS[1:3])
+    fig = worth(found.assign(size=sized(found)), "size", "where", PLACES, LABELS[1:3])
     return fig.update_layout(scattermode="group", scattergap=0.6)
 
 
 def parts(found: pd.DataFrame) -> go.Figure:
     """What a front is worth by what of it goes across, a panel a corpus, width, start and rate."""
-    fig = worth(found.assign(size=found["start"]), "label", PARTS, PARTS)
+    fig = worth(found, "start", "label", PARTS, PARTS)
     return fig.update_xaxes(tickvals=list(PARTS), ticktext=list(PARTS.values())).update_layout(showlegend=False)
 
 
-def worth(found: pd.DataFrame, column: str, order: Iterable[str], shown: Iterable[str]) -> go.Figure:
-    """The gain of every seed by a column, with the labels' medians, a panel each size."""
-    grid = {"across": "size", "shared_yaxes": True, "horizontal_spacing": 0.05}
+def worth(found: pd.DataFrame, across: str, column: str, order: Iterable[str], shown: Iterable[str]) -> go.Figure:
+    """The gain of every seed by a column, with the labels' medians, a panel for each value of the column `across`."""
+    grid = {"across": across, "shared_yaxes": True, "horizontal_spacing": 0.05}
     own = {label: {"mode": "markers"} for label in shown}
     fig = lines(found, 380, column, "gain", "label", own, "%{x}: %{y:+.3f} nats", **grid)
     fig.update_xaxes(categoryorder="array", categoryarray=list(order), showgrid=False)
     fig.update_yaxes(title=GAIN, col=1).add_hline(0, line=DOTTED)
     return fig.update_layout(legend={"y": 1.12})
-
-
-def sized(found: pd.DataFrame) -> pd.Series:
-    """What a panel of one corpus and width is called."""
-    return found["task"] + ", width " + found["width"].astype(str)
 
 
 LOSS, GAIN, NEEDED = "final loss, nats", "gain, nats", "of the text, for its loss"
