@@ -29,6 +29,7 @@ CHANGES = {
     "a tied head": {"stage_one": replace(COPY, tied=False)},
     "dropout": {"stage_one": replace(COPY, dropout=0.1)},
     "no stage one": {"stage_one": None, "transfer": None},
+    "a recipe in front": {"stage_one": Recipe(COPY, Transfer(), replace(COPY, source="reverse"))},
     "a transfer": {"transfer": Transfer(mlp="permute")},
     "a size": {"body": Body(width=32)},
     "the weights": {"body": Body(init=0.1)},

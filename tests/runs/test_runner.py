@@ -299,6 +299,47 @@ def test_one_stage_ones_attention_is_composed_with_anothers_mlps(tmp_path):
     assert composed.key != replace(composed, beside={"turned": COPY}).key
 
 
+def test_a_recipe_may_itself_be_stage_one_and_goes_on_as_its_stage_two_left_it(tmp_path):
+    """Pretraining, then a text, then what comes after it: as often as one likes."""
+    text, later = replace(COPY, source="reverse"), replace(COPY, source="sort")
+    trained, everything = Recipe(COPY, Transfer(), text), Transfer(embeddings="keep")
+    cells = {
+        "pretrained": trained,
+        "tuned": Recipe(trained, everything, later),
+        "tuned alone": Recipe(Recipe(None, None, text), everything, later),
+    }
+    experiment = Experiment("tiny", "", lambda scale: cells, {"smoke": 2})
+    rows = run(experiment, "smoke", range(2), tmp_path, workers=2, cells=["tuned*"])
+    store = Store(tmp_path / "tiny")
+    job = Job.of("tuned", cells["tuned"], range(2), store.folder)
+    pretrained = jobs.trained([each.before for each in job.replicas], job.folder)
+    for name, tensor in jobs.initial_model(job).named_parameters():
+        assert torch.equal(tensor, pretrained.get_parameter(name)), name
+    mine = rows[rows["metric"] == "loss"]
+    ended = mine.sort_values("step").groupby(["stage", "cell"]).size()
+    assert {cell.partition("(")[0] for stage, cell in ended.index if stage == 1} == {
+        "stage one: identity",
+        "stage one: reverse",
+    }
+    assert {cell for stage, cell in ended.index if stage == 2} == {"tuned", "tuned alone"}
+    assert plan(chosen(experiment, "smoke", ["tuned*"]), "smoke", range(2), store, "cpu", 2).jobs == []
+    again = run(experiment, "smoke", range(2), tmp_path, workers=1, cells=["pretrained"])
+    title = trained.title
+    columns = ["seed", "step", "metric", "value"]
+    first = rows.loc[rows["cell"] == title, columns].sort_values(columns, ignore_index=True)
+    second = again.loc[again["cell"] == "pretrained", columns].sort_values(columns, ignore_index=True)
+    pd.testing.assert_frame_equal(
+        first, second, check_exact=True
+    )  # the data follow from the recipe, not from its place
+    for path in store.folder.glob(f"weights/{trained.key}/*"):
+        path.unlink()
+    left = plan(chosen(experiment, "smoke", ["tuned"]), "smoke", range(2), store, "cpu", 2).jobs
+    assert left == [], "what has ended needs no weights"
+    left = plan(chosen(experiment, "smoke", ["tuned"]), "smoke", range(3), store, "cpu", 2).jobs
+    assert {(job.stage, seed) for job in left for seed in job.seeds} == {(1, 2), (2, 2)}
+    assert len([job for job in left if job.stage == 1]) == 2, "its stage one, and that one's"
+
+
 def test_a_wider_init_is_wider(tmp_path):
     narrow = Job.of("narrow", Recipe(None, None, SECOND), (0,), tmp_path)
     wide = Job.of("wide", Recipe(None, None, SECOND, Body(init=0.2)), (0,), tmp_path)

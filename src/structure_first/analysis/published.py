@@ -41,8 +41,9 @@ def curves(rows: pd.DataFrame, metric: str = "loss") -> pd.DataFrame:
     found = found.rename(columns={"value": "loss"}).reset_index(drop=True)
     found["label"] = labels(found, ", ")
     found["text"], found["width"] = share_read(found), found["width"].astype(int)
-    fronts = {cell: recipe.stage_one for cell, recipe in EXPERIMENT.recipes(rows["scale"].iloc[0]).items()}
-    found["updates"] = found["cell"].map({cell: front.stage.steps if front else 0 for cell, front in fronts.items()})
+    recipes = EXPERIMENT.recipes(rows["scale"].iloc[0])
+    updates = {cell: each.alone.last.stage.steps if each.stage_one else 0 for cell, each in recipes.items()}
+    found["updates"] = found["cell"].map(updates)
     last = final(rows, metric).rename("target").reset_index()
     base = found.loc[found["front"] == "random init", ["cell", *ALIKE]].drop_duplicates()
     targets = base.merge(last, on=["cell", "seed"]).drop(columns="cell")

@@ -20,8 +20,9 @@ def spent(recipe: Recipe) -> tuple[int, int]:
     """Tokens and FLOPs of a recipe's stage one; none where there is none."""
     if recipe.stage_one is None:
         return 0, 0
-    made, stage = recipe.stage_one.make(), recipe.stage_one.stage
-    shape = recipe.shape(recipe.stage_one, made)
+    first = recipe.alone.last
+    made, stage = first.make(), first.stage
+    shape = recipe.shape(first, made)
     sequences = stage.steps * stage.batch
     return sequences * made.length, sequences * flops.training(shape, made)
 

@@ -68,7 +68,7 @@ class StageJob(Job):
 def jobs(config: Config, corpus: Source, folder: Path = Path(), device: str = "auto") -> list[StageJob]:
     """A job for each stage, with `corpus` for stage two to train on."""
     recipe = config.recipe
-    model = Model(recipe.stage_one.label if recipe.stage_one else "random init", recipe, config.seed, config)
+    model = Model(recipe.alone.last.label if recipe.stage_one else "random init", recipe, config.seed, config)
     models = [each for each in (model.before, model) if each]
     return [StageJob((each,), folder, device, config=config, corpus=corpus) for each in models]
 

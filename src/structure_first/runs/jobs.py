@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -37,6 +37,7 @@ class Replica:
     cell: str
     recipe: Recipe
     seed: int
+    starts_another: bool = field(default=False, kw_only=True)  #: as its stage one
 
     @property
     def phase(self) -> Phase:
@@ -44,7 +45,8 @@ class Replica:
 
     @property
     def stage(self) -> int:
-        return 1 if self.recipe.stage_two is None else 2
+        """What it is to the experiment: 1 or 2."""
+        return 1 if self.starts_another else self.recipe.stage
 
     @cached_property
     def configuration(self) -> str:
@@ -63,13 +65,13 @@ class Replica:
         """The further stage ones that this one takes weights from, by name."""
         return {name: self._alone(phase) for name, phase in self.recipe.beside.items()}
 
-    def _alone(self, phase: Phase) -> "Replica":
+    def _alone(self, phase: Phase | Recipe) -> "Replica":
         recipe = self.recipe.only(phase)
-        return Replica(recipe.title, recipe, self.seed)
+        return Replica(recipe.title, recipe, self.seed, starts_another=True)
 
     @property
     def needs(self) -> "list[Replica]":
-        """All stage ones that must have ended before this one begins."""
+        """The stage ones that must have ended before this one begins."""
         return [*([self.before] if self.before else []), *self.beside.values()]
 
     @property
@@ -85,7 +87,7 @@ class Replica:
     def program(self) -> str:
         """Replicas of the same program can train together."""
         body = replace(self.recipe, stage_one=None, transfer=None, body_stage_one=None, beside={}, stage_two=self.phase)
-        return digest([brief(body), self.stage])
+        return digest([brief(body), self.recipe.stage])
 
 
 @dataclass(frozen=True)
@@ -256,7 +258,7 @@ def execute(
     choose_products(0)  # as in a fresh process, whatever was trained in this one before
     began, source, stage = time.monotonic(), job.source, job.phase.stage
     model = initial_model(job).to(pick_device(job.device))
-    key, compute = f"stage {job.stage}", job.compute  # the key seeds the batches: all cells see the same data
+    key, compute = f"stage {job.replicas[0].recipe.stage}", job.compute  # it seeds the batches: alike in all cells
     rows = fit(
         model,
         source,

@@ -52,10 +52,17 @@ def replicas(experiment: Experiment, scale: str, seeds: Sequence[int]) -> list[R
     return [Replica(cell, recipe, seed) for cell, recipe in experiment.recipes(scale).items() for seed in seeds]
 
 
+def behind(models: Iterable[Replica]) -> list[Replica]:
+    """All that these models start from, directly or not; what must end first comes first."""
+    direct = {one.key: one for model in models for one in model.needs}
+    found = [*behind(direct.values()), *direct.values()] if direct else []
+    return list({one.key: one for one in found}.values())
+
+
 def current(experiment: Experiment, scale: str, rows: pd.DataFrame) -> pd.DataFrame:
     """Those of the rows that today's cells of the experiment make at that scale, or a stage one of theirs."""
-    models = [each for model in replicas(experiment, scale, [0]) for each in (model, *model.needs)]
-    known = pd.MultiIndex.from_tuples({(scale, each.cell, each.configuration) for each in models})
+    models = replicas(experiment, scale, [0])
+    known = pd.MultiIndex.from_tuples({(scale, each.cell, each.configuration) for each in (*behind(models), *models)})
     mine = rows.set_index(["scale", "cell", "configuration"]).index.isin(known)
     return rows[mine].reset_index(drop=True)
 
@@ -85,12 +92,20 @@ def plan(
     rows = rows[rows["scale"] == scale]
     done = set(rows[["cell", "configuration", "seed"]].drop_duplicates().itertuples(index=False, name=None))
     stage_two = replicas(experiment, scale, seeds)
-    stage_one = {one.key: one for replica in stage_two for one in replica.needs}
-    missing = {each.key for each in stage_two if each.key not in done}
-    needed = {one.key for each in stage_two if each.key in missing for one in each.needs}
-    missing |= {key for key in needed if key not in done or not weights_path(stage_one[key], store.folder).exists()}
+    missing = set()
+
+    def look(model: Replica) -> None:
+        """Whether it is missing, or its weights where another starts from them; and then, what it starts from."""
+        kept = not model.starts_another or weights_path(model, store.folder).exists()
+        if model.key not in done or not kept:
+            missing.add(model.key)
+            for one in model.needs:
+                look(one)
+
+    for model in stage_two:
+        look(model)
     jobs, split = [], 0
-    for group in (*_programs(stage_one.values()), *_programs(stage_two)):
+    for group in (*_programs(behind(stage_two)), *_programs(stage_two)):
         whole = Job(tuple(group), store.folder, device)
         wanted, fits = _sizes(whole, workers, beside or workers)
         for start in range(0, len(group), fits):

@@ -51,9 +51,12 @@ class Phase:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Stage one (or none), what of it is carried over, stage two (or none); the body is as large in both."""
+    """Stage one (or none), what of it is carried over, stage two (or none); the body is as large in both.
 
-    stage_one: Phase | None
+    Stage one may be a recipe itself: all of what it trains then comes before, as pretraining does before fine-tuning.
+    """
+
+    stage_one: "Phase | Recipe | None"
     transfer: Transfer | None
     stage_two: Phase | None
     body: Body = Body()
@@ -69,17 +72,24 @@ class Recipe:
     def last(self) -> Phase:
         """What is trained on in the end."""
         phase = self.stage_two or self.stage_one
-        if phase is None:
-            raise UserError("a recipe has a stage one, a stage two, or both; this one has neither")
+        if not isinstance(phase, Phase):
+            raise UserError("a recipe ends with a phase, its stage two or else its stage one; this one has neither")
         return phase
+
+    @property
+    def stage(self) -> int:
+        """Which stage it ends with: 1 or 2. Its batches follow from that and the seed."""
+        return 1 if self.stage_two is None else 2
 
     @property
     def alone(self) -> "Recipe":
         """Its stage one alone; recipes share one that they have in common."""
         return self.only(self.stage_one)
 
-    def only(self, phase: Phase | None) -> "Recipe":
+    def only(self, phase: "Phase | Recipe | None") -> "Recipe":
         """That stage one alone."""
+        if isinstance(phase, Recipe):
+            return phase
         body = self.body_stage_one or self.body
         return replace(self, stage_one=phase, transfer=None, stage_two=None, body=body, body_stage_one=None, beside={})
 
@@ -113,7 +123,8 @@ class Recipe:
     def read(cls, stored: Mapping[str, Any]) -> Self:
         """The recipe that a manifest tells of, as `plain` wrote it."""
         kinds: dict[str, Callable[..., Any]]
-        kinds = {"transfer": Transfer, "body": Body, "body_stage_one": Body, "stage_one": _phase, "stage_two": _phase}
+        kinds = {"transfer": Transfer, "body": Body, "body_stage_one": Body, "stage_two": _phase}
+        kinds["stage_one"] = lambda **stage: cls.read(stage) if "stage_two" in stage else _phase(**stage)
         kinds["beside"] = lambda **phases: {name: _phase(**phase) for name, phase in phases.items()}
         return cls(
             **{name: kinds[name](**value) if name in kinds and value else value for name, value in stored.items()}
