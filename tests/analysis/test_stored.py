@@ -8,7 +8,7 @@ import pytest
 from structure_first.analysis.stored import beside, of_today, sizes, stored, with_factors
 from structure_first.errors import UserError
 from structure_first.evidence.store import Store
-from structure_first.experiments import additive, haystack, published, skills, substitutive
+from structure_first.experiments import additive, downstream, haystack, published, skills, substitutive
 from structure_first.experiments.registry import EXPERIMENTS
 from structure_first.model.transfer import Transfer
 from structure_first.model.transformer import Body
@@ -31,11 +31,16 @@ SEARCHES = (
     (haystack.TUNING, haystack.EXPERIMENT, haystack.SEARCH),
     (skills.TUNING, skills.EXPERIMENT, skills.TUNED, skills.DRAWN),
     (additive.TUNING, additive.EXPERIMENT, additive.FORMER, additive.UNTUNED, substitutive.EXPERIMENT),
+    (downstream.TUNING, downstream.TUNED, additive.FORMER),
 )
 FAMILIES = (
     (haystack.EXPERIMENT, haystack.SEARCH, haystack.TUNING, haystack.RULES),
     (skills.EXPERIMENT, skills.TUNED, skills.DRAWN, skills.TUNING),
-    (published.EXPERIMENT, additive.EXPERIMENT, additive.FORMER, additive.UNTUNED, additive.TUNING),
+    (
+        published.EXPERIMENT,
+        *(additive.EXPERIMENT, additive.FORMER, additive.UNTUNED, additive.TUNING),
+        *(downstream.EXPERIMENT, downstream.TUNED, downstream.TUNING),
+    ),
     (substitutive.EXPERIMENT, substitutive.FORMER),
 )
 

@@ -10,6 +10,7 @@ MODULES = (
     "additive",
     "substitutive",
     "published",
+    "downstream",
 )
 EXPERIMENTS = {
     each.name: each

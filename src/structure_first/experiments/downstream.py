@@ -1,0 +1,118 @@
+"""Does what a front gave to a text persist once the model is trained on, on a text of another kind?
+
+Stage one is a recipe here: structure, or none, and then a text. All of the model goes on to stage two, a shorter one. A
+cell is named `text, then another / what came before the text`; with `no text` before, stage two is all there is.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from structure_first.data.registry import ANSWERS
+from structure_first.experiments import as_published
+from structure_first.experiments.text import BEST, CARRIED, MAIN, SIZES, SOURCES, Size, percent
+from structure_first.model.transfer import Transfer
+from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe
+
+FOLLOWS = {"code": ("language", "math"), "language": ("code", "math")}
+ALL = Transfer(embeddings="keep")
+SHARE = 0.2  # of the updates on the text before
+PINCH = 0.01  # of the text's tokens, in front of it, where the baseline is tuned
+RATES = (1, 1 / 4, 1 / 16)  # of the tuned text's rate, tried after each text on models that had no structure
+RATE = 1.0  # of these, the best
+
+
+def shorter(text: Phase, corpus: str, rate: float = 1.0) -> Phase:
+    """Stage two: as the text before, on another corpus in the same tokens."""
+    before = text.stage
+    steps = max(2, round(SHARE * before.steps))
+    stage = replace(
+        before,
+        steps=steps,
+        lr=rate * before.lr,
+        warmup=round(SHARE * before.warmup),
+        evaluate_every=max(1, round(SHARE * before.evaluate_every)),
+    )
+    read = steps * stage.batch * (int(text.settings["context"] or 0) + 1)
+    settings = {**text.settings, "tokens": max(30_000, read + read // 10)}  # a twentieth is held out
+    return replace(text, source=f"{corpus}/{text.source.partition('/')[2]}", stage=stage, settings=settings)
+
+
+def after(named: str, before: Mapping[str, tuple[Factors, Recipe]], later: Phase) -> dict[str, Cell]:
+    """Stage two after each recipe, all of whose model goes on."""
+    return {
+        f"{named} / {end}": Cell(Recipe(recipe, ALL, later, recipe.body), replace(factors, task=named))
+        for end, (factors, recipe) in before.items()
+    }
+
+
+def cells(scale: str) -> dict[str, Cell]:
+    """After text as it was published: nothing in front of it, Set, Set's weights in random order; and after no text."""
+    size = as_published.size(scale)
+    found: dict[str, Cell] = {}
+    for corpus, others in FOLLOWS.items():
+        text, width = size.corpora[corpus], size.body.width
+        before = {"random init": (Factors(width=width), Recipe(None, None, text, size.body))}
+        for carried, end in {"full": "set", "permuted": "set / permuted"}.items():
+            recipe = Recipe(size.front("set"), CARRIED[carried], text, size.body)
+            before[end] = Factors(front="set", carried=carried, width=width), recipe
+        for other in others:
+            name = size.corpora[other].source.partition("/")[0].removeprefix(ANSWERS)
+            named, later = f"{corpus}, then {other}", shorter(text, name)
+            found |= after(named, before, later)
+            alone = Factors(named, "no text", width=width)
+            found[f"{named} / no text"] = Cell(Recipe(None, None, later, size.body), alone)
+    return found
+
+
+def tuned(scale: str, sizes: Mapping[str, Size] = SIZES) -> dict[str, Cell]:
+    """After text from a tuned beginning: nothing in front of it, a pinch, and the pinch's weights in random order."""
+    size = sizes[scale]
+    found: dict[str, Cell] = {}
+    for corpus, others in FOLLOWS.items():
+        text, first = size.phase(corpus), size.front(SOURCES[MAIN], PINCH)
+        before = {"random init": (Factors(), size.recipe(None, None, text))}
+        for carried in (BEST[corpus], f"{BEST[corpus]} permuted"):
+            factors = Factors(front=MAIN, carried=carried, share=PINCH)
+            before[f"{MAIN} {percent(PINCH)} / {carried}"] = factors, size.recipe(first, CARRIED[carried], text)
+        for other in others:
+            found |= after(f"{corpus}, then {other}", before, shorter(text, size.corpora[other].corpus, RATE))
+    return found
+
+
+def tuning(scale: str, sizes: Mapping[str, Size] = SIZES) -> dict[str, Cell]:
+    """Text from a tuned beginning with nothing in front of it, and what comes after it at each of the rates."""
+    size = sizes[scale]
+    found: dict[str, Cell] = {}
+    for corpus, others in FOLLOWS.items():
+        text = size.phase(corpus)
+        for other in others:
+            for share in RATES:
+                later = shorter(text, size.corpora[other].corpus, share)
+                factors = Factors(swept="rate", amount=later.stage.lr)
+                named = f"{corpus}, then {other}"
+                alone = {f"rate {later.stage.lr:g}": (factors, size.recipe(None, None, text))}
+                found |= after(named, alone, later)
+    return found
+
+
+EXPERIMENT = Experiment(
+    name="downstream",
+    asks="Does what a front gave to a text persist once the model is trained on, on another?",
+    cells=cells,
+    seeds={"smoke": 1, "laptop": 3, "gpu": 3, "paper": 3},
+    first_seed=700,
+)
+TUNED = Experiment(
+    name="downstream_tuned",
+    asks="Does what a pinch does beside a tuned baseline persist once the model is trained on, on another text?",
+    cells=tuned,
+    seeds={"smoke": 1, "laptop": 6, "gpu": 3, "paper": 3},
+    first_seed=506,
+)
+TUNING = Experiment(
+    name="downstream_tuning",
+    asks="At which rate does a model without structure in front learn most when it is trained on?",
+    cells=tuning,
+    seeds={"smoke": 1, "laptop": 3},
+    first_seed=590,
+)
