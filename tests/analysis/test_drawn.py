@@ -1,5 +1,6 @@
 """What how the sums are drawn does to them, and to what a front is worth."""
 
+import pandas as pd
 import pytest
 
 from structure_first.analysis import drawn
@@ -54,6 +55,45 @@ def test_what_the_order_of_the_tokens_is_worth_is_told_seed_by_seed(found):
         "The order is worth +20% (+10% to +30%)."
     )
     assert second.startswith("- **reversed addition**: ")
+
+
+@pytest.fixture
+def sized(rows_of):
+    """At two sizes, of which the larger has two starts of one task."""
+    small = ["random init", "eca / mean rows", "set / attention"]
+    ran = {"laptop": (skills.ARITHMETIC, small), "paper": (["addition"], small[:2])}
+    for scale, (tasks, starts) in ran.items():
+        cells = [f"{task} / as published / {start}" for task in tasks for start in starts]
+        higher = 0.1 * (scale == "paper")
+        values = {
+            (cell, seed): {40: ENDS[cell.split(" / ", 2)[2]][seed] + higher} for cell in cells for seed in range(3)
+        }
+        ended = with_factors(rows_of(values).assign(scale=scale), skills.DRAWN)
+        learnt = ended[ended["front"] != "random init"].assign(metric="mastery", step=0, value=0.95)
+        ran[scale] = pd.concat([ended, learnt], ignore_index=True)
+    return drawn.by_size(ran.values())
+
+
+def test_sizes_are_compared_on_what_ran_at_the_largest(sized):
+    models = sized.groupby(["task", "size", "start"], sort=False).size()
+    assert models.to_dict() == {
+        ("addition", size, start): 3 for size in ("3 digits", "5 digits") for start in ("random init", drawn.ORDERED)
+    }
+    assert sized.groupby("start")["learnt"].first().dropna().to_dict() == {drawn.ORDERED: 0.95}, (
+        "random init had no stage one"
+    )
+    first, second = drawn.by_size_said(sized).splitlines()
+    assert first == (
+        "- **addition, 3 digits**: random init 45% (the paper 59%); all of rule 110 60% (stage one learnt to 95%, "
+        "worth +10% (+10% to +20%), the paper 70%) (seeds: 3)."
+    )
+    assert second.startswith("- **addition, 5 digits**: random init 55% (the paper 59%); ")
+
+
+def test_the_papers_numbers_stand_beside_its_size(sized):
+    fig = draw.draws(sized, "addition", "size")
+    hollow = [trace for trace in fig.data if trace.marker.symbol == "diamond-open"]
+    assert [(trace.xaxis, list(trace.y)) for trace in hollow] == [("x2", [0.591, 0.696])]
 
 
 def test_the_papers_numbers_stand_where_it_drew_so(found):

@@ -1,11 +1,13 @@
 """Chapter 04: how much of what a front does to sums is in how the sums are drawn."""
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 from structure_first.analysis import combined, skills
 from structure_first.analysis.stored import untreated
-from structure_first.evidence.statistics import told
-from structure_first.experiments.skills import ARITHMETIC, DRAWS, THEIR_STACK
+from structure_first.evidence.statistics import final, told
+from structure_first.experiments.skills import ARITHMETIC, DRAWS, THEIR_STACK, diagnostics
 
 BASE = "random init"
 ORDERED = combined.LABELS["eca", "mean rows"]
@@ -43,7 +45,7 @@ def drawn(rows: pd.DataFrame) -> pd.DataFrame:
     found["gain"] = found["accuracy"] - untreated(found, keys)["accuracy"]
     order = [*ARITHMETIC, *DRAWS, *LABELS.values()]
     found = found.sort_values(["task", "drawn", "start"], key=lambda column: column.map(order.index), kind="stable")
-    return found[[*keys, "start", "accuracy", "gain"]].reset_index(drop=True)
+    return found[["cell", *keys, "start", "accuracy", "gain"]].reset_index(drop=True)
 
 
 def medians(found: pd.DataFrame) -> pd.DataFrame:
@@ -81,4 +83,36 @@ def order(found: pd.DataFrame) -> str:
             f"{ends[SHUFFLED].median():.0%}, from random init {ends[BASE].median():.0%}. The order is worth "
             f"{told('{:+.0%}', ends[ORDERED] - ends[SHUFFLED])}."
         )
+    return "\n".join(lines)
+
+
+def by_size(every: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """The `drawn` models of sums as published, of the rows of `every` scale from the smallest, with their `size` in
+    words and how well stage one was `learnt`; only of tasks and starts that the largest has.
+    """
+    found = []
+    for rows in every:
+        models, tasks = drawn(rows), diagnostics(rows["scale"].iloc[0])
+        sizes = {task: f"{tasks[task].make().settings['digits']} digits" for task in ARITHMETIC}
+        learnt = final(rows, "mastery").rename("learnt")
+        models = models[models["drawn"] == list(DRAWS)[-1]].join(learnt, on=["cell", "seed"])
+        found.append(models.assign(size=models["task"].map(sizes)))
+    largest = pd.MultiIndex.from_frame(found[-1][["task", "start"]])
+    return pd.concat([models[pd.MultiIndex.from_frame(models[["task", "start"]]).isin(largest)] for models in found])
+
+
+def by_size_said(found: pd.DataFrame) -> str:
+    """What each start ends at, at every size, beside what the paper states; and what it is worth, seed by seed."""
+    lines = []
+    for (task, size), here in found.groupby(["task", "size"], sort=False):
+        starts = []
+        for start, models in here.groupby("start", sort=False):
+            ended, stated = f"{start} {models['accuracy'].median():.0%}", PAPER[str(task)].get(str(start))
+            aside = [f"the paper {stated:.0%}"] if stated else []
+            if start != BASE:
+                worth = f"worth {told('{:+.0%}', models['gain'])}"
+                aside = [f"stage one learnt to {models['learnt'].median():.0%}", worth, *aside]
+            starts.append(f"{ended} ({', '.join(aside)})" if aside else ended)
+        seeds = here["seed"].nunique()
+        lines.append(f"- **{str(task).replace('_', ' ')}, {size}**: {'; '.join(starts)} (seeds: {seeds}).")
     return "\n".join(lines)

@@ -63,11 +63,13 @@ def compositions(found: pd.DataFrame) -> go.Figure:
     return fig
 
 
-def draws(found: pd.DataFrame, task: str) -> go.Figure:
-    """Every start of one diagnostic, a panel for each way to draw it, and, hollow, what the paper has."""
+def draws(found: pd.DataFrame, task: str, across: str = "drawn") -> go.Figure:
+    """Every start of one diagnostic, a panel for each way to draw it, or size (`across`); hollow, in the last, what the
+    paper has.
+    """
     found = found[found["task"] == task]
-    fig = dots(found, "drawn", "start", "start")
-    stated(fig, list(dict.fromkeys(found["start"])), drawn.PAPER[task], found["drawn"].nunique())
+    fig = dots(found, across, "start", "start")
+    stated(fig, list(dict.fromkeys(found["start"])), drawn.PAPER[task], found[across].nunique())
     return fig
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from structure_first.analysis.downstream import WHEN
 from structure_first.analysis.text import SWEPT, at_each_budget, baseline, choices, labels
 from structure_first.book.figures.style import GREY, coloured, facets, looks, meant
 from structure_first.evidence.statistics import interval
@@ -243,3 +244,11 @@ def budgets(models: pd.DataFrame) -> go.Figure:
     fig.add_hline(0, line=DOTTED)
     fig.update_layout(margin={"t": 90}).update_xaxes(title="share of the text", tickformat=".0%")
     return fig.update_yaxes(title="gain, nats a token", col=1)
+
+
+def lasting(found: pd.DataFrame) -> go.Figure:
+    """What a front is worth at the end of the text that it stood before, and of the text after that; a panel a pair."""
+    shown = [label for label in dict.fromkeys(found["label"]) if label not in ("random init", "no text")]
+    fig = lines(found, 380, "when", "gain", "label", {label: {} for label in shown}, "%{x}: %{y:+.3f} nats")
+    fig.update_xaxes(categoryorder="array", categoryarray=WHEN, range=[-0.4, 1.4], showgrid=False)
+    return fig.add_hline(0, line=DOTTED).update_yaxes(title="gain, nats", col=1).update_layout(legend={"y": 1.14})

@@ -1,0 +1,41 @@
+"""Chapter 06: whether what a front gave to a text is still there once the model was trained on, on another."""
+
+import pandas as pd
+
+from structure_first.analysis.stored import untreated, with_factors
+from structure_first.analysis.text import labels
+from structure_first.evidence.statistics import final, told
+from structure_first.runs.jobs import Replica
+from structure_first.runs.recipe import Experiment
+
+WHEN = ("on the text before", "after another text")
+BASE = "random init"
+
+
+def lasting(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
+    """A line for each model and each of `WHEN`: which text follows which (`task`), what was in front (`label`), seed,
+    final loss, and the gain over random init of the same seed; models that had no text before have only the second.
+    """
+    scale = rows["scale"].iloc[0]
+    recipes = experiment.recipes(scale)
+    before = {cell: one.cell for cell, recipe in recipes.items() if (one := Replica(cell, recipe, 0).before)}
+    last = with_factors(final(rows, "loss").rename("loss").reset_index().assign(scale=scale), experiment)
+    ended = final(rows, "loss", stage=1)
+    start = pd.MultiIndex.from_arrays([last["cell"].map(before), last["seed"]])
+    first = last.assign(loss=ended.reindex(start).to_numpy()).dropna(subset="loss")
+    found = pd.concat({WHEN[0]: first, WHEN[1]: last}, names=["when"]).reset_index("when").reset_index(drop=True)
+    found["label"] = labels(found, ", ")
+    found["gain"] = untreated(found, ["task", "when", "seed"])["loss"] - found["loss"]
+    return found[["task", "label", "seed", "when", "loss", "gain"]]
+
+
+def said(found: pd.DataFrame) -> str:
+    """What each front is worth before and after, in words, a line for each pair of texts."""
+    lines = []
+    for task, here in found[found["label"] != BASE].groupby("task", sort=False):
+        fronts = []
+        for label, models in here.groupby("label", sort=False):
+            gains = [told("{:+.3f}", gain) for _, gain in models.groupby("when", sort=False)["gain"]]
+            fronts.append(f"{label} {', then '.join(gains)}")
+        lines.append(f"- **{task}**: {'; '.join(fronts)} (seeds: {here['seed'].nunique()}).")
+    return "\n".join(lines)
