@@ -7,7 +7,7 @@ import pytest
 from structure_first.analysis import text
 from structure_first.analysis.stored import stored
 from structure_first.evidence.statistics import final
-from structure_first.experiments import additive, haystack, skills
+from structure_first.experiments import additive, downstream, haystack, skills
 
 RESULTS = Path(__file__).parents[2] / "book" / "results"
 
@@ -31,3 +31,11 @@ def test_text_is_trained_as_code_and_language_alone_end_lowest_together(swept):
     losses = text.baseline(text.tuning(stored(additive.TUNING, RESULTS), size), size)
     tried = losses[(losses["swept"] == swept) & losses["task"].isin(["code", "language"]) & ~losses["narrow"]]
     assert tried.groupby("amount")["loss"].sum().idxmin() == pytest.approx(text.chosen(size)[swept])
+
+
+def test_a_model_is_trained_on_at_the_rate_at_which_it_alone_ends_lowest():
+    rows = stored(downstream.TUNING, RESULTS)
+    middle = final(rows, "loss").groupby("cell").median().rename("loss").to_frame()
+    rates = middle.join(downstream.TUNING.factors("laptop")["amount"], on="cell").groupby("amount")["loss"].sum()
+    assert len(rates) == len(downstream.RATES)
+    assert rates.idxmin() == pytest.approx(downstream.RATE * additive.SIZES["laptop"].stage_two.lr)
