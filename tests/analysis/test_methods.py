@@ -25,6 +25,15 @@ def test_every_setting_stands_at_every_scale():
     assert found.loc["cells", "laptop"] == "2"
 
 
+def test_a_stage_one_that_is_a_recipe_tells_of_its_stages():
+    def nested(scale: str) -> dict[str, Recipe]:
+        return {name: Recipe(recipe, None, recipe.stage_two) for name, recipe in cells(scale).items()}
+
+    found = methods(Experiment("trial", "", nested, {}))
+    assert found.loc["stage one: data", "laptop"] == "haystack; identity"
+    assert not [line for line in found.index if line.startswith("stage one: width")]
+
+
 def test_many_values_are_their_range_or_how_many():
     assert worded([1e-3, 4e-3]) == "0.001; 0.004"
     assert worded([5, 3, 9, 2, 7_000]) == "2 to 7,000"

@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from structure_first.runs.recipe import Experiment, Recipe
+from structure_first.model.transformer import Body
+from structure_first.runs.recipe import Experiment, Phase, Recipe
 from structure_first.scales import SCALES
 
 PARTS = {"stage one": "stage_one", "stage two": "stage_two", "model": "body"}
@@ -48,10 +49,18 @@ def values(recipes: Iterable[Recipe]) -> dict[str, str]:
     found: dict[str, dict[Any, None]] = {}
     for recipe in recipes:
         for part, of in PARTS.items():
-            for name, value in flat(asdict(told) if (told := getattr(recipe, of)) else {}):
-                if name in SETTINGS:
-                    found.setdefault(f"{part}: {SETTINGS[name]}", {})[value] = None
+            for told in alone(getattr(recipe, of)):
+                for name, value in flat(asdict(told)):
+                    if name in SETTINGS:
+                        found.setdefault(f"{part}: {SETTINGS[name]}", {})[value] = None
     return {line: worded(list(each)) for line, each in found.items()}
+
+
+def alone(told: Recipe | Phase | Body | None) -> list[Phase | Body]:
+    """What is told of by itself: of a stage one that is a recipe, its stages."""
+    if isinstance(told, Recipe):
+        return [*alone(told.stage_one), *alone(told.stage_two)]
+    return [told] if told else []
 
 
 def flat(told: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
