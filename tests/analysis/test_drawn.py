@@ -84,8 +84,8 @@ def test_sizes_are_compared_on_what_ran_at_the_largest(sized):
     )
     first, second = drawn.by_size_said(sized).splitlines()
     assert first == (
-        "- **addition, 3 digits**: random init 45% (the paper 59%); all of rule 110 60% (stage one learnt to 95%, "
-        "worth +10% (+10% to +20%), the paper 70%) (seeds: 3)."
+        "- **addition, 3 digits**: random init 45%; all of rule 110 60% (stage one learnt to 95%, "
+        "worth +10% (+10% to +20%)) (seeds: 3)."
     )
     assert second.startswith("- **addition, 5 digits**: random init 55% (the paper 59%); ")
 

@@ -8,7 +8,7 @@ from structure_first.evidence.statistics import final, told
 from structure_first.runs.jobs import Replica
 from structure_first.runs.recipe import Experiment
 
-WHEN = ("on the text before", "after another text")
+WHEN = ("first text", "second text")
 BASE = "random init"
 
 

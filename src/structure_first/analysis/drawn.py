@@ -102,13 +102,13 @@ def by_size(every: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
 
 def by_size_said(found: pd.DataFrame) -> str:
-    """What each start ends at, at every size, beside what the paper states; and what it is worth, seed by seed."""
-    lines = []
+    """What each start ends at, at every size, and what it is worth, seed by seed; at the largest beside the paper."""
+    lines, largest = [], found.groupby("task")["size"].last()
     for (task, size), here in found.groupby(["task", "size"], sort=False):
         starts = []
         for start, models in here.groupby("start", sort=False):
             ended, stated = f"{start} {models['accuracy'].median():.0%}", PAPER[str(task)].get(str(start))
-            aside = [f"the paper {stated:.0%}"] if stated else []
+            aside = [f"the paper {stated:.0%}"] if stated and size == largest[task] else []
             if start != BASE:
                 worth = f"worth {told('{:+.0%}', models['gain'])}"
                 aside = [f"stage one learnt to {models['learnt'].median():.0%}", worth, *aside]

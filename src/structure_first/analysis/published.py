@@ -8,6 +8,7 @@ import pandas as pd
 from structure_first.analysis.stored import RESULTS, of_today, sizes, untreated, with_factors
 from structure_first.analysis.text import PAPER, labels
 from structure_first.cost import flops
+from structure_first.data.batch import Source
 from structure_first.evidence.statistics import final, needed, share_read, told
 from structure_first.experiments.additive import spent
 from structure_first.experiments.published import EXPERIMENT, PUBLISHED
@@ -47,7 +48,7 @@ def curves(rows: pd.DataFrame, metric: str = "loss") -> pd.DataFrame:
     last = final(rows, metric).rename("target").reset_index()
     base = found.loc[found["front"] == "random init", ["cell", *ALIKE]].drop_duplicates()
     targets = base.merge(last, on=["cell", "seed"]).drop(columns="cell")
-    kept = ["cell", *ALIKE, "front", "carried", "label", "updates", "step", "tokens", "text", "loss"]
+    kept = ["scale", "cell", *ALIKE, "front", "carried", "label", "updates", "step", "tokens", "text", "loss"]
     return found[kept].merge(targets, on=ALIKE, how="left")
 
 
@@ -205,6 +206,12 @@ def rungs(last: pd.DataFrame) -> str:
         start += f" (seeds: {seeds})"
         lines.append(start + (f"; gains: {', '.join(gains)}" if gains else ""))
     return "\n".join(lines)
+
+
+def text_of(found: pd.DataFrame) -> Source:
+    """The text that the models of `curves` or `ends` were trained on, as the first of them has it."""
+    one = found.iloc[0]
+    return EXPERIMENT.recipes(one["scale"])[one["cell"]].last.make()
 
 
 def pinch(recipe: Recipe) -> str:

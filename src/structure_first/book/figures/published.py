@@ -14,9 +14,9 @@ LABELS = ("random init", "set", "set, permuted", "set, rescaled", "set, attentio
 STEEP = 0.5  # nats above the end: what lies higher, at the very beginning, would press the lines together
 
 
-def curves(found: pd.DataFrame, shown: tuple[str, ...] = LABELS[:3]) -> go.Figure:
-    """Held-out loss against the share of the text read, each seed and their median, a panel a corpus and width;
-    the dotted line is where random init ends.
+def curves(found: pd.DataFrame, shown: tuple[str, ...] = LABELS[:3], level: float | None = None) -> go.Figure:
+    """Held-out loss against the share of the text read, each seed and their median, a panel a corpus and width; the
+    dotted line is where random init ends, a dashed one what the last token alone tells (`level`).
     """
     found = found[found["label"].isin(shown) & (found["step"] > 0)]
     fig, panels = facets(found.assign(size=sized(found)), 430, "size", horizontal_spacing=0.08)
@@ -48,6 +48,9 @@ def curves(found: pd.DataFrame, shown: tuple[str, ...] = LABELS[:3]) -> go.Figur
             )
         goal = here["target"].median()
         fig.add_hline(goal, line=DOTTED, **at)
+        if level is not None:
+            told = {"annotation_text": "the last byte alone", "annotation_position": "bottom left"}
+            fig.add_hline(level, line={"dash": "dash", "color": GREY, "width": 1}, **told, **at)
         highest = here.loc[here["text"] == 1, "loss"].max()
         fig.update_yaxes(range=[here["loss"].min() - 0.03, max(goal, highest) + STEEP], **at)
     fig.update_xaxes(title="share of the text that was read", tickformat=".0%")
