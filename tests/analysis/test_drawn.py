@@ -90,6 +90,12 @@ def test_sizes_are_compared_on_what_ran_at_the_largest(sized):
     assert second.startswith("- **addition, 5 digits**: random init 55% (the paper 59%); ")
 
 
+def test_rows_are_called_by_what_their_models_start_from(sized, rows_of):
+    cells = ["addition / as published / eca / mean rows", "addition / as published / random init", "stage one: eca()"]
+    rows = rows_of({(cell, 0): 0.5 for cell in cells})
+    assert list(drawn.by_start(rows, sized)["cell"]) == [drawn.ORDERED, "random init"]
+
+
 def test_the_papers_numbers_stand_beside_its_size(sized):
     fig = draw.draws(sized, "addition", "size")
     hollow = [trace for trace in fig.data if trace.marker.symbol == "diamond-open"]

@@ -101,6 +101,12 @@ def by_size(every: Iterable[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([models[pd.MultiIndex.from_frame(models[["task", "start"]]).isin(largest)] for models in found])
 
 
+def by_start(rows: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+    """Those of the rows that are of models in `found`, their cells called by what they start from."""
+    starts = dict(zip(found["cell"], found["start"], strict=True))
+    return rows[rows["cell"].isin(starts)].assign(cell=lambda own: own["cell"].map(starts))
+
+
 def by_size_said(found: pd.DataFrame) -> str:
     """What each start ends at, at every size, and what it is worth, seed by seed; at the largest beside the paper."""
     lines, largest = [], found.groupby("task")["size"].last()
