@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from structure_first.data.registry import ANSWERS
 from structure_first.experiments import as_published
-from structure_first.experiments.text import BEST, CARRIED, MAIN, SIZES, SOURCES, Size, percent
+from structure_first.experiments.text import BEST, CARRIED, MAIN, SIZES, SOURCES, percent
 from structure_first.model.transfer import Transfer
 from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe
 
@@ -64,9 +64,9 @@ def cells(scale: str) -> dict[str, Cell]:
     return found
 
 
-def tuned(scale: str, sizes: Mapping[str, Size] = SIZES) -> dict[str, Cell]:
+def tuned(scale: str) -> dict[str, Cell]:
     """After text from a tuned beginning: nothing in front of it, a pinch, and the pinch's weights in random order."""
-    size = sizes[scale]
+    size = SIZES[scale]
     found: dict[str, Cell] = {}
     for corpus, others in FOLLOWS.items():
         text, first = size.phase(corpus), size.front(SOURCES[MAIN], PINCH)
@@ -79,9 +79,9 @@ def tuned(scale: str, sizes: Mapping[str, Size] = SIZES) -> dict[str, Cell]:
     return found
 
 
-def tuning(scale: str, sizes: Mapping[str, Size] = SIZES) -> dict[str, Cell]:
+def tuning(scale: str) -> dict[str, Cell]:
     """Text from a tuned beginning with nothing in front of it, and what comes after it at each of the rates."""
-    size = sizes[scale]
+    size = SIZES[scale]
     found: dict[str, Cell] = {}
     for corpus, others in FOLLOWS.items():
         text = size.phase(corpus)

@@ -28,7 +28,7 @@ PARTS = {
 
 
 def at_rate(
-    sized: Published, corpus: str, rung: str, rate: float, ending: str = "", sources: Iterable[str] = SOURCES
+    sized: Published, corpus: str, rung: str, ending: str = "", sources: Iterable[str] = SOURCES
 ) -> dict[str, Cell]:
     """Stage two on the corpus alone, after each source, and after what tells what of Set it is."""
     text, found = sized.corpora[corpus], {}
@@ -36,7 +36,7 @@ def at_rate(
     def put(front: str, carried: str | None = None) -> None:
         first, rules = (None, None) if carried is None else (sized.front(front), PARTS[carried])
         name = f"{corpus} / {front}{'' if carried in (None, 'full') else f' / {carried}'}{ending}"
-        factors = Factors(corpus, front, carried, width=sized.body.width, swept=rung, amount=rate)
+        factors = Factors(corpus, front, carried, width=sized.body.width, swept=rung, amount=text.stage.lr)
         found[name] = Cell(Recipe(first, rules, text, sized.body), factors)
 
     put("random init")
@@ -51,8 +51,8 @@ def cells(scale: str) -> dict[str, Cell]:
     """The recipe as it was published; and on code the ladder from it to a tuned baseline, a rung at a time."""
     found: dict[str, Cell] = {}
     sized = size(scale)
-    for corpus, text in sized.corpora.items():
-        found |= at_rate(sized, corpus, PUBLISHED, text.stage.lr)
+    for corpus in sized.corpora:
+        found |= at_rate(sized, corpus, PUBLISHED)
     if scale == "paper":
         return found
     text = sized.corpora["code"]
@@ -72,9 +72,8 @@ def cells(scale: str) -> dict[str, Cell]:
     wide = replace(sized, body=replace(sized.body, init=WIDER * narrower**0.5 * sized.body.init))
     rungs += [(RUNGS[2], wide, warm.at(lr=narrower * BEST))]
     for rung, at, phase in rungs:
-        rate = phase.stage.lr
         ladder = replace(at, corpora={"code": phase})
-        found |= at_rate(ladder, "code", rung, rate, f" / {rung} at {rate:g}", sources=())
+        found |= at_rate(ladder, "code", rung, f" / {rung} at {phase.stage.lr:g}", sources=())
     return found
 
 

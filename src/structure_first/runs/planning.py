@@ -92,20 +92,15 @@ def plan(
     rows = rows[rows["scale"] == scale]
     done = set(rows[["cell", "configuration", "seed"]].drop_duplicates().itertuples(index=False, name=None))
     stage_two = replicas(experiment, scale, seeds)
-    missing = set()
-
-    def look(model: Replica) -> None:
-        """Whether it is missing, or its weights where another starts from them; and then, what it starts from."""
-        kept = not model.starts_another or weights_path(model, store.folder).exists()
-        if model.key not in done or not kept:
-            missing.add(model.key)
-            for one in model.needs:
-                look(one)
-
-    for model in stage_two:
-        look(model)
+    before = behind(stage_two)
+    missing = {each.key for each in stage_two if each.key not in done}
+    needed = {one.key for each in stage_two if each.key in missing for one in each.needs}
+    for one in reversed(before):  # each after all that start from it
+        if one.key in needed and (one.key not in done or not weights_path(one, store.folder).exists()):
+            missing.add(one.key)
+            needed |= {other.key for other in one.needs}
     jobs, split = [], 0
-    for group in (*_programs(behind(stage_two)), *_programs(stage_two)):
+    for group in (*_programs(before), *_programs(stage_two)):
         whole = Job(tuple(group), store.folder, device)
         wanted, fits = _sizes(whole, workers, beside or workers)
         for start in range(0, len(group), fits):
