@@ -19,7 +19,7 @@ from structure_first.model.transfer import Transfer, group
 from structure_first.model.transformer import Body
 from structure_first.runs import jobs, planning
 from structure_first.runs.jobs import Job
-from structure_first.runs.planning import chosen, plan
+from structure_first.runs.planning import chosen, named, plan
 from structure_first.runs.recipe import Experiment, Phase, Recipe, plain
 from structure_first.runs.runner import run
 from structure_first.training.devices import LARGE, choose_products
@@ -210,6 +210,13 @@ def test_a_star_stands_for_any_part_of_a_cells_name():
     assert list(named) == ["identity full", "identity attention", "random init"]
     with pytest.raises(UserError, match=r"unknown cell 'dyck \*'"):
         chosen(EXPERIMENT, "smoke", ["dyck *"])
+
+
+def test_a_named_cell_may_have_commas():
+    known = ["code, then language / set", "code, then math / set", "random init"]
+    assert named("code, then language / set, random init", known) == ["code, then language / set", "random init"]
+    assert named("*math / set,code, then language / set", known) == ["*math / set", "code, then language / set"]
+    assert named("rando init, code, then math / set,none", known) == ["rando init", "code, then math / set", "none"]
 
 
 def test_a_cluster_without_dask_says_what_to_install(tmp_path, monkeypatch):

@@ -40,8 +40,8 @@ def methods(experiment: Experiment) -> pd.DataFrame:
     columns = {scale: {"cells": f"{len(found)}"} | values(found) for scale, found in recipes.items() if found}
     known = set().union(*columns.values())
     lines = ["cells", *(line for part in PARTS for line in (f"{part}: {each}" for each in SETTINGS.values()))]
-    told = {line: [column.get(line, "") for column in columns.values()] for line in lines if line in known}
-    return pd.DataFrame.from_dict(told, orient="index", columns=list(columns))
+    table = {line: [column.get(line, "") for column in columns.values()] for line in lines if line in known}
+    return pd.DataFrame.from_dict(table, orient="index", columns=list(columns))
 
 
 def values(recipes: Iterable[Recipe]) -> dict[str, str]:
@@ -49,22 +49,23 @@ def values(recipes: Iterable[Recipe]) -> dict[str, str]:
     found: dict[str, dict[Any, None]] = {}
     for recipe in recipes:
         for part, of in PARTS.items():
-            for told in alone(getattr(recipe, of)):
-                for name, value in flat(asdict(told)):
-                    if name in SETTINGS:
-                        found.setdefault(f"{part}: {SETTINGS[name]}", {})[value] = None
+            for name, value in told(getattr(recipe, of)):
+                if name in SETTINGS:
+                    found.setdefault(f"{part}: {SETTINGS[name]}", {})[value] = None
     return {line: worded(list(each)) for line, each in found.items()}
 
 
-def alone(told: Recipe | Phase | Body | None) -> list[Phase | Body]:
-    """What is told of by itself: of a stage one that is a recipe, its stages."""
-    if isinstance(told, Recipe):
-        return [*alone(told.stage_one), *alone(told.stage_two)]
-    return [told] if told else []
+def told(part: Recipe | Phase | Body | None) -> Iterator[tuple[str, Any]]:
+    """The settings of a part of a recipe; of a stage one that is a recipe itself, those of its stages."""
+    if isinstance(part, Recipe):
+        yield from told(part.stage_one)
+        yield from told(part.stage_two)
+    elif part:
+        yield from flat(asdict(part))
 
 
-def flat(told: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, value in told.items():
+def flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
         if name == "settings":
             yield name, ", ".join(f"{key} {each}" for key, each in value.items())
         elif isinstance(value, Mapping):
@@ -75,13 +76,13 @@ def flat(told: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def worded(found: list[Any]) -> str:
     """The values, or, where they are many, their range or how many they are."""
-    told = [said(value) for value in found]
+    words = [said(value) for value in found]
     if len(found) <= SHOWN:
-        return "; ".join(told)
+        return "; ".join(words)
     numbers = [value for value in found if isinstance(value, int | float)]
     if len(numbers) == len(found):
         return f"{said(min(numbers))} to {said(max(numbers))}"
-    return f"{'; '.join(told[:SHOWN])} and {len(found) - SHOWN} more"
+    return f"{'; '.join(words[:SHOWN])} and {len(found) - SHOWN} more"
 
 
 def said(value: Any) -> str:

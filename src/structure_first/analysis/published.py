@@ -218,7 +218,7 @@ def pinch(recipe: Recipe) -> str:
     """How much is in front, in words."""
     first, text = recipe.alone.last.stage, recipe.last
     made, (tokens, cost) = text.make(), spent(recipe)
-    sequences = text.stage.steps * text.stage.batch
+    sequences = text.stage.sequences
     read, whole = sequences * made.length, sequences * flops.training(recipe.shape(text, made), made)
     return (
         f"Stage one takes {first.steps:,} updates and {tokens / 1e6:.2g} M tokens, stage two {text.stage.steps:,} and "

@@ -23,8 +23,7 @@ def spent(recipe: Recipe) -> tuple[int, int]:
     first = recipe.alone.last
     made, stage = first.make(), first.stage
     shape = recipe.shape(first, made)
-    sequences = stage.steps * stage.batch
-    return sequences * made.length, sequences * flops.training(shape, made)
+    return stage.sequences * made.length, stage.sequences * flops.training(shape, made)
 
 
 def cells(

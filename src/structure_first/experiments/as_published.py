@@ -59,7 +59,7 @@ def size(scale: str) -> Published:
         first = replace(first, steps=20, batch=8, held_out=16, evaluate_every=20)
         code, language = (replace(each, steps=20, batch=4, held_out=16, evaluate_every=5) for each in (code, language))
         body, context, settings = Body(width=16), 32, {"length": 8, "vocab": 20}
-    read = max(code.steps * code.batch * (context + 1), 30_000)
+    read = max(code.sequences * (context + 1), 30_000)
     corpora = {
         "code": stage_two("code/bytes", code, context, read + read // 10),  # a twentieth is held out
         "language": stage_two("language/bytes", language, context, max(read // EPOCHS, 30_000)),

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from structure_first.data.registry import ANSWERS
 from structure_first.experiments import as_published
-from structure_first.experiments.text import BEST, CARRIED, MAIN, SIZES, SOURCES, percent
+from structure_first.experiments.text import BEST, CARRIED, MAIN, SIZES, SOURCES, percent, tokens
 from structure_first.model.transfer import Transfer
 from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe
 
@@ -32,9 +32,10 @@ def shorter(text: Phase, corpus: str, rate: float = 1.0) -> Phase:
         warmup=round(SHARE * before.warmup),
         evaluate_every=max(1, round(SHARE * before.evaluate_every)),
     )
-    read = steps * stage.batch * (int(text.settings["context"] or 0) + 1)
-    settings = {**text.settings, "tokens": max(30_000, read + read // 10)}  # a twentieth is held out
-    return replace(text, source=f"{corpus}/{text.source.partition('/')[2]}", stage=stage, settings=settings)
+    later = replace(text, source=f"{corpus}/{text.source.partition('/')[2]}", stage=stage)
+    read = tokens(later)
+    pool = max(30_000, read + read // 10)  # a twentieth is held out
+    return replace(later, settings={**text.settings, "tokens": pool})
 
 
 def after(named: str, before: Mapping[str, tuple[Factors, Recipe]], later: Phase) -> dict[str, Cell]:

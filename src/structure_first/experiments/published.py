@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from structure_first.experiments.as_published import NARROW, Published, size
-from structure_first.experiments.text import BODY, CARRIED
+from structure_first.experiments.text import BODY, CARRIED, tokens
 from structure_first.model.transfer import Transfer
 from structure_first.runs.recipe import Cell, Experiment, Factors, Recipe
 
@@ -56,11 +56,10 @@ def cells(scale: str) -> dict[str, Cell]:
     if scale == "paper":
         return found
     text = sized.corpora["code"]
-    read = text.stage.steps * text.stage.batch * (int(text.settings["context"] or 0) + 1)
     for times in SHORTER:
         updates = max(1, sized.stage_one.steps // times)
         first = sized.front("set").at(steps=updates, evaluate_every=updates)
-        share = round(updates * sized.stage_one.batch * first.make().length / read, 3)
+        share = round(first.stage.sequences * first.make().length / tokens(text), 3)
         factors = Factors("code", "set", "full", share, width=sized.body.width, swept=PUBLISHED, amount=text.stage.lr)
         found[f"code / set / {updates} updates"] = Cell(Recipe(first, PARTS["full"], text, sized.body), factors)
     warmup = min(WARMUP, text.stage.steps // 4)

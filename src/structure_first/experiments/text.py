@@ -56,7 +56,7 @@ class Size:
     @property
     def tokens(self) -> int:
         """What stage two reads."""
-        return self.stage_two.steps * self.stage_two.batch * (self.context + 1)
+        return self.stage_two.sequences * (self.context + 1)
 
     def phase(self, corpus: str, share: float = 1.0) -> Phase:
         """Stage two on a share of the text; the schedule ends there."""
@@ -151,6 +151,11 @@ SIZES = {"smoke": SMOKE, "laptop": LAPTOP, "gpu": GPU, "paper": PAPER}
 # Of the runs that are stored: their corpora were what was installed then, and cannot be made again.
 FORMER_CORPORA = {name: text._replace(corpus=f"{text.corpus}@1") for name, text in LAPTOP.corpora.items()}
 FORMER_SIZES = {"smoke": SMOKE, "laptop": replace(LAPTOP, corpora={**FORMER_CORPORA, "math": LAPTOP.corpora["math"]})}
+
+
+def tokens(text: Phase) -> int:
+    """What a stage on text reads."""
+    return text.stage.sequences * (int(text.settings["context"] or 0) + 1)
 
 
 def percent(share: float) -> str:

@@ -78,7 +78,7 @@ class Cost:
     minutes: float | None  #: on this machine; None where there is no memory to time it in
 
     def __str__(self) -> str:
-        tokens = self.stage.steps * self.stage.batch * self.source.length
+        tokens = self.stage.sequences * self.source.length
         minutes = "minutes unknown" if self.minutes is None else f"about {self.minutes:,.1f} minutes"
         uses = ", ".join(f"{name} {size / 1e9:.2g}" for name, size in self.memory.items())
         total = f"{sum(self.memory.values()) / 1e9:.2g} GB ({uses})"
@@ -155,7 +155,7 @@ def cost(replica: Causal, source: Source, stage: Stage, compute: Compute) -> Cos
     one, two = (batch_of(source, count, device) for count in (1, 2))
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
         predict(replica, one, source)  # other kernels are not counted everywhere
-    flops = 3 * counter.get_total_flops() * stage.batch * stage.steps
+    flops = 3 * counter.get_total_flops() * stage.sequences
     with compute.cast(device):
         one_peak, two_peak = (memory.peak(replica, batch, source) for batch in (one, two))
     at_once = min(stage.batch, compute.micro_batch or stage.batch)

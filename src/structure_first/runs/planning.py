@@ -28,6 +28,17 @@ class Plan:
     split: int = 0
 
 
+def named(cells: str, known: Iterable[str]) -> list[str]:
+    """The cells that a line names with commas between; a name of those `known` may have commas of its own."""
+    found, parts = [], cells.split(",")
+    while parts:
+        ways = {count: ",".join(parts[:count]).strip() for count in range(len(parts), 0, -1)}
+        count = next((each for each, name in ways.items() if fnmatch.filter(known, name)), 1)
+        found.append(ways[count])
+        del parts[:count]
+    return found
+
+
 def chosen(experiment: Experiment, scale: str, cells: Sequence[str] | None) -> Experiment:
     """The experiment with these cells alone, where a `*` stands for anything; raises `UserError` on a name that it does
     not have, and on a scale at which it has none.

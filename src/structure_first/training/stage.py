@@ -53,6 +53,11 @@ class Stage:
             limits = f"lr must be above 0, at most {STRONGEST}, and floor a share from 0 to 1"
             raise UserError(f"{limits}, not {self.lr}, {self.floor}")
 
+    @property
+    def sequences(self) -> int:
+        """How many each replica reads."""
+        return self.steps * self.batch
+
     def first(self, part: float) -> int:
         """How many updates that part of them is."""
         return max(1, round(part * self.steps))

@@ -1,13 +1,11 @@
 """Chapters 05 and 06: the published recipe on text, and the ladder from it to a tuned baseline."""
 
-from collections.abc import Iterable
-
 import pandas as pd
 import plotly.graph_objects as go
 
 from structure_first.analysis.published import PARTS, PLACES, sized
 from structure_first.book.figures.style import GREY, facets, looks, meant
-from structure_first.book.figures.text import DOTTED, line, lines, stepped
+from structure_first.book.figures.text import DOTTED, GAIN, line, stepped, worth
 from structure_first.experiments.published import RUNGS
 
 LABELS = ("random init", "set", "set, permuted", "set, rescaled", "set, attention", "set, mlp", "union", "sort")
@@ -114,17 +112,7 @@ def parts(found: pd.DataFrame) -> go.Figure:
     return fig.update_xaxes(tickvals=list(PARTS), ticktext=list(PARTS.values())).update_layout(showlegend=False)
 
 
-def worth(found: pd.DataFrame, across: str, column: str, order: Iterable[str], shown: Iterable[str]) -> go.Figure:
-    """The gain of every seed by a column, with the labels' medians, a panel for each value of the column `across`."""
-    grid = {"across": across, "shared_yaxes": True, "horizontal_spacing": 0.05}
-    own = {label: {"mode": "markers"} for label in shown}
-    fig = lines(found, 380, column, "gain", "label", own, "%{x}: %{y:+.3f} nats", **grid)
-    fig.update_xaxes(categoryorder="array", categoryarray=list(order), showgrid=False)
-    fig.update_yaxes(title=GAIN, col=1).add_hline(0, line=DOTTED)
-    return fig.update_layout(legend={"y": 1.12})
-
-
-LOSS, GAIN, NEEDED = "final loss, nats", "gain, nats", "of the text, for its loss"
+LOSS, NEEDED = "final loss, nats", "of the text, for its loss"
 NEVER = 1.06  # where a share stands that no part of the text was enough for
 
 

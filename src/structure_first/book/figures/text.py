@@ -1,6 +1,6 @@
 """Chapters 05 and 06: what structure in front does to the loss on text."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from structure_first.evidence.statistics import interval
 from structure_first.experiments import additive
 
 DOTTED = {"dash": "dot", "color": GREY}
+GAIN = "gain, nats"
 
 
 def line(fig: go.Figure, part: pd.DataFrame, x: str, y: str, name: str, hover: str, **look) -> None:
@@ -246,9 +247,19 @@ def budgets(models: pd.DataFrame) -> go.Figure:
     return fig.update_yaxes(title="gain, nats a token", col=1)
 
 
+def worth(
+    found: pd.DataFrame, across: str, column: str, order: Iterable[str], shown: Iterable[str], mode: str = "markers"
+) -> go.Figure:
+    """The gain of every seed by a column, with the labels' medians, a panel for each value of the column `across`."""
+    grid = {"across": across, "shared_yaxes": True, "horizontal_spacing": 0.05}
+    own = {label: {"mode": mode} for label in shown}
+    fig = lines(found, 380, column, "gain", "label", own, "%{x}: %{y:+.3f} nats", **grid)
+    fig.update_xaxes(categoryorder="array", categoryarray=list(order), showgrid=False)
+    fig.update_yaxes(title=GAIN, col=1).add_hline(0, line=DOTTED)
+    return fig.update_layout(legend={"y": 1.12})
+
+
 def lasting(found: pd.DataFrame) -> go.Figure:
     """What a front is worth at the end of the text that it stood before, and of the text after that; a panel a pair."""
     shown = [label for label in dict.fromkeys(found["label"]) if label not in ("random init", "no text")]
-    fig = lines(found, 380, "when", "gain", "label", {label: {} for label in shown}, "%{x}: %{y:+.3f} nats")
-    fig.update_xaxes(categoryorder="array", categoryarray=WHEN, range=[-0.4, 1.4], showgrid=False)
-    return fig.add_hline(0, line=DOTTED).update_yaxes(title="gain, nats", col=1).update_layout(legend={"y": 1.14})
+    return worth(found, "task", "when", WHEN, shown, "lines+markers").update_xaxes(range=[-0.4, 1.4])
