@@ -268,6 +268,8 @@ def test_the_largest_scale_with_enough_seeds_answers(book):
         book.measure("dyck", [0.1 + gain] * seeds, scale=scale)
         book.measure("random init", [0.1] * seeds, scale=scale)
     assert (book.answer.scale, book.answer.verdict) == ("gpu", "reproduced")
+    elsewhere = [(each.scale, each.seeds, each.verdict) for each in book.answer.decides.elsewhere]
+    assert elsewhere == [("laptop", 6, "partly"), ("paper", 1, "too few seeds")]
 
 
 def test_json_has_the_promised_fields(book):
@@ -375,6 +377,6 @@ def test_the_verdicts_are_told_in_words(book):
     said = verdicts("haystack", claims=book.claims, results=book.results)
     assert said == (
         "- *It jumps*: as published **partly** "
-        "(accuracy +0.75 from +0.75 to +0.75, scale laptop, 4 seeds, which are few); "
+        "(accuracy +0.75 (+0.75 to +0.75); 4 seeds, which are few, at a size for two cores); "
         "beside a tuned baseline not yet run."
     )

@@ -72,13 +72,20 @@ def test_the_ledger_is_computed(results):
     ran = found["ran"]
     assert "<strong>A | B.</strong><br>The paper: much." in ran
     assert "As published</p><p><strong>✔ reproduced</strong>" in ran
-    assert "<p>accuracy +0.80 (+0.80 to +0.80); 6 seeds, scale laptop</p>" in ran
-    assert "treated; beside control: accuracy +0.80 (+0.80 to +0.80), 6 seeds; reproduced from +0.4." in ran
+    assert "<p>accuracy +0.80 (+0.80 to +0.80); 6 seeds at a size for two cores</p>" in ran
+    assert (
+        "treated; beside control: accuracy +0.80 (+0.80 to +0.80), 6 seeds at a size for two cores; reproduced from +0.4."
+        in ran
+    )
     assert "<code>structure-first run trial --scale laptop</code>" in ran
     assert "Beside a tuned baseline</p><p>not yet run</p>" in ran
     two = found["two"]
     assert "As published</p><p>not yet run</p>" in two and "◐ partly" in two and "<p>accuracy +0.20" in two
-    assert "2 comparisons" in two and "treated; beside control: accuracy +0.80" in two and "weak; beside" in two
+    assert (
+        "1 of 2 comparisons reproduced" in two
+        and "treated; beside control: accuracy +0.80" in two
+        and "weak; beside" in two
+    )
     assert "✘ not reproduced" in found["none"]
     assert found["later"].count("not yet run") == 2
 
@@ -98,9 +105,11 @@ def test_what_a_newspaper_asks_is_answered_first(results):
     assert pages.fragments(results)["answers"] == "", "none of these claims is the paper's"
     claim = {"id": "haystack", "statement": "It <jumps>", "paper": "", "tuned": query(treated="control")}
     (results.parent / "claims.yml").write_text(yaml.safe_dump([claim]))
-    assert pages.fragments(results)["answers"].startswith(
-        "- *It &lt;jumps&gt;*: as published not yet run; beside a tuned baseline **reproduced** (accuracy +0.80"
-    )
+    told = pages.fragments(results)["answers"]
+    assert '<a href="#claim-haystack">It &lt;jumps&gt;</a>' in told
+    assert "As published</p><p>not yet run</p>" in told
+    assert "Beside a tuned baseline</p><p><strong>✔ reproduced</strong></p>" in told
+    assert "accuracy +0.80 (+0.80 to +0.80); 6 seeds at a size for two cores" in told
 
 
 def test_few_seeds_are_called_few(results):
@@ -109,7 +118,7 @@ def test_few_seeds_are_called_few(results):
         path.unlink()
     for cell, part in rows[rows["seed"] < 4].groupby("cell"):
         Store(results / "trial").append(part, {cell: {"configuration": trial("laptop")[cell].key}})
-    assert "<p>accuracy +0.80 (+0.80 to +0.80); 4 seeds, which are few, scale" in claims_of(results)["ran"]
+    assert "<p>accuracy +0.80 (+0.80 to +0.80); 4 seeds, which are few, at a size" in claims_of(results)["ran"]
 
 
 def test_what_a_claim_says_is_no_html(results):

@@ -29,9 +29,8 @@ def told(entry: Entry) -> str:
 def _worded(answer: Answer | None) -> str:
     if answer is None:
         return "not yet run"
-    digits = 3 if answer.decides.unit == "loss" else 2
-    gain = f"{answer.decides.unit} {answer.decides.gain(digits, 'from {} to {}')}, scale {answer.scale}"
-    return f"**{answer.verdict}** ({gain}, {answer.counted})"
+    each = answer.decides
+    return f"**{answer.verdict}** ({'; '.join(filter(None, (each.told, each.counted, each.otherwise, answer.others)))})"
 
 
 def table(entries: list[Entry], ids: tuple[str, ...]) -> pd.DataFrame:

@@ -46,6 +46,13 @@ CARRIED = {  # in words; of what is not named here, the experiment's own
     "permuted": "its numbers in random order",
     "composed": "the attention of the first with the MLPs of the second",
 }
+UNITS = {"accuracy": "accuracy", "loss": "nats gained"}
+SIZES = {  # of a scale's models, in words
+    "smoke": "a size that tells nothing",
+    "laptop": "a size for two cores",
+    "gpu": "a size for one GPU",
+    "paper": "the paper's own size",
+}
 VERDICTS = ("too few seeds", "not reproduced", "partly", "reproduced")
 
 
@@ -64,11 +71,31 @@ class Comparison:
     threshold: float  #: from which gain on it counts as reproduced
     experiment: str
     said: str  #: what is compared, in words
+    task: str = ""  #: the corpus or the diagnostic, in words
+    elsewhere: tuple["Comparison", ...] = ()  #: the same at other scales
 
     @property
     def verdict(self) -> str:
         """Which of `VERDICTS` its interval and its seeds allow."""
         return verdict_of(self.low, self.threshold, self.seeds)
+
+    @property
+    def told(self) -> str:
+        """What is gained, on what, and how much of it, in words."""
+        digits = 3 if self.unit == UNITS["loss"] else 2
+        return f"{self.unit}{f' on {self.task}' * bool(self.task)} {self.gain(digits)}"
+
+    @property
+    def counted(self) -> str:
+        """How many seeds, of which size, in words."""
+        few = "" if self.seeds >= ENOUGH_SEEDS else ", which are few,"
+        return f"{self.seeds} seeds{few} at {SIZES[self.scale]}"
+
+    @property
+    def otherwise(self) -> str:
+        """Where the same has another verdict, in words."""
+        other = [each for each in self.elsewhere if each.seeds >= FEWEST_SEEDS and each.verdict != self.verdict]
+        return ", ".join(f"{each.verdict} at {SIZES[each.scale]}" for each in other)
 
     def gain(self, digits: int = 3, ends: str = "({} to {})") -> str:
         """The gain and its interval, `none` for what not even all of the text was enough for."""
@@ -86,14 +113,22 @@ class Answer:
 
     seeds: int
     scale: str
-    verdict: str
     comparisons: tuple[Comparison, ...]
     decides: Comparison
 
     @property
-    def counted(self) -> str:
-        """How many seeds, in words."""
-        return f"{self.seeds} seeds" + ("" if self.seeds >= ENOUGH_SEEDS else ", which are few")
+    def verdict(self) -> str:
+        """That of what decides."""
+        return self.decides.verdict
+
+    @property
+    def others(self) -> str:
+        """How the comparisons agree, in words; empty where there is but one."""
+        many = len(self.comparisons)
+        rest = Counter(each.verdict for each in self.comparisons if each.verdict != self.verdict)
+        if not rest:
+            return f"in all {many} comparisons" if many > 1 else ""
+        return ", ".join(f"{count} of {many} comparisons {verdict}" for verdict, count in rest.items())
 
 
 @dataclass(frozen=True)
@@ -139,14 +174,13 @@ def _answer(claim: dict, column: str, results: Path) -> Answer | None:
         return None
     decides = (min if cases == "all" else max)(ran, key=lambda each: (VERDICTS.index(each.verdict), each.low))
     seeds, scale = min(each.seeds for each in ran), min((each.scale for each in ran), key=SCALES.index)
-    verdict = decides.verdict if cases == "any" else verdict_of(decides.low, decides.threshold, seeds)
-    return Answer(seeds, scale, verdict, tuple(ran), decides)
+    return Answer(seeds, scale, tuple(ran), decides)
 
 
 def _compared(claim: str, query: dict, results: Path) -> Iterator[Comparison | None]:
     """Each comparison of the query at the largest scale at which it has some seeds; None where it has no rows."""
     experiment, threshold = _checked(claim, query), query["reproduced_from"]
-    unit = "share of the text saved" if query.get("saved") else query["metric"]
+    unit = "share of the text saved" if query.get("saved") else UNITS[query["metric"]]
     stored = of_today(experiment, results)
     for treated, control in query["compare"]:
         found = []
@@ -155,14 +189,12 @@ def _compared(claim: str, query: dict, results: Path) -> Iterator[Comparison | N
             gain = _gain(rows, query, factors, treated, control)
             if not gain.empty:
                 measured, low, high = interval(gain.to_numpy())
-                said = _said(*(factors.get(cell, Factors(front=cell)) for cell in (treated, control)))
-                found.append(
-                    Comparison(
-                        treated, control, measured, low, high, len(gain), scale, unit, threshold, experiment.name, said
-                    )
-                )
-        enough = [each for each in found if each.seeds >= FEWEST_SEEDS]
-        yield next(iter(enough + found), None)
+                pair = [factors.get(cell, Factors(front=cell)) for cell in (treated, control)]
+                task = (pair[0].task or "").replace("_", " ")
+                of = measured, low, high, len(gain), scale, unit, threshold, experiment.name, _said(*pair), task
+                found.append(Comparison(treated, control, *of))
+        found.sort(key=lambda each: each.seeds < FEWEST_SEEDS)
+        yield replace(found[0], elsewhere=tuple(found[1:])) if found else None
 
 
 def _said(treated: Factors, control: Factors) -> str:
@@ -173,8 +205,7 @@ def _said(treated: Factors, control: Factors) -> str:
         carried = "" if cell.carried is None else f", {CARRIED.get(cell.carried, cell.carried)}"
         return f"{FRONTS.get(cell.front, cell.front)}{share}{carried}"
 
-    task = f"{treated.task.replace('_', ' ')}: " if treated.task else ""
-    return f"{task}{told(treated)}; beside {told(control)}"
+    return f"{told(treated)}; beside {told(control)}"
 
 
 def _checked(claim: str, query: dict) -> Experiment:

@@ -8,7 +8,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from structure_first.analysis.answers import BESIDE, told
+from structure_first.analysis.answers import BESIDE
 from structure_first.analysis.claims import Answer, Comparison, Entry, ledger
 from structure_first.analysis.haystack import JUMPED, horizons, jumped_said
 from structure_first.analysis.methods import methods
@@ -33,7 +33,7 @@ def fragments(results: Path) -> dict[str, str]:
     entries, config = ledger(book / "claims.yml", results), repository.read(book.parent)
     return {
         "claims": f'<div class="sf-ledger">\n{"".join(line(entry, config) for entry in entries)}</div>\n',
-        "answers": "".join(f"- {text(told(entry))}\n" for entry in entries if entry.id in FIRST),
+        "answers": first([entry for entry in entries if entry.id in FIRST]),
         "picture": picture(results),
         "methods": "\n".join(settings(name) for name in EXPERIMENTS),
         "sources": reference.sources(),
@@ -59,6 +59,35 @@ def picture(results: Path) -> str:
     )
 
 
+def first(entries: list[Entry]) -> str:
+    """The answers that fit a first screen: each claim, by which the ledger is reached, and its two verdicts."""
+    if not entries:
+        return ""
+
+    def told(answer: Answer | None) -> str:
+        if answer is None:
+            return "<p>not yet run</p>"
+        each = answer.decides
+        words = "; ".join(filter(None, (each.told, each.counted, each.otherwise)))
+        return f"<p>{verdict(answer)}</p>\n<p><small>{text(words)}</small></p>"
+
+    heads = "".join(f'<p class="sf-asked">{where.capitalize()}</p>\n' for where in ("", *BESIDE.values()))
+    lines = [
+        f'<div class="sf-claim">\n<p><a href="#claim-{text(entry.id)}">{text(entry.statement)}</a></p>\n'
+        + "".join(
+            f'<div><p class="sf-asked">{where.capitalize()}</p>{told(getattr(entry, column))}</div>\n'
+            for column, where in BESIDE.items()
+        )
+        + "</div>\n"
+        for entry in entries
+    ]
+    return f'<div class="sf-first">\n<div class="sf-claim sf-heads">{heads}</div>\n{"".join(lines)}</div>\n'
+
+
+def verdict(answer: Answer) -> str:
+    return f"<strong>{SIGNS.get(answer.verdict, '')} {text(answer.verdict)}</strong>"
+
+
 def line(entry: Entry, config: Config) -> str:
     """A claim and its two answers, side by side or, on a phone, one below the other."""
     answers = "".join(
@@ -74,11 +103,11 @@ def answered(answer: Answer | None, config: Config) -> str:
     if answer is None:
         return "<p>not yet run</p>"
     each = answer.decides
-    gain = f"{each.unit} {each.gain(2)}; {answer.counted}, scale {answer.scale}"
+    gain = f"{each.told}; {each.counted}"
     rest = "".join(compared(one, config) for one in answer.comparisons)
-    many = f"{len(answer.comparisons)} comparisons" if len(answer.comparisons) > 1 else "what was compared"
+    many = answer.others or "what was compared"
     return (
-        f"<p><strong>{SIGNS.get(answer.verdict, '')} {text(answer.verdict)}</strong></p>\n{drawn(each)}\n"
+        f"<p>{verdict(answer)}</p>\n{drawn(each)}\n"
         f"<p>{text(gain)}</p>\n<details><summary>{many}</summary><ul>{rest}</ul></details>"
     )
 
@@ -88,7 +117,8 @@ def compared(each: Comparison, config: Config) -> str:
     at = repository.folder(config, f"book/results/{each.experiment}")
     rows = f'; <a href="{escape(at)}">rows and manifest</a>' if at else ""
     again = f"<code>structure-first run {each.experiment} --scale {each.scale}</code>"
-    gain = f"{each.said}: {each.unit} {each.gain(2)}, {each.seeds} seeds; reproduced from {each.threshold:+g}"
+    gain = f"{each.said}: {each.told}, {each.counted}; reproduced from {each.threshold:+g}"
+    gain += "".join(f"; {one.told}, {one.counted}" for one in each.elsewhere)
     cells = (
         f"cells <code>{text(each.treated)}</code> and <code>{text(each.control)}</code>, made again by {again}{rows}"
     )
@@ -106,7 +136,7 @@ def drawn(each: Comparison) -> str:
 
     middle = HIGH / 2
     low, dot, high, zero, enough = map(at, (each.low, each.measured, each.high, 0.0, each.threshold))
-    label = f"{each.gain(2)}; zero and the mark at {each.threshold:+g} are lines"
+    label = f"{each.told}; zero and the mark at {each.threshold:+g} are lines"
     return (
         f'<svg class="sf-interval" viewBox="0 0 {WIDE} {HIGH}" role="img" aria-label="{escape(label)}">'
         f'<line class="zero" x1="{zero}" x2="{zero}" y1="1" y2="{HIGH - 1}"/>'

@@ -169,7 +169,8 @@ def claims(
             if answer is None:
                 typer.echo(f"  {column:9}  not yet run")
                 continue
-            text = f"{answer.decides.unit} {answer.decides.gain(ends='[{}, {}]')}, {answer.seeds} seeds, {answer.scale}"
+            each = answer.decides
+            text = f"{each.unit} {each.gain(ends='[{}, {}]')}, {each.seeds} seeds, {each.scale}"
             typer.echo(f"  {column:9}  {answer.verdict:14}  {text}")
 
 
