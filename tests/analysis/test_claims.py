@@ -270,6 +270,7 @@ def test_the_largest_scale_with_enough_seeds_answers(book):
     assert (book.answer.scale, book.answer.verdict) == ("gpu", "reproduced")
     elsewhere = [(each.scale, each.seeds, each.verdict) for each in book.answer.decides.elsewhere]
     assert elsewhere == [("laptop", 6, "partly"), ("paper", 1, "too few seeds")]
+    assert book.answer.decides.otherwise == "partly at a size for two cores"
 
 
 def test_json_has_the_promised_fields(book):

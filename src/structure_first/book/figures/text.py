@@ -262,4 +262,6 @@ def worth(
 def lasting(found: pd.DataFrame) -> go.Figure:
     """What a front is worth at the end of the text that it stood before, and of the text after that; a panel a pair."""
     shown = [label for label in dict.fromkeys(found["label"]) if label not in ("random init", "no text")]
-    return worth(found, "task", "when", WHEN, shown, "lines+markers").update_xaxes(range=[-0.4, 1.4])
+    found = found.assign(task=found["task"].str.replace(", ", ",<br>"))  # four panels have no room for it in a line
+    fig = worth(found, "task", "when", WHEN, shown, "lines+markers").update_xaxes(range=[-0.4, 1.4])
+    return fig.update_layout(margin={"t": 100}, legend={"y": 1.2})
