@@ -48,7 +48,7 @@ def jobs(ran):
 
 @pytest.fixture(scope="module")
 def looked(jobs):
-    return analysis.looked(jobs, count=20)
+    return analysis.study_heads(jobs, count=20)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def looked_at_two(ran):
     """Both seeds, as if both had jumped."""
     rows, out = ran
     rows = rows.assign(value=rows["value"].where(rows["metric"] != "accuracy", 1.0))
-    return analysis.looked(analysis.jumped(haystack.EXPERIMENT, "smoke", rows, out), count=20)
+    return analysis.study_heads(analysis.jumped(haystack.EXPERIMENT, "smoke", rows, out), count=20)
 
 
 def test_the_seeds_that_jumped_come_first_to_last_and_never_one_without_a_stage_one(ran):
@@ -138,7 +138,7 @@ def test_whole_layers_put_back_are_told_in_words(looked):
 
 def two_models(looked):
     """The same measurements under a second name."""
-    return analysis.Looked(*(pd.concat([part, part.assign(model="another")]) for part in looked))
+    return analysis.HeadStudy(*(pd.concat([part, part.assign(model="another")]) for part in looked))
 
 
 def test_a_cell_whose_seeds_all_stopped_early_was_still_allowed_as_long_as_the_others():

@@ -36,7 +36,7 @@ def jobs(ran):
 
 @pytest.fixture(scope="module")
 def looked(jobs):
-    return analysis.looked(jobs, count=20)
+    return analysis.study_heads(jobs, count=20)
 
 
 def test_the_heads_are_drawn_at_every_evaluation():
@@ -63,7 +63,7 @@ def test_rings_lie_where_recall_has_to_look():
 
 def two_models(looked):
     """The same measurements under a second name."""
-    return analysis.Looked(*(pd.concat([part, part.assign(model="another")]) for part in looked))
+    return analysis.HeadStudy(*(pd.concat([part, part.assign(model="another")]) for part in looked))
 
 
 def test_the_menu_of_models_changes_all_panels(looked):

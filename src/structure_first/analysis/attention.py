@@ -38,11 +38,11 @@ def patterns(
 ) -> Float[Tensor, "layer replica batch head query key"]:
     """Each layer's attention pattern, all replicas on the same sequences."""
     x = model.embed(repeat(tokens.to(model.position.device), "... -> replica ...", replica=model.replicas))
-    found = []
+    by_layer = []
     for block in blocks(model):
-        found.append(block.attention.weights(block.attention_norm(x)))
+        by_layer.append(block.attention.weights(block.attention_norm(x)))
         x = block(x)
-    return torch.stack(found)
+    return torch.stack(by_layer)
 
 
 def example(pairs: int, count: int = 1, seed: int = 0) -> Batch:
@@ -77,21 +77,21 @@ def scores(model: Transformer, of: Source, count: int = 200) -> pd.DataFrame:
     used, half = tokens.unique(), model.shape.context // 2
     once = used[torch.multinomial(torch.ones(count, len(used)), half, half > len(used), generator=random)]
     twice = patterns(model, torch.cat([once, once], 1))
-    found = {
+    by_kind = {
         "previous token": twice.diagonal(-1, -2, -1).mean((2, 4)),
         "induction": twice.diagonal(1 - half, -2, -1)[..., 1:].mean((2, 4)),
         "copying": copying(model, tokens[mask].unique()),
     }
     if of.name == "dyck":
         words = of.draw(count, random).tokens
-        found["bracket match"] = share(patterns(model, words[:, :-1]), closings(words < of.settings["k"]))
+        by_kind["bracket match"] = share(patterns(model, words[:, :-1]), closings(words < of.settings["k"]))
     if of.name == "haystack":
         tokens = example(int(of.settings["pairs"]), count).tokens[:, :-1]
         pattern, key = patterns(model, tokens), asked(tokens)
-        found["value → key"] = pattern.diagonal(-1, -2, -1)[..., ::2].mean((2, 4))
+        by_kind["value → key"] = pattern.diagonal(-1, -2, -1)[..., ::2].mean((2, 4))
         for kind, place in {"query → key": key, "query → value": key + 1}.items():
-            found[kind] = share(pattern, (torch.arange(count), torch.tensor(-1), place))
-    return pd.concat([frame(score, "score").assign(kind=kind) for kind, score in found.items()], ignore_index=True)
+            by_kind[kind] = share(pattern, (torch.arange(count), torch.tensor(-1), place))
+    return pd.concat([frame(score, "score").assign(kind=kind) for kind, score in by_kind.items()], ignore_index=True)
 
 
 def frame(values: Float[Tensor, "layer replica head"], name: str) -> pd.DataFrame:
@@ -136,7 +136,7 @@ def copying(model: Transformer, tokens: Int[Tensor, " token"]) -> Float[Tensor, 
     table, heads = model.embedding if model.unembedding is None else model.unembedding, model.shape.heads
     logits = table[:, tokens] * model.norm.scale[:, None]
     logits = logits - logits.mean(1, keepdim=True)
-    found = []
+    by_layer = []
     for block in blocks(model):
         seen = block.attention_norm(model.embedding[:, None, tokens])[:, 0]
         value = block.attention.key_value.weight.chunk(2, -1)[1]
@@ -144,8 +144,8 @@ def copying(model: Transformer, tokens: Int[Tensor, " token"]) -> Float[Tensor, 
         out = rearrange(block.attention.out.weight, "replica (head d) width -> replica head d width", head=heads)
         there = einsum(logits, seen, "replica token o, replica token i -> replica o i")[:, None]
         values = torch.linalg.eigvals(out @ there @ value)
-        found.append(values.real.sum(-1) / values.abs().sum(-1))
-    return torch.stack(found)
+        by_layer.append(values.real.sum(-1) / values.abs().sum(-1))
+    return torch.stack(by_layer)
 
 
 # What the skill loses
@@ -167,9 +167,9 @@ def weights(model: Transformer, layer: int, heads: slice) -> dict[str, list[Tens
     mine, split = (..., heads, slice(None)), "replica ... (head d) -> replica ... head d"
     keys, values = zip(*(each.chunk(2, -1) for each in attention.key_value.parameters()), strict=True)
     read = {"query": attention.query.parameters(), "key": keys, "value": values}
-    found = {part: [rearrange(each, split, d=width)[mine] for each in both] for part, both in read.items()}
+    views = {part: [rearrange(each, split, d=width)[mine] for each in both] for part, both in read.items()}
     rows = rearrange(attention.out.weight, "replica (head d) width -> replica head d width", d=width)
-    return found | {"out": [rows[:, heads]]}
+    return views | {"out": [rows[:, heads]]}
 
 
 @torch.no_grad()

@@ -168,9 +168,9 @@ def _answer(claim: dict, column: str, results: Path) -> Answer | None:
     if not asked:
         return None
     cases = asked.get("cases", "all")
-    found = [each for query in asked["queries"] for each in _compared(claim["id"], query, results)]
-    ran = [each for each in found if each]
-    if not ran or (cases == "all" and len(ran) < len(found)):
+    comparisons = [each for query in asked["queries"] for each in _compared(claim["id"], query, results)]
+    ran = [each for each in comparisons if each]
+    if not ran or (cases == "all" and len(ran) < len(comparisons)):
         return None
     decides = (min if cases == "all" else max)(ran, key=lambda each: (VERDICTS.index(each.verdict), each.low))
     seeds, scale = min(each.seeds for each in ran), min((each.scale for each in ran), key=SCALES.index)
@@ -183,7 +183,7 @@ def _compared(claim: str, query: dict, results: Path) -> Iterator[Comparison | N
     unit = "share of the text saved" if query.get("saved") else UNITS[query["metric"]]
     stored = of_today(experiment, results)
     for treated, control in query["compare"]:
-        found = []
+        comparisons = []
         for scale, rows in stored.items():
             factors = {name: each.factors for name, each in experiment.cells(scale).items() if isinstance(each, Cell)}
             gain = _gain(rows, query, factors, treated, control)
@@ -192,9 +192,9 @@ def _compared(claim: str, query: dict, results: Path) -> Iterator[Comparison | N
                 pair = [factors.get(cell, Factors(front=cell)) for cell in (treated, control)]
                 task = (pair[0].task or "").replace("_", " ")
                 of = measured, low, high, len(gain), scale, unit, threshold, experiment.name, _said(*pair), task
-                found.append(Comparison(treated, control, *of))
-        found.sort(key=lambda each: each.seeds < FEWEST_SEEDS)
-        yield replace(found[0], elsewhere=tuple(found[1:])) if found else None
+                comparisons.append(Comparison(treated, control, *of))
+        comparisons.sort(key=lambda each: each.seeds < FEWEST_SEEDS)
+        yield replace(comparisons[0], elsewhere=tuple(comparisons[1:])) if comparisons else None
 
 
 def _said(treated: Factors, control: Factors) -> str:
@@ -247,14 +247,14 @@ def _gain(rows: pd.DataFrame, query: dict, factors: Mapping[str, Factors], treat
     """
     rows = rows[~rows["seed"].isin(query.get("search_seeds", []))]
     last, sign = final(rows, query["metric"]), -1 if query["metric"] == "loss" else 1
-    found = {cell: values.droplevel("cell") for cell, values in last.groupby("cell")}
-    if not {treated, control} <= set(found):
+    ends = {cell: values.droplevel("cell") for cell, values in last.groupby("cell")}
+    if not {treated, control} <= set(ends):
         return pd.Series(dtype=float)
     if how := query.get("saved"):
         models = {"runs": _family, "curve": _curve}[how](treated, factors, rows)
-        return (1 - needed(models.assign(target=models["seed"].map(found[control])), "text")).fillna(-np.inf)
-    both = found[treated].index.intersection(found[control].index)
-    return (sign * (found[treated][both] - found[control][both])).fillna(-np.inf)
+        return (1 - needed(models.assign(target=models["seed"].map(ends[control])), "text")).fillna(-np.inf)
+    both = ends[treated].index.intersection(ends[control].index)
+    return (sign * (ends[treated][both] - ends[control][both])).fillna(-np.inf)
 
 
 def _family(cell: str, factors: Mapping[str, Factors], rows: pd.DataFrame) -> pd.DataFrame:

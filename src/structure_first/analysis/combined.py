@@ -38,23 +38,23 @@ def models(rows: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
 
 def apart(rows: pd.DataFrame) -> pd.DataFrame:
     """The models of `haystack_rules`: source, what goes across, what the new rows are, accuracy, whether it jumped."""
-    found = models(rows).join(has_jumped(rows).rename("jumped"), on=["cell", "seed"])
-    found = found[found["front"] != "random init"].rename(
+    ends = models(rows).join(has_jumped(rows).rename("jumped"), on=["cell", "seed"])
+    ends = ends[ends["front"] != "random init"].rename(
         columns={"front": "source", "carried": "across", "swept": "rows"}
     )
-    order = [*sorted(set(found["source"])), *ROWS.values(), *ACROSS]
-    return found.sort_values(["source", "rows", "across"], key=lambda column: column.map(order.index), kind="stable")
+    order = [*sorted(set(ends["source"])), *ROWS.values(), *ACROSS]
+    return ends.sort_values(["source", "rows", "across"], key=lambda column: column.map(order.index), kind="stable")
 
 
-def counted(found: pd.DataFrame, by: str) -> str:
+def counted(ends: pd.DataFrame, by: str) -> str:
     """How many of the models jumped, by one factor, in words."""
-    groups = found.groupby(by, sort=False)["jumped"]
+    groups = ends.groupby(by, sort=False)["jumped"]
     return ", ".join(f"*{value}* {jumped.sum()} of {len(jumped)}" for value, jumped in groups)
 
 
-def apart_said(found: pd.DataFrame) -> str:
+def apart_said(ends: pd.DataFrame) -> str:
     """Which of the two factors tells, in words: only of models that have a partner on either side."""
-    whole = found[found["across"] != "nothing"]
+    whole = ends[ends["across"] != "nothing"]
     return (
         f"Seeds that jumped, by what goes across: {counted(whole, 'across')}; by what the new rows are: "
         f"{counted(whole, 'rows')}."
@@ -70,34 +70,34 @@ def left(rows: pd.DataFrame) -> pd.DataFrame:
     return table.map("{:.3f}".format).assign(learnt=table["learnt"].map("{:.0%}".format))
 
 
-def jumps(found: pd.DataFrame) -> pd.DataFrame:
+def jumps(ends: pd.DataFrame) -> pd.DataFrame:
     """A line for each source and each thing that goes across, a column for each rule: seeds that jumped, the median."""
 
     def told(cell: pd.DataFrame) -> str:
         return f"{cell['jumped'].sum()} of {len(cell)} (median {cell['accuracy'].median():.0%})"
 
     keys = ["source", "across", "rows"]
-    table = found.groupby(keys, sort=False)[["jumped", "accuracy"]].apply(told).unstack("rows")
+    table = ends.groupby(keys, sort=False)[["jumped", "accuracy"]].apply(told).unstack("rows")
     return table.reindex(columns=[name for name in ROWS.values() if name in table]).fillna("")
 
 
 def composed(rows: pd.DataFrame) -> pd.DataFrame:
     """The models of `skills` that start from Set's attention, rule 110's MLPs, or both: task, start, seed, accuracy."""
-    found = models(rows)
-    found["start"] = [LABELS.get(each) for each in zip(found["front"], found["carried"].fillna(""), strict=True)]
-    found = found[found["task"].isin(TASKS)].dropna(subset="start")
+    ends = models(rows)
+    ends["start"] = [LABELS.get(each) for each in zip(ends["front"], ends["carried"].fillna(""), strict=True)]
+    ends = ends[ends["task"].isin(TASKS)].dropna(subset="start")
     order = list(LABELS.values())
-    return found.sort_values(["task", "start"], key=lambda column: column.map([*TASKS, *order].index), kind="stable")
+    return ends.sort_values(["task", "start"], key=lambda column: column.map([*TASKS, *order].index), kind="stable")
 
 
-def medians(found: pd.DataFrame) -> pd.DataFrame:
+def medians(ends: pd.DataFrame) -> pd.DataFrame:
     """Median accuracy: a line for each start, a column for each task."""
-    return found.groupby(["start", "task"], sort=False)["accuracy"].median().unstack("task")[list(TASKS)]
+    return ends.groupby(["start", "task"], sort=False)["accuracy"].median().unstack("task")[list(TASKS)]
 
 
-def beside_the_paper(found: pd.DataFrame) -> pd.DataFrame:
+def beside_the_paper(ends: pd.DataFrame) -> pd.DataFrame:
     """Median accuracy of each start in each task, and their mean, here and in the paper."""
-    here = medians(found)
+    here = medians(ends)
     paper = pd.DataFrame.from_dict(PAPER, orient="index", columns=list(TASKS)).reindex(here.index)
     lines = {}
     for start in here.index:
@@ -108,9 +108,9 @@ def beside_the_paper(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis(["start", "where"])
 
 
-def composed_said(found: pd.DataFrame) -> str:
+def composed_said(ends: pd.DataFrame) -> str:
     """Whether both together do better than either alone and than no stage one, in words."""
-    table = medians(found)
+    table = medians(ends)
     both, others = table.loc[BOTH], table.drop(index=BOTH)
     leads = [task.replace("_", " ") for task in TASKS if both[task] > others[task].max()]
     means = ", ".join(f"*{start}* {mean:.0%}" for start, mean in others.mean(axis=1).items())

@@ -24,9 +24,9 @@ def last_token(source: Source, sequences: int = 8_000, held_out: int = 1_000, se
     return -chance[asked[:, :-1], asked[:, 1:]].log().mean().item()
 
 
-def said(found: pd.DataFrame, level: float) -> str:
+def said(evaluations: pd.DataFrame, level: float) -> str:
     """After how much of the text the models of `published.curves` are below that loss, in words."""
-    read = found[found["step"] > 0].assign(target=level)
+    read = evaluations[evaluations["step"] > 0].assign(target=level)
     shares = {label: needed(part, "text") for label, part in read.groupby("label", sort=False)}
     passed = ", ".join(f"{label} {told('{:.0%}', share)}" for label, share in shares.items())
     table = f"A table of which byte follows which has a loss of {level:.3f} nats."

@@ -23,16 +23,16 @@ def lasting(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
     ended = final(rows, "loss", stage=1)
     start = pd.MultiIndex.from_arrays([last["cell"].map(before), last["seed"]])
     first = last.assign(loss=ended.reindex(start).to_numpy()).dropna(subset="loss")
-    found = pd.concat({WHEN[0]: first, WHEN[1]: last}, names=["when"]).reset_index("when").reset_index(drop=True)
-    found["label"] = labels(found, ", ")
-    found["gain"] = untreated(found, ["task", "when", "seed"])["loss"] - found["loss"]
-    return found[["task", "label", "seed", "when", "loss", "gain"]]
+    ends = pd.concat({WHEN[0]: first, WHEN[1]: last}, names=["when"]).reset_index("when").reset_index(drop=True)
+    ends["label"] = labels(ends, ", ")
+    ends["gain"] = untreated(ends, ["task", "when", "seed"])["loss"] - ends["loss"]
+    return ends[["task", "label", "seed", "when", "loss", "gain"]]
 
 
-def said(found: pd.DataFrame) -> str:
+def said(ends: pd.DataFrame) -> str:
     """What each front is worth before and after, in words, a line for each pair of texts."""
     lines = []
-    for task, here in found[found["label"] != BASE].groupby("task", sort=False):
+    for task, here in ends[ends["label"] != BASE].groupby("task", sort=False):
         fronts = []
         for label, models in here.groupby("label", sort=False):
             gains = [told("{:+.3f}", gain) for _, gain in models.groupby("when", sort=False)["gain"]]

@@ -39,27 +39,27 @@ def drawn(rows: pd.DataFrame) -> pd.DataFrame:
     """The models of `skills_drawn`: task, how its sums are `drawn`, start, seed, accuracy, and its gain over random
     initialisation of the same seed on sums drawn alike.
     """
-    found = combined.models(rows).rename(columns={"swept": "drawn"})
-    found["start"] = [LABELS[each] for each in zip(found["front"], found["carried"].fillna(""), strict=True)]
+    models = combined.models(rows).rename(columns={"swept": "drawn"})
+    models["start"] = [LABELS[each] for each in zip(models["front"], models["carried"].fillna(""), strict=True)]
     keys = ["task", "drawn", "seed"]
-    found["gain"] = found["accuracy"] - untreated(found, keys)["accuracy"]
+    models["gain"] = models["accuracy"] - untreated(models, keys)["accuracy"]
     order = [*ARITHMETIC, *DRAWS, *LABELS.values()]
-    found = found.sort_values(["task", "drawn", "start"], key=lambda column: column.map(order.index), kind="stable")
-    return found[["cell", *keys, "start", "accuracy", "gain"]].reset_index(drop=True)
+    models = models.sort_values(["task", "drawn", "start"], key=lambda column: column.map(order.index), kind="stable")
+    return models[["cell", *keys, "start", "accuracy", "gain"]].reset_index(drop=True)
 
 
-def medians(found: pd.DataFrame) -> pd.DataFrame:
+def medians(models: pd.DataFrame) -> pd.DataFrame:
     """Median accuracy, a line for each task and start, a column for each way to draw; and what the paper states."""
-    table = found.groupby(["task", "start", "drawn"], sort=False)["accuracy"].median().unstack("drawn")
+    table = models.groupby(["task", "start", "drawn"], sort=False)["accuracy"].median().unstack("drawn")
     stated = [PAPER[task].get(start) for task, start in table.index]
     table["the paper, at its size"] = stated
     return table.map(lambda share: "" if pd.isna(share) else f"{share:.1%}")
 
 
-def said(found: pd.DataFrame) -> str:
+def said(models: pd.DataFrame) -> str:
     """What each way to draw is to random initialisation, and what the fronts are worth in the first and in the last."""
     lines = []
-    for task, here in found.groupby("task", sort=False):
+    for task, here in models.groupby("task", sort=False):
         bare = here[here["start"] == BASE].groupby("drawn", sort=False)["accuracy"].median()
         lines.append(
             f"- **{str(task).replace('_', ' ')}**: random init ends at "
@@ -73,10 +73,10 @@ def said(found: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def order(found: pd.DataFrame) -> str:
+def order(models: pd.DataFrame) -> str:
     """What the order of a source's tokens is worth on sums drawn as published: in its order less shuffled."""
     lines = []
-    for task, here in found[found["drawn"] == list(DRAWS)[-1]].groupby("task", sort=False):
+    for task, here in models[models["drawn"] == list(DRAWS)[-1]].groupby("task", sort=False):
         ends = here.pivot(index="seed", columns="start", values="accuracy")
         lines.append(
             f"- **{str(task).replace('_', ' ')}**: after {ORDERED} {ends[ORDERED].median():.0%}, shuffled "
@@ -90,34 +90,34 @@ def by_size(every: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """The `drawn` models of sums as published, of the rows of `every` scale from the smallest, with their `size` in
     words and how well stage one was `learnt`; only of tasks and starts that the largest has.
     """
-    found = []
+    by_scale = []
     for rows in every:
         models, tasks = drawn(rows), diagnostics(rows["scale"].iloc[0])
         sizes = {task: f"{tasks[task].make().settings['digits']} digits" for task in ARITHMETIC}
         learnt = final(rows, "mastery").rename("learnt")
         models = models[models["drawn"] == list(DRAWS)[-1]].join(learnt, on=["cell", "seed"])
-        found.append(models.assign(size=models["task"].map(sizes)))
-    largest = pd.MultiIndex.from_frame(found[-1][["task", "start"]])
-    return pd.concat([models[pd.MultiIndex.from_frame(models[["task", "start"]]).isin(largest)] for models in found])
+        by_scale.append(models.assign(size=models["task"].map(sizes)))
+    largest = pd.MultiIndex.from_frame(by_scale[-1][["task", "start"]])
+    return pd.concat([models[pd.MultiIndex.from_frame(models[["task", "start"]]).isin(largest)] for models in by_scale])
 
 
-def by_start(rows: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
-    """Those of the rows that are of models in `found`, their cells called by what they start from."""
-    starts = dict(zip(found["cell"], found["start"], strict=True))
+def by_start(rows: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
+    """Those of the rows that are of `models`, their cells called by what they start from."""
+    starts = dict(zip(models["cell"], models["start"], strict=True))
     return rows[rows["cell"].isin(starts)].assign(cell=lambda own: own["cell"].map(starts))
 
 
-def by_size_said(found: pd.DataFrame) -> str:
+def by_size_said(models: pd.DataFrame) -> str:
     """What each start ends at, at every size, and what it is worth, seed by seed; at the largest beside the paper."""
-    lines, largest = [], found.groupby("task")["size"].last()
-    for (task, size), here in found.groupby(["task", "size"], sort=False):
+    lines, largest = [], models.groupby("task")["size"].last()
+    for (task, size), here in models.groupby(["task", "size"], sort=False):
         starts = []
-        for start, models in here.groupby("start", sort=False):
-            ended, stated = f"{start} {models['accuracy'].median():.0%}", PAPER[str(task)].get(str(start))
+        for start, part in here.groupby("start", sort=False):
+            ended, stated = f"{start} {part['accuracy'].median():.0%}", PAPER[str(task)].get(str(start))
             aside = [f"the paper {stated:.0%}"] if stated and size == largest[task] else []
             if start != BASE:
-                worth = f"worth {told('{:+.0%}', models['gain'])}"
-                aside = [f"stage one learnt to {models['learnt'].median():.0%}", worth, *aside]
+                worth = f"worth {told('{:+.0%}', part['gain'])}"
+                aside = [f"stage one learnt to {part['learnt'].median():.0%}", worth, *aside]
             starts.append(f"{ended} ({', '.join(aside)})" if aside else ended)
         seeds = here["seed"].nunique()
         lines.append(f"- **{str(task).replace('_', ' ')}, {size}**: {'; '.join(starts)} (seeds: {seeds}).")

@@ -124,8 +124,8 @@ def jumped(experiment: Experiment, scale: str, rows: pd.DataFrame, out: Path) ->
     cells = experiment.recipes(scale)
     warm = rows[[cell in cells and cells[cell].stage_one is not None for cell in rows["cell"]]]
     order = steps_to(warm, JUMPED).sort_values(kind="stable")
-    found = list(order[np.isfinite(order)].index) or [final(warm).idxmax()]
-    return [Job.of(cell, cells[cell], [int(seed)], out / experiment.name) for cell, seed in found]
+    seeds = list(order[np.isfinite(order)].index) or [final(warm).idxmax()]
+    return [Job.of(cell, cells[cell], [int(seed)], out / experiment.name) for cell, seed in seeds]
 
 
 def label(job: Job) -> str:
@@ -135,12 +135,16 @@ def label(job: Job) -> str:
 def states(job: Job) -> dict[str, tuple[Transformer, Source]]:
     """The model after stage one, then as stage two found and left it, each with the source of its tokens."""
     task, first = job.phase.make(), [one for replica in job.replicas if (one := replica.before)]
-    found, left = trained_model(job)
+    as_found, as_left = trained_model(job)
     before = trained(first, job.folder)
-    return {"after stage one": (before, first[0].phase.make()), "as found": (found, task), "as left": (left, task)}
+    return {
+        "after stage one": (before, first[0].phase.make()),
+        "as found": (as_found, task),
+        "as left": (as_left, task),
+    }
 
 
-class Looked(NamedTuple):
+class HeadStudy(NamedTuple):
     """What was measured inside some models; every frame has the columns `model`, `layer` and `head`."""
 
     scores: pd.DataFrame  # and state, kind, score
@@ -148,30 +152,30 @@ class Looked(NamedTuple):
     patches: pd.DataFrame  # and part, donor, accuracy with the donor's head, or all of the layer's
 
 
-def looked(jobs: Sequence[Job], count: int = 400) -> Looked:
+def study_heads(jobs: Sequence[Job], count: int = 400) -> HeadStudy:
     """Every head of every model: its kind, what is lost without it, what stays with an earlier one in its place."""
     scores, ablations, patches = {}, {}, {}
     for job in jobs:
         of = states(job)
         for state, (model, source) in of.items():
             scores[label(job), state] = attention.scores(model, source)
-        (found, _), (left, task) = of["as found"], of["as left"]
+        (as_found, _), (as_left, task) = of["as found"], of["as left"]
         batch = attention.example(int(task.settings["pairs"]), count)
-        ablated = attention.ablations(left, batch)
-        ablations[label(job)] = ablated.assign(lost=attention.accuracy(left, batch).item() - ablated["accuracy"])
+        ablated = attention.ablations(as_left, batch)
+        ablations[label(job)] = ablated.assign(lost=attention.accuracy(as_left, batch).item() - ablated["accuracy"])
         donors = {
-            "as found": found,
-            "permuted": transfer(found, left.shape, Transfer(attention="permute"), job.seeds),
-            "fresh": Transformer(left.shape, job.seeds),
+            "as found": as_found,
+            "permuted": transfer(as_found, as_left.shape, Transfer(attention="permute"), job.seeds),
+            "fresh": Transformer(as_left.shape, job.seeds),
         }
         for donor, earlier in donors.items():
-            patches[label(job), donor] = attention.patches(left, earlier, batch)
+            patches[label(job), donor] = attention.patches(as_left, earlier, batch)
     frames = (scores, ["model", "state"]), (ablations, ["model"]), (patches, ["model", "donor"])
     whole = (pd.concat(parts, names=names).reset_index(names) for parts, names in frames)
-    return Looked(*(each.reset_index(drop=True) for each in whole))
+    return HeadStudy(*(each.reset_index(drop=True) for each in whole))
 
 
-def carriers(of: Looked) -> pd.DataFrame:
+def carriers(of: HeadStudy) -> pd.DataFrame:
     """For each model and layer the head without which most is lost: what it does, and since when.
 
     `→` is from how stage two found the head to how it left it.
@@ -195,12 +199,12 @@ def carriers(of: Looked) -> pd.DataFrame:
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis(["model", "layer"])
 
 
-def whole_layers(of: Looked) -> pd.DataFrame:
+def whole_layers(of: HeadStudy) -> pd.DataFrame:
     """The patches of all heads of a layer at once."""
     return of.patches[of.patches["head"] == attention.ALL]
 
 
-def origins_said(of: Looked) -> str:
+def origins_said(of: HeadStudy) -> str:
     """What whole layers put back leave, in the median over the models, in words."""
     by_part = whole_layers(of).groupby(["layer", "part", "donor"], sort=False)["accuracy"]
     said = [
@@ -237,8 +241,8 @@ def watched(job: Job, rows: pd.DataFrame, pairs: int = 6, frames: int = 20) -> W
     keep_freed_memory()
     model = initial_model(job).to(device(job.device))
     name = f"stage {job.stage}"  # it seeds the batches
-    found = fit(model, task, stage, random_key=name, label=f"{label(job)}, again", watch=watch)
-    right = {row["step"]: row["value"] for row in found if row["metric"] == "accuracy"}
+    measurements = fit(model, task, stage, random_key=name, label=f"{label(job)}, again", watch=watch)
+    right = {row["step"]: row["value"] for row in measurements if row["metric"] == "accuracy"}
     return Watched(label(job), tokens[0].tolist(), model.shape.layers, maps, right)
 
 

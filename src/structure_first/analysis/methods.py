@@ -37,7 +37,9 @@ SETTINGS = {  # a recipe's fields in the words of the text; what no reader asks 
 def methods(experiment: Experiment) -> pd.DataFrame:
     """A line for each setting, a column for each scale but `smoke`; several values are those of several cells."""
     recipes = {scale: experiment.recipes(scale).values() for scale in SCALES if scale != "smoke"}
-    columns = {scale: {"cells": f"{len(found)}"} | values(found) for scale, found in recipes.items() if found}
+    columns = {
+        scale: {"cells": f"{len(of_scale)}"} | values(of_scale) for scale, of_scale in recipes.items() if of_scale
+    }
     known = set().union(*columns.values())
     lines = ["cells", *(line for part in PARTS for line in (f"{part}: {each}" for each in SETTINGS.values()))]
     table = {line: [column.get(line, "") for column in columns.values()] for line in lines if line in known}
@@ -46,13 +48,13 @@ def methods(experiment: Experiment) -> pd.DataFrame:
 
 def values(recipes: Iterable[Recipe]) -> dict[str, str]:
     """Each setting with all the values that the recipes have for it, in words."""
-    found: dict[str, dict[Any, None]] = {}
+    by_setting: dict[str, dict[Any, None]] = {}
     for recipe in recipes:
         for part, of in PARTS.items():
             for name, value in told(getattr(recipe, of)):
                 if name in SETTINGS:
-                    found.setdefault(f"{part}: {SETTINGS[name]}", {})[value] = None
-    return {line: worded(list(each)) for line, each in found.items()}
+                    by_setting.setdefault(f"{part}: {SETTINGS[name]}", {})[value] = None
+    return {line: worded(list(each)) for line, each in by_setting.items()}
 
 
 def told(part: Recipe | Phase | Body | None) -> Iterator[tuple[str, Any]]:
@@ -74,15 +76,15 @@ def flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def worded(found: list[Any]) -> str:
+def worded(values: list[Any]) -> str:
     """The values, or, where they are many, their range or how many they are."""
-    words = [said(value) for value in found]
-    if len(found) <= SHOWN:
+    words = [said(value) for value in values]
+    if len(values) <= SHOWN:
         return "; ".join(words)
-    numbers = [value for value in found if isinstance(value, int | float)]
-    if len(numbers) == len(found):
+    numbers = [value for value in values if isinstance(value, int | float)]
+    if len(numbers) == len(values):
         return f"{said(min(numbers))} to {said(max(numbers))}"
-    return f"{'; '.join(words[:SHOWN])} and {len(found) - SHOWN} more"
+    return f"{'; '.join(words[:SHOWN])} and {len(values) - SHOWN} more"
 
 
 def said(value: Any) -> str:

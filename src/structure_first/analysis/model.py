@@ -57,9 +57,9 @@ def _differences(model: Transformer) -> dict[str, float]:
     tokens = torch.randint(model.shape.vocab, (1, 4, model.shape.context), generator=generator("cpu", 0, "parity"))
     ours, reference = model(tokens)[0], theirs(tokens[0]).logits
     gradients = Transformer(model.shape)
-    found = torch.autograd.grad(ours.square().mean(), list(model.parameters()))
+    own_gradients = torch.autograd.grad(ours.square().mean(), list(model.parameters()))
     with torch.no_grad():
-        for mine, gradient in zip(gradients.parameters(), found, strict=True):
+        for mine, gradient in zip(gradients.parameters(), own_gradients, strict=True):
             mine.copy_(gradient)
     named = weights.hf_state(gradients)
     others = torch.autograd.grad(reference.square().mean(), [theirs.get_parameter(name) for name in named])

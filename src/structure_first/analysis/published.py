@@ -38,26 +38,26 @@ def curves(rows: pd.DataFrame, metric: str = "loss") -> pd.DataFrame:
     ends at; `label` says what is in front, for how many `updates`, and its share where that is not the recipe's own.
     Another `metric` is the loss on a part of the tokens.
     """
-    found = rows[(rows["stage"] == 2) & (rows["metric"] == metric)].sort_values(["cell", "seed", "step"])
-    found = found.rename(columns={"value": "loss"}).reset_index(drop=True)
-    found["label"] = labels(found, ", ")
-    found["text"], found["width"] = share_read(found), found["width"].astype(int)
+    evaluations = rows[(rows["stage"] == 2) & (rows["metric"] == metric)].sort_values(["cell", "seed", "step"])
+    evaluations = evaluations.rename(columns={"value": "loss"}).reset_index(drop=True)
+    evaluations["label"] = labels(evaluations, ", ")
+    evaluations["text"], evaluations["width"] = share_read(evaluations), evaluations["width"].astype(int)
     recipes = EXPERIMENT.recipes(rows["scale"].iloc[0])
     updates = {cell: each.alone.last.stage.steps if each.stage_one else 0 for cell, each in recipes.items()}
-    found["updates"] = found["cell"].map(updates)
+    evaluations["updates"] = evaluations["cell"].map(updates)
     last = final(rows, metric).rename("target").reset_index()
-    base = found.loc[found["front"] == "random init", ["cell", *ALIKE]].drop_duplicates()
+    base = evaluations.loc[evaluations["front"] == "random init", ["cell", *ALIKE]].drop_duplicates()
     targets = base.merge(last, on=["cell", "seed"]).drop(columns="cell")
     kept = ["scale", "cell", *ALIKE, "front", "carried", "label", "updates", "step", "tokens", "text", "loss"]
-    return found[kept].merge(targets, on=ALIKE, how="left")
+    return evaluations[kept].merge(targets, on=ALIKE, how="left")
 
 
-def ends(found: pd.DataFrame) -> pd.DataFrame:
+def ends(evaluations: pd.DataFrame) -> pd.DataFrame:
     """The last evaluation of every model: its gain over random init of the same seed and settings, and the share of the
     text at which its curve came down to where random init ends (infinite: never).
     """
-    last = found.drop_duplicates(MODEL, keep="last").set_index(MODEL)
-    read = found[found["step"] > 0]
+    last = evaluations.drop_duplicates(MODEL, keep="last").set_index(MODEL)
+    read = evaluations[evaluations["step"] > 0]
     crossed = {cell: needed(part, "text") for cell, part in read.groupby(MODEL[:2])}
     last["needed"] = pd.concat(crossed, names=MODEL) if crossed else None
     return last.assign(gain=last["target"] - last["loss"]).reset_index()
@@ -79,16 +79,18 @@ def early(rows: pd.DataFrame, results: Path = RESULTS) -> pd.DataFrame:
     if (others := of_today(EXPERIMENT, results).get(scale)) is not None:
         last = rows.loc[rows["stage"] == 2, "step"].max()
         both["stored"] = others[others["cell"].isin(rows["cell"]) & (others["step"] <= last)]
-    found = pd.concat({whose: curves(with_factors(one, EXPERIMENT)) for whose, one in both.items()}, names=["whose"])
-    found = found.reset_index("whose")
-    found["lead"] = untreated(found, ["whose", *ALIKE, "step"])["loss"] - found["loss"]
-    return found[(found["front"] != "random init") & (found["step"] > 0)].reset_index(drop=True)
+    evaluations = pd.concat(
+        {whose: curves(with_factors(one, EXPERIMENT)) for whose, one in both.items()}, names=["whose"]
+    )
+    evaluations = evaluations.reset_index("whose")
+    evaluations["lead"] = untreated(evaluations, ["whose", *ALIKE, "step"])["loss"] - evaluations["loss"]
+    return evaluations[(evaluations["front"] != "random init") & (evaluations["step"] > 0)].reset_index(drop=True)
 
 
-def early_said(found: pd.DataFrame) -> str:
+def early_said(evaluations: pd.DataFrame) -> str:
     """Where a front stands at the end of a live run, and where it stood lowest; and the stored seeds there."""
     lines = []
-    for whose, part in found.groupby("whose", sort=False):
+    for whose, part in evaluations.groupby("whose", sort=False):
         last, worst = part[part["step"] == part["step"].max()]["lead"], part.groupby("seed")["lead"].min()
         span = [told("{:+.3f}", each) for each in (worst, last)]
         lines.append(
@@ -100,23 +102,23 @@ def early_said(found: pd.DataFrame) -> str:
 
 def by_place(results: Path = RESULTS) -> pd.DataFrame:
     """The `ends` of what was published, apart for the tokens of each of `PLACES`, of all models measured so."""
-    found = {where: published(ends(every_size(results, metric))) for where, metric in PLACES.items()}
-    return pd.concat(found, names=["where"]).reset_index("where").dropna(subset="gain")
+    by_where = {where: published(ends(every_size(results, metric))) for where, metric in PLACES.items()}
+    return pd.concat(by_where, names=["where"]).reset_index("where").dropna(subset="gain")
 
 
 def parts(last: pd.DataFrame) -> pd.DataFrame:
     """The `ends` by what of *set* goes across, at each `start` from which its attention and its MLPs both ran."""
-    found = last.groupby(ALIKE[:4]).filter(lambda models: {"set, attention", "set, mlp"} <= set(models["label"]))
-    found = found[found["label"].isin(PARTS)]
-    found = found.sort_values("label", key=lambda label: label.map(list(PARTS).index), kind="stable")
-    found["start"] = sized(found) + ", " + found["swept"] + " at " + found["amount"].map("{:g}".format)
-    return found.reset_index(drop=True)
+    last = last.groupby(ALIKE[:4]).filter(lambda models: {"set, attention", "set, mlp"} <= set(models["label"]))
+    last = last[last["label"].isin(PARTS)]
+    last = last.sort_values("label", key=lambda label: label.map(list(PARTS).index), kind="stable")
+    last["start"] = sized(last) + ", " + last["swept"] + " at " + last["amount"].map("{:g}".format)
+    return last.reset_index(drop=True)
 
 
-def parts_said(found: pd.DataFrame) -> str:
+def parts_said(last: pd.DataFrame) -> str:
     """What each part is worth in words, a line a start; and attention less MLPs, seed by seed."""
     lines = []
-    for start, here in found.groupby("start", sort=False):
+    for start, here in last.groupby("start", sort=False):
         gains = here.pivot(index="seed", columns="label", values="gain")
         worth = [f"{name} {told('{:+.3f}', gains[label])}" for label, name in PARTS.items() if label in gains]
         ahead = told("{:+.3f}", gains["set, attention"] - gains["set, mlp"])
@@ -124,15 +126,15 @@ def parts_said(found: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def sized(found: pd.DataFrame) -> pd.Series:
+def sized(models: pd.DataFrame) -> pd.Series:
     """What models of one corpus and width are called."""
-    return found["task"] + ", width " + found["width"].astype(str)
+    return models["task"] + ", width " + models["width"].astype(str)
 
 
-def by_place_said(found: pd.DataFrame, front: str = "set") -> str:
+def by_place_said(last: pd.DataFrame, front: str = "set") -> str:
     """What a front is worth in either place, in words, a line a corpus and width."""
     lines = []
-    for (corpus, width), here in found[found["label"] == front].groupby(["task", "width"], sort=False):
+    for (corpus, width), here in last[last["label"] == front].groupby(["task", "width"], sort=False):
         worth = [f"{told('{:+.3f}', gains)} {where}" for where, gains in here.groupby("where", sort=False)["gain"]]
         lines.append(
             f"- **{corpus}, width {width}**: *{front}* is worth {', '.join(worth)} (seeds: {here['seed'].nunique()})"
@@ -208,9 +210,9 @@ def rungs(last: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def text_of(found: pd.DataFrame) -> Source:
+def text_of(models: pd.DataFrame) -> Source:
     """The text that the models of `curves` or `ends` were trained on, as the first of them has it."""
-    one = found.iloc[0]
+    one = models.iloc[0]
     return EXPERIMENT.recipes(one["scale"])[one["cell"]].last.make()
 
 

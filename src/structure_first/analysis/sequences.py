@@ -31,7 +31,7 @@ def mutual_information(tokens: Int[Tensor, "count time"]) -> Float[np.ndarray, "
 
 def partners(word: Sequence[int], k: int) -> list[int | None]:
     """Where the bracket stands that each bracket pairs with: the nearest open one of its type, or none."""
-    found: list[int | None] = [None] * len(word)
+    partner: list[int | None] = [None] * len(word)
     still_open: dict[int, list[int]] = {}
     for t, token in enumerate(word):
         waiting = still_open.setdefault(token % k, [])
@@ -39,5 +39,5 @@ def partners(word: Sequence[int], k: int) -> list[int | None]:
             waiting.append(t)
         elif waiting:
             opener = waiting.pop()
-            found[t], found[opener] = opener, t
-    return found
+            partner[t], partner[opener] = opener, t
+    return partner

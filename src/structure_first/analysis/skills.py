@@ -63,25 +63,25 @@ def grid(rows: pd.DataFrame) -> pd.DataFrame:
     has), how well its stage one was learnt (NaN without one), and its cell's factors.
     """
     last = final(rows)
-    found = pd.DataFrame({"accuracy": last, "steps": steps_to(rows, SOLVED), "learnt": final(rows, "mastery")})
+    models = pd.DataFrame({"accuracy": last, "steps": steps_to(rows, SOLVED), "learnt": final(rows, "mastery")})
     factors = rows.drop_duplicates("cell").set_index("cell")[["task", "front", "carried"]]
-    found = found.loc[last.index].reset_index().join(factors, on="cell")
+    models = models.loc[last.index].reset_index().join(factors, on="cell")
     stages = {task: phase.stage for task, phase in skills.diagnostics(rows["scale"].iloc[0]).items()}
-    found["bounded"] = found["steps"].clip(upper=found["task"].map(lambda task: stages[task].steps))
-    base = untreated(found, ["task", "seed"])
-    found["gain"] = found["accuracy"] - base["accuracy"]
-    found["sooner"] = np.log2(base["bounded"] / found["bounded"])
-    return found.drop(columns="bounded")
+    models["bounded"] = models["steps"].clip(upper=models["task"].map(lambda task: stages[task].steps))
+    base = untreated(models, ["task", "seed"])
+    models["gain"] = models["accuracy"] - base["accuracy"]
+    models["sooner"] = np.log2(base["bounded"] / models["bounded"])
+    return models.drop(columns="bounded")
 
 
-def summary(found: pd.DataFrame, gain: str = "gain") -> pd.DataFrame:
+def summary(models: pd.DataFrame, gain: str = "gain") -> pd.DataFrame:
     """A line a cell: medians over its seeds, the 95 % bootstrap interval of its `gain` (or of what `sooner` says), and
     its p-value corrected for all cells.
     """
-    compared = found[(found["front"] != "random init") & found[gain].notna()]
+    compared = models[(models["front"] != "random init") & models[gain].notna()]
     by_seed = compared.pivot(index="cell", columns="seed", values=gain).dropna(axis="columns")
     p = pd.Series(adjusted(by_seed.to_numpy()), by_seed.index) if by_seed.size else pd.Series(dtype=float)
-    cells = found.groupby("cell", sort=False)
+    cells = models.groupby("cell", sort=False)
     table = cells[["task", "front", "carried"]].first()
     table[["accuracy", "gain", "steps", "learnt"]] = cells[["accuracy", gain, "steps", "learnt"]].median()
     ends = {cell: interval(seeds.dropna().to_numpy()) for cell, seeds in compared.groupby("cell")[gain]}
@@ -92,9 +92,9 @@ def summary(found: pd.DataFrame, gain: str = "gain") -> pd.DataFrame:
     return table
 
 
-def said(found: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str], measure: Measure = BETTER) -> str:
+def said(models: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str], measure: Measure = BETTER) -> str:
     """How many cells stand the correction, on which side of random init, and where nothing is ever solved, in words."""
-    table = summary(found, measure.gain)
+    table = summary(models, measure.gain)
     here = _within(table, fronts, carried)
     sure = here.loc[here["p"] <= CERTAIN, "gain"]
     better, worse = ("better", "worse") if measure is BETTER else ("sooner", "later")
@@ -127,11 +127,11 @@ def _within(table: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]) 
     return table[table["front"].isin(fronts) & table["carried"].isin(carried) & (table["front"] != "random init")]
 
 
-def standing(found: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]) -> pd.DataFrame:
+def standing(models: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]) -> pd.DataFrame:
     """The cells that do better than random init, or do it sooner, and stand the correction."""
     lines = {}
     for name, measure in MEASURES.items():
-        table = summary(found, measure.gain)
+        table = summary(models, measure.gain)
         table = _within(table, fronts, carried)
         for cell, line in table[(table["p"] <= CERTAIN) & (table["gain"] > 0)].iterrows():
             lines[cell, name] = {
@@ -181,9 +181,9 @@ def stage_ones(rows: pd.DataFrame, experiment: Experiment = skills.EXPERIMENT) -
     return last[last.index.isin(named, level="cell")].rename(index=named, level="cell")
 
 
-def beside_the_paper(found: pd.DataFrame) -> pd.DataFrame:
+def beside_the_paper(models: pd.DataFrame) -> pd.DataFrame:
     """Each accuracy that the paper states, and ours in the same cell, at our sizes."""
-    table, lines = summary(found), {}
+    table, lines = summary(models), {}
     for cell, paper in PAPER.items():
         ours = table.loc[cell] if cell in table.index else None
         lines[cell] = {
@@ -195,14 +195,14 @@ def beside_the_paper(found: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("cell")
 
 
-def controls(found: pd.DataFrame) -> pd.DataFrame:
+def controls(models: pd.DataFrame) -> pd.DataFrame:
     """The cells that ask whether it is the structure, each named as a source of its own, beside what they control."""
     named = {(front, None): front for front in UNTAUGHT} | {("random tokens", "full"): "random tokens"}
-    for front in sorted(found.loc[found["carried"] == "permuted", "front"].unique()):
+    for front in sorted(models.loc[models["carried"] == "permuted", "front"].unique()):
         twins = {(f"shuffled {front}", "full"): f"shuffled {front}", (front, "permuted"): f"{front}, permuted"}
         named |= {(front, "full"): front} | twins
-    carried = found["carried"].astype(object).where(found["carried"].notna(), None)
-    shown = [named.get(each) for each in zip(found["front"], carried, strict=True)]
-    found = found.assign(front=shown, carried="full").dropna(subset="front")
+    carried = models["carried"].astype(object).where(models["carried"].notna(), None)
+    shown = [named.get(each) for each in zip(models["front"], carried, strict=True)]
+    models = models.assign(front=shown, carried="full").dropna(subset="front")
     order = list(dict.fromkeys(named.values()))
-    return found.sort_values("front", key=lambda fronts: fronts.map(order.index), kind="stable")
+    return models.sort_values("front", key=lambda fronts: fronts.map(order.index), kind="stable")

@@ -18,17 +18,17 @@ def of_today(experiment: Experiment, results: Path = RESULTS) -> dict[str, pd.Da
     """The rows that today's cells make, by scale from the largest, of each that has some."""
     rows = Store(Path(results) / experiment.name).rows()
     ran = [scale for scale in reversed(SCALES) if (rows["scale"] == scale).any() and experiment.cells(scale)]
-    found = {scale: current(experiment, scale, rows) for scale in ran}
-    return {scale: mine for scale, mine in found.items() if not mine.empty}
+    by_scale = {scale: current(experiment, scale, rows) for scale in ran}
+    return {scale: mine for scale, mine in by_scale.items() if not mine.empty}
 
 
 def fullest(experiment: Experiment, results: Path = RESULTS) -> pd.DataFrame | None:
     """The rows of the largest scale that has most of the cells: a few cells of a larger one, run first, do not take the
     place of all the others. None where there are no rows.
     """
-    found = of_today(experiment, results)
-    cells = {scale: rows.loc[rows["stage"] == 2, "cell"].nunique() for scale, rows in found.items()}
-    return next((rows for scale, rows in found.items() if 2 * cells[scale] >= max(cells.values())), None)
+    by_scale = of_today(experiment, results)
+    cells = {scale: rows.loc[rows["stage"] == 2, "cell"].nunique() for scale, rows in by_scale.items()}
+    return next((rows for scale, rows in by_scale.items() if 2 * cells[scale] >= max(cells.values())), None)
 
 
 def stored(experiment: Experiment, results: Path = RESULTS) -> pd.DataFrame:
@@ -42,8 +42,8 @@ def sizes(experiment: Experiment, results: Path = RESULTS) -> list[pd.DataFrame]
     """The rows of every scale that has some, from the smallest, with the factors of their cells; raises `UserError`
     where there are none.
     """
-    if found := of_today(experiment, results):
-        return [with_factors(rows, experiment) for rows in reversed(found.values())]
+    if by_scale := of_today(experiment, results):
+        return [with_factors(rows, experiment) for rows in reversed(by_scale.values())]
     raise nothing_stored(experiment)
 
 
@@ -53,10 +53,10 @@ def nothing_stored(experiment: Experiment) -> UserError:
     return UserError(f"there are no stored results of {experiment.name} that today's cells make; {remedy}")
 
 
-def untreated(found: pd.DataFrame, alike: list[str]) -> pd.DataFrame:
-    """What random init has where these columns are alike, a line for each line of `found`; NaN where there is none."""
-    base = found[found["front"] == "random init"].set_index(alike)
-    return base.reindex(pd.MultiIndex.from_frame(found[alike])).set_axis(found.index)
+def untreated(table: pd.DataFrame, alike: list[str]) -> pd.DataFrame:
+    """What random init has where these columns are alike, a line for each line of `table`; NaN where there is none."""
+    base = table[table["front"] == "random init"].set_index(alike)
+    return base.reindex(pd.MultiIndex.from_frame(table[alike])).set_axis(table.index)
 
 
 def with_factors(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:

@@ -31,29 +31,29 @@ def curves(rows: pd.DataFrame) -> pd.DataFrame:
     """Held-out loss (nats a token) of every model at every evaluation, its gain over random init with the same seed at
     the same step, its cell's factors, and how well its stage one was learnt.
     """
-    found = rows[(rows["stage"] == 2) & (rows["metric"] == "loss")].sort_values(["cell", "seed", "step"])
-    found = found.rename(columns={"value": "loss"}).reset_index(drop=True)
-    found = found[["cell", "task", "front", "carried", "share", "seed", "step", "tokens", "loss"]]
+    evaluations = rows[(rows["stage"] == 2) & (rows["metric"] == "loss")].sort_values(["cell", "seed", "step"])
+    evaluations = evaluations.rename(columns={"value": "loss"}).reset_index(drop=True)
+    evaluations = evaluations[["cell", "task", "front", "carried", "share", "seed", "step", "tokens", "loss"]]
     learnt = final(rows, "mastery").rename("learnt")
-    return found.assign(gain=gains(found, ["task", "seed", "step"])).join(learnt, on=["cell", "seed"])
+    return evaluations.assign(gain=gains(evaluations, ["task", "seed", "step"])).join(learnt, on=["cell", "seed"])
 
 
-def gains(found: pd.DataFrame, alike: list[str]) -> pd.Series:
+def gains(losses: pd.DataFrame, alike: list[str]) -> pd.Series:
     """How much lower each loss is than that of random init where these columns are alike; NaN where there is none."""
-    return untreated(found, alike)["loss"] - found["loss"]
+    return untreated(losses, alike)["loss"] - losses["loss"]
 
 
-def ends(found: pd.DataFrame) -> pd.DataFrame:
+def ends(evaluations: pd.DataFrame) -> pd.DataFrame:
     """The last evaluation of every model; its gain is over the last of random init on its corpus, whenever that was."""
-    last = found.drop_duplicates(["cell", "seed"], keep="last")
+    last = evaluations.drop_duplicates(["cell", "seed"], keep="last")
     return last.assign(gain=gains(last, ["task", "seed"]))
 
 
-def labels(found: pd.DataFrame, joint: str = " / ") -> pd.Series:
+def labels(fronts: pd.DataFrame, joint: str = " / ") -> pd.Series:
     """What people call each front: with its share, and what goes across where that is not all of the body."""
-    shares = found["share"].map(lambda share: "" if pd.isna(share) else f" {additive.percent(share)}")
-    carried = found["carried"].map(lambda part: "" if pd.isna(part) or part == "full" else joint + part)
-    return found["front"] + shares + carried
+    shares = fronts["share"].map(lambda share: "" if pd.isna(share) else f" {additive.percent(share)}")
+    carried = fronts["carried"].map(lambda part: "" if pd.isna(part) or part == "full" else joint + part)
+    return fronts["front"] + shares + carried
 
 
 def tuning(rows: pd.DataFrame, size: additive.Size) -> pd.DataFrame:
@@ -74,11 +74,11 @@ def chosen(size: additive.Size) -> dict[str, float]:
     return {"rate": stage.lr, "weights": size.body.init, "warm-up": stage.warmup, "decay": stage.weight_decay}
 
 
-def baseline(found: pd.DataFrame, size: additive.Size) -> pd.DataFrame:
+def baseline(models: pd.DataFrame, size: additive.Size) -> pd.DataFrame:
     """Of a tuning the median of random init in each cell, over the seeds that all cells have; GPT-2's `narrow`
     embeddings stand at the rate that they had.
     """
-    alone = found[found["front"] == "random init"]
+    alone = models[models["front"] == "random init"]
     cells = alone.groupby("seed")["cell"].nunique()
     alone = alone[alone["seed"].isin(cells[cells == alone["cell"].nunique()].index)]
     median = alone.groupby(["cell", "task", "swept", "amount"], as_index=False)["loss"].median()
@@ -87,13 +87,13 @@ def baseline(found: pd.DataFrame, size: additive.Size) -> pd.DataFrame:
     return median
 
 
-def choices(found: pd.DataFrame) -> pd.DataFrame:
+def choices(models: pd.DataFrame) -> pd.DataFrame:
     """Of a tuning what was swept with a front, and beside it random init with the same settings and seeds; first
     weights, of which those carried over are no draw, are left out.
     """
     alike = ["task", "swept", "amount", "seed"]
-    found = found[found["swept"].isin(SWEPT) & (found["swept"] != "weights")]
-    return found.merge(found.loc[found["front"] != "random init", alike].drop_duplicates())
+    models = models[models["swept"].isin(SWEPT) & (models["swept"] != "weights")]
+    return models.merge(models.loc[models["front"] != "random init", alike].drop_duplicates())
 
 
 def learnt(last: pd.DataFrame, size: additive.Size) -> pd.DataFrame:
@@ -122,11 +122,11 @@ def by_share(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
     return last.assign(**{"flops share": last["flops"] / last["whole"]})
 
 
-def at_once(found: pd.DataFrame) -> pd.DataFrame:
+def at_once(models: pd.DataFrame) -> pd.DataFrame:
     """One per cent of every source with all of its body, the main one with any part too, and what has no stage one."""
-    one_per_cent = found["share"].isna() | (found["share"] == additive.CONTROLLED[0])
-    whole = found["carried"].isna() | (found["carried"] == "full")
-    return found[one_per_cent & (whole | (found["front"] == additive.MAIN))]
+    one_per_cent = models["share"].isna() | (models["share"] == additive.CONTROLLED[0])
+    whole = models["carried"].isna() | (models["carried"] == "full")
+    return models[one_per_cent & (whole | (models["front"] == additive.MAIN))]
 
 
 def sides_said(last: pd.DataFrame) -> str:
@@ -165,7 +165,7 @@ def savings(models: pd.DataFrame) -> pd.DataFrame:
         budgets = {budget: needed(part, budget) for budget in ("text", "flops share")}
         seeds = len(budgets["text"])
         if seeds:
-            shares = [written(*interval(found), most=part[budget].max()) for budget, found in budgets.items()]
+            shares = [written(*interval(by_seed), most=part[budget].max()) for budget, by_seed in budgets.items()]
             paper = f"{PAPER[corpus]:.0%}" if corpus in PAPER else ""
             lines.append([corpus, "whole" if width == whole else f"{width:g}", front, seeds, *shares, paper])
     return pd.DataFrame(lines, columns=columns).set_index("corpus")

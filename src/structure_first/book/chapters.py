@@ -58,15 +58,15 @@ def valid(path: Path) -> Iterator[None]:
 def notebooks(book: Path) -> dict[str, Path]:
     """Those of the pages that are notebooks."""
     names = listed(book)
-    found = {name: book / f"{name}.ipynb" for name in names if (book / f"{name}.ipynb").is_file()}
-    for name, path in list(found.items()):
+    paths = {name: book / f"{name}.ipynb" for name in names if (book / f"{name}.ipynb").is_file()}
+    for name, path in list(paths.items()):
         cells = read(path).cells
         if any("parameters" in cell.metadata.get("tags", ()) for cell in cells):
             continue
         if name != names[0] or any(cell.cell_type == "code" for cell in cells):
             raise UserError(f"book/{name}.ipynb has no cell tagged 'parameters'; give it one that sets scale and out")
-        del found[name]  # a first page of text alone is rendered as it is
-    return found
+        del paths[name]  # a first page of text alone is rendered as it is
+    return paths
 
 
 def chosen(chapter: str | None, notebooks: Mapping[str, Path]) -> set[str]:
@@ -74,10 +74,10 @@ def chosen(chapter: str | None, notebooks: Mapping[str, Path]) -> set[str]:
     if chapter is None:
         return set()
     stems = {name: Path(name).name for name in notebooks}
-    found = {name for name, stem in stems.items() if chapter == stem or chapter.zfill(2) == stem.partition("_")[0]}
-    if not found:
+    matching = {name for name, stem in stems.items() if chapter == stem or chapter.zfill(2) == stem.partition("_")[0]}
+    if not matching:
         raise unknown("chapter", chapter, (stem.partition("_")[0] for stem in stems.values()))
-    return found
+    return matching
 
 
 def execute(notebooks: Mapping[str, Path], sure: Set[str], scale: str, book: Path, staging: Path) -> dict[str, float]:
@@ -145,11 +145,11 @@ def _inputs(book: Path) -> str:
         for folder, ending in ((package, "*.py"), (book / "results", "*"), (book / "configs", "*"))
         for path in sorted(folder.rglob(ending))
     ]
-    found = hashlib.sha256(f"{sys.version} {sorted((each.name, each.version) for each in distributions())}".encode())
+    digest = hashlib.sha256(f"{sys.version} {sorted((each.name, each.version) for each in distributions())}".encode())
     for path in (*files, book / "claims.yml"):
         if path.is_file():
-            found.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}".encode())
-    return found.hexdigest()
+            digest.update(f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}".encode())
+    return digest.hexdigest()
 
 
 def read(path: Path):

@@ -18,10 +18,10 @@ def read(root: Path) -> dict[str, Any]:
     """The book's configuration; empty where there is none. Raises `UserError` for what is no YAML of settings."""
     file = root / "_config.yml"
     with valid(file):
-        found = yaml.safe_load(file.read_text()) if file.is_file() else {}
-    if not isinstance(found, dict):
+        config = yaml.safe_load(file.read_text()) if file.is_file() else {}
+    if not isinstance(config, dict):
         raise UserError(f"{file} holds no settings; write them as name: value")
-    return found
+    return config
 
 
 def address(config: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 def remote_resources(html: Path) -> list[str]:
     """What the pages and style sheets below `html` would fetch from another host, each as "PAGE: ADDRESS"."""
-    found = []
+    remote = []
     for path in sorted(html.rglob("*")):
         if path.suffix == ".html":
             page = _Resources()
@@ -17,8 +17,8 @@ def remote_resources(html: Path) -> list[str]:
             addresses = _in_style(path.read_text())
         else:
             continue
-        found += [f"{path.relative_to(html)}: {it}" for it in addresses if re.match(r"(https?:)?//", it.strip(), re.I)]
-    return found
+        remote += [f"{path.relative_to(html)}: {it}" for it in addresses if re.match(r"(https?:)?//", it.strip(), re.I)]
+    return remote
 
 
 def _in_style(css: str) -> list[str]:

@@ -73,14 +73,14 @@ def _deck(name: str, cells: list[NotebookNode], ran: list[NotebookNode]) -> str:
     executed = {cell.id: cell for cell in ran if cell.cell_type == "code"}
     slides, heading = [], ""
     for cell in cells:
-        found = HEADING.findall(cell.source) if cell.cell_type == "markdown" else []
+        headings = HEADING.findall(cell.source) if cell.cell_type == "markdown" else []
         mark = cell.metadata.get("slideshow", {})
         kind = mark.get("slide_type")
-        if not heading and found:
-            slides.append((False, [f"# {found[0]}"]))
+        if not heading and headings:
+            slides.append((False, [f"# {headings[0]}"]))
         elif kind == "slide":
-            slides.append((mark.get("at") == "end", [f"## {mark.get('title', (found or [heading])[0])}"]))
-        heading = found[-1] if found else heading
+            slides.append((mark.get("at") == "end", [f"## {mark.get('title', (headings or [heading])[0])}"]))
+        heading = headings[-1] if headings else heading
         if kind not in ("slide", "fragment"):
             continue
         pieces = slides[-1][1]

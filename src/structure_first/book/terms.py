@@ -34,12 +34,12 @@ def link_terms(app: Sphinx, doctree: nodes.document, page: str) -> None:
 
 def terms(app: Sphinx) -> dict[str, tuple[str, str]]:
     """The anchor and the meaning of each term of the glossary."""
-    found = {}
+    entries = {}
     for item in app.env.get_doctree(GLOSSARY).findall(nodes.definition_list_item):
         meaning = next(item.findall(nodes.definition)).astext()
         for term in item.findall(nodes.term):
-            found[term.astext()] = (term["ids"][0], " ".join(meaning.split()))
-    return found
+            entries[term.astext()] = (term["ids"][0], " ".join(meaning.split()))
+    return entries
 
 
 def in_prose(text: nodes.Text) -> bool:
@@ -59,11 +59,11 @@ def linked(text: str, left: dict[str, tuple[str, str]], glossary: str) -> list[n
     longest_first = "|".join(re.escape(each) for each in sorted(names, key=len, reverse=True))
     pieces: list[nodes.Node] = []
     end = 0
-    for found in re.finditer(rf"(?<![\w-])({longest_first})s?(?![\w-])", text, re.IGNORECASE) if names else ():
-        if name := names.pop(found[1].lower(), None):
+    for mention in re.finditer(rf"(?<![\w-])({longest_first})s?(?![\w-])", text, re.IGNORECASE) if names else ():
+        if name := names.pop(mention[1].lower(), None):
             anchor, meaning = left.pop(name)
             opened = f'<a class="sf-term" href="{glossary}#{anchor}" data-meaning="{escape(meaning)}">'
-            link = nodes.raw("", f"{opened}{escape(found[0])}</a>", format="html")
-            pieces += [nodes.Text(text[end : found.start()]), link]
-            end = found.end()
+            link = nodes.raw("", f"{opened}{escape(mention[0])}</a>", format="html")
+            pieces += [nodes.Text(text[end : mention.start()]), link]
+            end = mention.end()
     return [*pieces, nodes.Text(text[end:])]

@@ -9,7 +9,7 @@ SPAN = 3  # tokens
 
 def in_sight(tokens: Int[Tensor, "*batch time"]) -> Bool[Tensor, "*batch time"]:
     """Whether the `SPAN` tokens before each one stood together earlier in its sequence, with what followed them."""
-    found = torch.zeros_like(tokens, dtype=torch.bool)
+    seen = torch.zeros_like(tokens, dtype=torch.bool)
     if tokens.shape[-1] > SPAN:
         runs = tokens[..., :-1].unfold(-1, SPAN, 1)
         base = int(tokens.max()) + 1
@@ -17,5 +17,5 @@ def in_sight(tokens: Int[Tensor, "*batch time"]) -> Bool[Tensor, "*batch time"]:
         ordered, order = codes.sort(stable=True, dim=-1)
         again = torch.zeros_like(ordered, dtype=torch.bool)
         again[..., 1:] = ordered[..., 1:] == ordered[..., :-1]
-        found[..., SPAN:] = again.scatter(-1, order, again)
-    return found
+        seen[..., SPAN:] = again.scatter(-1, order, again)
+    return seen

@@ -35,7 +35,7 @@ def cells(
     """
     if scale not in sizes:
         return {}
-    size, found = sizes[scale], {}
+    size, by_name = sizes[scale], {}
     second = replace(size.stage_two, warmup=round(warmup * size.stage_two.warmup))
     size = replace(size, body=replace(size.body, init=init or size.body.init), stage_two=second)
     for corpus in size.corpora:
@@ -46,12 +46,12 @@ def cells(
             end = "" if carried in ("full", "all") else f" / {carried}"
             recipe = size.recipe(size.front(first, share), CARRIED[carried], text)  # noqa: B023
             factors = Factors(corpus, front or first, "full" if carried == "all" else carried, share)  # noqa: B023
-            found[named + end] = Cell(recipe, factors)
+            by_name[named + end] = Cell(recipe, factors)
             return recipe
 
         def start(front: str, recipe: Recipe, share: float | None = None) -> None:
             end = "" if share is None else f" {percent(share)}"
-            found[f"{corpus} / {front}{end}"] = Cell(recipe, Factors(corpus, front, share=share))  # noqa: B023
+            by_name[f"{corpus} / {front}{end}"] = Cell(recipe, Factors(corpus, front, share=share))  # noqa: B023
 
         start("random init", size.recipe(None, None, text))
         mains = {share: put(SOURCES[MAIN], share, front=MAIN) for share in SHARES}
@@ -76,7 +76,7 @@ def cells(
             start("as many FLOPs", size.recipe(None, None, text.at(steps=steps)), share)
             warmup = min(text.stage.steps, text.stage.warmup + main.alone.last.stage.steps)
             start("longer warm-up", size.recipe(None, None, text.at(warmup=warmup)), share)
-    return found
+    return by_name
 
 
 def tuning(scale: str, sizes: Mapping[str, Size] = SIZES) -> dict[str, Cell]:
@@ -85,14 +85,14 @@ def tuning(scale: str, sizes: Mapping[str, Size] = SIZES) -> dict[str, Cell]:
     """
     if scale not in sizes:
         return {}
-    size, found = sizes[scale], {}
+    size, by_name = sizes[scale], {}
     pinch, share = size.front(SOURCES[MAIN], CONTROLLED[0]), CONTROLLED[0]
     for corpus in size.corpora:
         text = size.phase(corpus)
         stage = text.stage
 
         def put(named: str, recipe: Recipe, factors: Factors) -> None:
-            found[f"{factors.task} / {named}{factors.swept} {factors.amount:g}"] = Cell(recipe, factors)
+            by_name[f"{factors.task} / {named}{factors.swept} {factors.amount:g}"] = Cell(recipe, factors)
 
         swept = [("rate", "lr", factor * stage.lr) for factor in (0.25, 0.5, 1, 2)]
         swept += [("warm-up", "warmup", round(factor * stage.warmup)) for factor in (0.25, 0.5, 2)]
@@ -108,7 +108,7 @@ def tuning(scale: str, sizes: Mapping[str, Size] = SIZES) -> dict[str, Cell]:
         for factor in (0.25, 0.5, 2.0):
             recipe = size.drawn(factor, text)
             put("", recipe, Factors(corpus, swept="weights", amount=recipe.body.init))
-    return found
+    return by_name
 
 
 EXPERIMENT = Experiment(

@@ -49,7 +49,7 @@ def after(named: str, before: Mapping[str, tuple[Factors, Recipe]], later: Phase
 def cells(scale: str) -> dict[str, Cell]:
     """After text as it was published: nothing in front of it, Set, Set's weights in random order; and after no text."""
     size = as_published.size(scale)
-    found: dict[str, Cell] = {}
+    by_name: dict[str, Cell] = {}
     for corpus, others in FOLLOWS.items():
         text, width = size.corpora[corpus], size.body.width
         before = {"random init": (Factors(width=width), Recipe(None, None, text, size.body))}
@@ -59,16 +59,16 @@ def cells(scale: str) -> dict[str, Cell]:
         for other in others:
             name = size.corpora[other].source.partition("/")[0].removeprefix(ANSWERS)
             named, later = f"{corpus}, then {other}", shorter(text, name)
-            found |= after(named, before, later)
+            by_name |= after(named, before, later)
             alone = Factors(named, "no text", width=width)
-            found[f"{named} / no text"] = Cell(Recipe(None, None, later, size.body), alone)
-    return found
+            by_name[f"{named} / no text"] = Cell(Recipe(None, None, later, size.body), alone)
+    return by_name
 
 
 def tuned(scale: str) -> dict[str, Cell]:
     """After text from a tuned beginning: nothing in front of it, a pinch, and the pinch's weights in random order."""
     size = SIZES[scale]
-    found: dict[str, Cell] = {}
+    by_name: dict[str, Cell] = {}
     for corpus, others in FOLLOWS.items():
         text, first = size.phase(corpus), size.front(SOURCES[MAIN], PINCH)
         before = {"random init": (Factors(), size.recipe(None, None, text))}
@@ -76,14 +76,14 @@ def tuned(scale: str) -> dict[str, Cell]:
             factors = Factors(front=MAIN, carried=carried, share=PINCH)
             before[f"{MAIN} {percent(PINCH)} / {carried}"] = factors, size.recipe(first, CARRIED[carried], text)
         for other in others:
-            found |= after(f"{corpus}, then {other}", before, shorter(text, size.corpora[other].corpus, RATE))
-    return found
+            by_name |= after(f"{corpus}, then {other}", before, shorter(text, size.corpora[other].corpus, RATE))
+    return by_name
 
 
 def tuning(scale: str) -> dict[str, Cell]:
     """Text from a tuned beginning with nothing in front of it, and what comes after it at each of the rates."""
     size = SIZES[scale]
-    found: dict[str, Cell] = {}
+    by_name: dict[str, Cell] = {}
     for corpus, others in FOLLOWS.items():
         text = size.phase(corpus)
         for other in others:
@@ -92,8 +92,8 @@ def tuning(scale: str) -> dict[str, Cell]:
                 factors = Factors(swept="rate", amount=later.stage.lr)
                 named = f"{corpus}, then {other}"
                 alone = {f"rate {later.stage.lr:g}": (factors, size.recipe(None, None, text))}
-                found |= after(named, alone, later)
-    return found
+                by_name |= after(named, alone, later)
+    return by_name
 
 
 EXPERIMENT = Experiment(

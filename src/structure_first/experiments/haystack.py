@@ -82,34 +82,34 @@ def longest(scale: str) -> int:
 def cells(scale: str) -> dict[str, Recipe]:
     """What goes before the diagnostic, and how much of it is carried over."""
     task, warm = stage_two(scale), stage_ones(scale)
-    found = {
+    by_name = {
         "random init": Recipe(None, None, task),
         "longer training": Recipe(None, None, stage_two(scale, longest(scale))),
     }
-    found["wide init"] = Recipe(None, None, task, Body(init=WIDE))
-    found["tied init"] = Recipe(None, None, replace(task, tied=True))
-    found["wide tied init"] = Recipe(None, None, replace(task, tied=True), Body(init=WIDE))
-    found["tuned init"] = TUNED._replace(faster=1).recipe(task)
-    found["dyck"] = Recipe(warm["dyck"], FULL, task)
+    by_name["wide init"] = Recipe(None, None, task, Body(init=WIDE))
+    by_name["tied init"] = Recipe(None, None, replace(task, tied=True))
+    by_name["wide tied init"] = Recipe(None, None, replace(task, tied=True), Body(init=WIDE))
+    by_name["tuned init"] = TUNED._replace(faster=1).recipe(task)
+    by_name["dyck"] = Recipe(warm["dyck"], FULL, task)
     faster = task.at(lr=TUNED.faster * task.stage.lr)
-    found["random init" + FASTER] = Recipe(None, None, faster)
-    found["tuned init" + FASTER] = TUNED.recipe(task)
-    found["dyck" + FASTER] = Recipe(warm["dyck"], FULL, faster)
-    found["dyck mean"] = Recipe(warm["dyck"], MEAN, task)
-    found["dyck permuted mean"] = Recipe(warm["dyck"], replace(PERMUTED, embeddings="mean"), task)
-    found["shuffled dyck mean"] = Recipe(warm["shuffled dyck"], MEAN, task)
+    by_name["random init" + FASTER] = Recipe(None, None, faster)
+    by_name["tuned init" + FASTER] = TUNED.recipe(task)
+    by_name["dyck" + FASTER] = Recipe(warm["dyck"], FULL, faster)
+    by_name["dyck mean"] = Recipe(warm["dyck"], MEAN, task)
+    by_name["dyck permuted mean"] = Recipe(warm["dyck"], replace(PERMUTED, embeddings="mean"), task)
+    by_name["shuffled dyck mean"] = Recipe(warm["shuffled dyck"], MEAN, task)
     for name in ("dyck", "identity", "set"):
         if name != "dyck":
-            found[f"{name} full"] = Recipe(warm[name], FULL, task)
-            found[f"{name} mean"] = Recipe(warm[name], MEAN, task)
+            by_name[f"{name} full"] = Recipe(warm[name], FULL, task)
+            by_name[f"{name} mean"] = Recipe(warm[name], MEAN, task)
         for group in ("attention", "mlp"):
-            found[f"{name} {group}"] = Recipe(warm[name], Transfer.only(group), task)
-    found["identity attention permuted"] = Recipe(warm["identity"], Transfer.only(attention="permute"), task)
-    found["dyck embeddings"] = Recipe(warm["dyck"], Transfer.only(embeddings="resample"), task)
-    found["dyck permuted"] = Recipe(warm["dyck"], PERMUTED, task)
+            by_name[f"{name} {group}"] = Recipe(warm[name], Transfer.only(group), task)
+    by_name["identity attention permuted"] = Recipe(warm["identity"], Transfer.only(attention="permute"), task)
+    by_name["dyck embeddings"] = Recipe(warm["dyck"], Transfer.only(embeddings="resample"), task)
+    by_name["dyck permuted"] = Recipe(warm["dyck"], PERMUTED, task)
     for name in ("shuffled dyck", "random tokens"):
-        found[name] = Recipe(warm[name], FULL, task)
-    return found
+        by_name[name] = Recipe(warm[name], FULL, task)
+    return by_name
 
 
 def search(scale: str) -> Mapping[str, Cell | Recipe]:
@@ -123,22 +123,22 @@ def search(scale: str) -> Mapping[str, Cell | Recipe]:
         return {}
     task = stage_two(scale)
     base = stage_one("dyck", DYCK, 4_000)
-    found = {"base": Recipe(base, FULL, task)}
-    found["untied"] = Recipe(replace(base, tied=False), FULL, task)
+    by_name = {"base": Recipe(base, FULL, task)}
+    by_name["untied"] = Recipe(replace(base, tied=False), FULL, task)
     for k in (8, 16, 128):
-        found[f"k {k}"] = Recipe(stage_one("dyck", {**DYCK, "k": k}, 4_000), FULL, task)
-    found["length 64"] = Recipe(stage_one("dyck", {**DYCK, "length": 64}, 4_000), FULL, task)
-    found["p 0.3"] = Recipe(stage_one("dyck", {**DYCK, "p": 0.3}, 4_000), FULL, task)
+        by_name[f"k {k}"] = Recipe(stage_one("dyck", {**DYCK, "k": k}, 4_000), FULL, task)
+    by_name["length 64"] = Recipe(stage_one("dyck", {**DYCK, "length": 64}, 4_000), FULL, task)
+    by_name["p 0.3"] = Recipe(stage_one("dyck", {**DYCK, "p": 0.3}, 4_000), FULL, task)
     for rule in ("mean", "fresh"):
-        found[f"embeddings {rule}"] = Recipe(base, Transfer(embeddings=rule), task)
-    found["less mastery"] = Recipe(stage_one("dyck", DYCK, 1_500), FULL, task)
+        by_name[f"embeddings {rule}"] = Recipe(base, Transfer(embeddings=rule), task)
+    by_name["less mastery"] = Recipe(stage_one("dyck", DYCK, 1_500), FULL, task)
     for name, settings in {"rate 3e-3": task.at(lr=3e-3), "batch 64": task.at(batch=64)}.items():
-        found[f"stage two: {name}"] = Recipe(base, FULL, settings)
-        found[f"random init: {name}"] = Recipe(None, None, settings)
+        by_name[f"stage two: {name}"] = Recipe(base, FULL, settings)
+        by_name[f"random init: {name}"] = Recipe(None, None, settings)
     for group in GROUPS:
-        found[f"only {group}"] = Recipe(base, Transfer.only(group, embeddings="resample"), task)
-        found[f"without {group}"] = Recipe(base, replace(FULL, **{group: "fresh"}), task)
-    return found
+        by_name[f"only {group}"] = Recipe(base, Transfer.only(group, embeddings="resample"), task)
+        by_name[f"without {group}"] = Recipe(base, replace(FULL, **{group: "fresh"}), task)
+    return by_name
 
 
 # Stage one as the authors' code has it by default (Jiang et al. 2026, repository), but for the rate and the updates: it
@@ -167,11 +167,11 @@ def published_search() -> dict[str, Cell]:
     One change at a time, and a third of the diagnostic's updates. From the first, other rows too: does it tell?
     """
     task = stage_two("paper").at(steps=3_500, evaluate_every=250)
-    found = {}
+    by_name = {}
 
     def put(name: str, first: Phase | None, rules: Transfer | None = MEAN, carried: str | None = "mean rows") -> None:
         factors = Factors("haystack", "random init" if first is None else "dyck", carried, swept=name)
-        found[name] = Cell(Recipe(first, rules, task), factors)
+        by_name[name] = Cell(Recipe(first, rules, task), factors)
 
     put("random init", None, None, None)
     put("base", AUTHORS)
@@ -188,7 +188,7 @@ def published_search() -> dict[str, Cell]:
         (name, value), *_ = setting.items()
         put(f"{name} {value}", replace(AUTHORS, settings={**AUTHORS.settings, **setting}))
     put("curriculum", AUTHORS.at(curriculum=(8, 16, 32, 64)))
-    return found
+    return by_name
 
 
 # Their *everything* and their *attention alone* change two things at once: what goes across, and what the new rows are.
@@ -199,23 +199,23 @@ ROWS = {"fresh": "fresh rows", "mean": "mean rows", "resample": "resampled rows"
 def rules_apart(scale: str) -> dict[str, Cell]:
     """Every part that goes across with every rule for the rows of embeddings and head, as a table of two factors."""
     task, warm = stage_two(scale), stage_ones(scale)
-    found = {"random init": Cell(Recipe(None, None, task), Factors("haystack"))}
+    by_name = {"random init": Cell(Recipe(None, None, task), Factors("haystack"))}
     for name, across, rule in product(("dyck", "identity", "set"), ACROSS, ROWS):
         if (across, rule) != ("nothing", "fresh"):
             recipe = Recipe(warm[name], Transfer.only(*ACROSS[across], embeddings=rule), task)
             factors = Factors("haystack", name, across, swept=ROWS[rule])
-            found[f"{name} / {across} / {ROWS[rule]}"] = Cell(recipe, factors)
-    return found
+            by_name[f"{name} / {across} / {ROWS[rule]}"] = Cell(recipe, factors)
+    return by_name
 
 
 def tuning(scale: str) -> dict[str, Recipe]:
     """The best beginning without a stage one: the widths first, then the rate."""
     task = stage_two(scale)
-    found = beginnings(task, (Body.init, WIDE, 2 * WIDE), (Body.init, WIDE, 4 * WIDE, 8 * WIDE))
+    by_name = beginnings(task, (Body.init, WIDE, 2 * WIDE), (Body.init, WIDE, 4 * WIDE, 8 * WIDE))
     for rate in (5e-4, 2e-3, 4e-3, 8e-3):
         best = TUNED._replace(faster=rate / task.stage.lr)
-        found[f"the best of these / rate {rate:g}"] = best.recipe(task)
-    return found
+        by_name[f"the best of these / rate {rate:g}"] = best.recipe(task)
+    return by_name
 
 
 EXPERIMENT = Experiment(

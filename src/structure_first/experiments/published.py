@@ -31,37 +31,37 @@ def at_rate(
     sized: Published, corpus: str, rung: str, ending: str = "", sources: Iterable[str] = SOURCES
 ) -> dict[str, Cell]:
     """Stage two on the corpus alone, after each source, and after what tells what of Set it is."""
-    text, found = sized.corpora[corpus], {}
+    text, by_name = sized.corpora[corpus], {}
 
     def put(front: str, carried: str | None = None) -> None:
         first, rules = (None, None) if carried is None else (sized.front(front), PARTS[carried])
         name = f"{corpus} / {front}{'' if carried in (None, 'full') else f' / {carried}'}{ending}"
         factors = Factors(corpus, front, carried, width=sized.body.width, swept=rung, amount=text.stage.lr)
-        found[name] = Cell(Recipe(first, rules, text, sized.body), factors)
+        by_name[name] = Cell(Recipe(first, rules, text, sized.body), factors)
 
     put("random init")
     for carried in PARTS:
         put("set", carried)
     for source in sources:
         put(source, "full")
-    return found
+    return by_name
 
 
 def cells(scale: str) -> dict[str, Cell]:
     """The recipe as it was published; and on code the ladder from it to a tuned baseline, a rung at a time."""
-    found: dict[str, Cell] = {}
+    by_name: dict[str, Cell] = {}
     sized = size(scale)
     for corpus in sized.corpora:
-        found |= at_rate(sized, corpus, PUBLISHED)
+        by_name |= at_rate(sized, corpus, PUBLISHED)
     if scale == "paper":
-        return found
+        return by_name
     text = sized.corpora["code"]
     for times in SHORTER:
         updates = max(1, sized.stage_one.steps // times)
         first = sized.front("set").at(steps=updates, evaluate_every=updates)
         share = round(first.stage.sequences * first.make().length / tokens(text), 3)
         factors = Factors("code", "set", "full", share, width=sized.body.width, swept=PUBLISHED, amount=text.stage.lr)
-        found[f"code / set / {updates} updates"] = Cell(Recipe(first, PARTS["full"], text, sized.body), factors)
+        by_name[f"code / set / {updates} updates"] = Cell(Recipe(first, PARTS["full"], text, sized.body), factors)
     warmup = min(WARMUP, text.stage.steps // 4)
     warm = text.at(warmup=warmup)
     narrower = min(1.0, NARROW / sized.body.width)
@@ -72,8 +72,8 @@ def cells(scale: str) -> dict[str, Cell]:
     rungs += [(RUNGS[2], wide, warm.at(lr=narrower * BEST))]
     for rung, at, phase in rungs:
         ladder = replace(at, corpora={"code": phase})
-        found |= at_rate(ladder, "code", rung, f" / {rung} at {phase.stage.lr:g}", sources=())
-    return found
+        by_name |= at_rate(ladder, "code", rung, f" / {rung} at {phase.stage.lr:g}", sources=())
+    return by_name
 
 
 EXPERIMENT = Experiment(

@@ -114,14 +114,14 @@ SIZES = {"smoke": SMOKE, "laptop": LAPTOP, "gpu": PAPER, "paper": PAPER}
 def sources(scale: str, most: int | None = None) -> dict[str, Phase]:
     """Stage one of every source, by the name that the cells have for it; a transform reads at most so many tokens."""
     size = SIZES[scale]
-    read, found = min(size.read, most or size.read), {}
+    read, firsts = min(size.read, most or size.read), {}
     for name in ("identity", "reverse", "sort", "set", "union", "delete", "stack"):
-        found[name] = Phase(name, size.stage_one, {"length": read, "vocab": 100}, tied=True)
+        firsts[name] = Phase(name, size.stage_one, {"length": read, "vocab": 100}, tied=True)
     for name in ("dyck", "dyck_shuffle"):
         for k in BRACKETS:
-            found[f"{name} {k}"] = Phase(name, size.stage_one, {"k": k, "length": size.word}, tied=True)
-    found["eca"] = Phase("eca", size.stage_one, size.automaton, tied=True)
-    return found
+            firsts[f"{name} {k}"] = Phase(name, size.stage_one, {"k": k, "length": size.word}, tied=True)
+    firsts["eca"] = Phase("eca", size.stage_one, size.automaton, tied=True)
+    return firsts
 
 
 def without_order(first: Phase) -> Phase:
@@ -132,10 +132,10 @@ def without_order(first: Phase) -> Phase:
 def diagnostics(scale: str) -> dict[str, Phase]:
     """Stage two of every diagnostic."""
     size = SIZES[scale]
-    found = {name: Phase(name, size.stage_two, settings) for name, settings in size.tasks.items()}
+    by_task = {name: Phase(name, size.stage_two, settings) for name, settings in size.tasks.items()}
     if scale in ("gpu", "paper"):
-        found["multiplication"] = replace(found["multiplication"], stage=replace(size.stage_two, batch=64))
-    return found
+        by_task["multiplication"] = replace(by_task["multiplication"], stage=replace(size.stage_two, batch=64))
+    return by_task
 
 
 def body(scale: str, task: str) -> Body:
@@ -148,7 +148,7 @@ def cells(scale: str, tuned: bool = False) -> dict[str, Cell]:
     """The grid and its controls; `tuned`: every diagnostic from where it alone learns most, every stage one from where
     stage ones are learnt best, or, for a `same start`, from where its diagnostic starts.
     """
-    size, firsts, found = SIZES[scale], sources(scale), {}
+    size, firsts, by_name = SIZES[scale], sources(scale), {}
     noise = Phase("random", size.stage_one, {"length": size.word, "vocab": 128}, tied=True).at(mastery=None)
     shuffled = {f"shuffled {name}": without_order(firsts[name]) for name in size.controlled}
     for task, second in diagnostics(scale).items():
@@ -162,10 +162,10 @@ def cells(scale: str, tuned: bool = False) -> dict[str, Cell]:
         def put(front: str, first: Phase, rules: Transfer, carried: str, beside: Mapping[str, Phase] = {}) -> None:
             named = f"{task} / {front} / {carried}"  # noqa: B023
             recipe = Recipe(first, rules, second, sized, begun, beside)  # noqa: B023
-            found[named] = Cell(recipe, Factors(task, front, carried))  # noqa: B023
+            by_name[named] = Cell(recipe, Factors(task, front, carried))  # noqa: B023
 
         def start(front: str, recipe: Recipe) -> None:
-            found[f"{task} / {front}"] = Cell(recipe, Factors(task, front))  # noqa: B023
+            by_name[f"{task} / {front}"] = Cell(recipe, Factors(task, front))  # noqa: B023
 
         start("random init", Recipe(None, None, second, sized, begun))
         if not tuned:
@@ -192,27 +192,27 @@ def cells(scale: str, tuned: bool = False) -> dict[str, Cell]:
                 put(name, first, FULL, SAME)
             for name in size.controlled:
                 put(f"permuted {name}", firsts[name], PERMUTED, SAME)
-    return found
+    return by_name
 
 
 def tuning(scale: str) -> dict[str, Cell]:
     """The diagnostics alone, from several beginnings and at two rates: the best is a control of the grid."""
-    found: dict[str, Cell] = {}
+    by_name: dict[str, Cell] = {}
     for task, second in diagnostics(scale).items():
         sized = body(scale, task)
         wide = sized.width**-0.5
         for lr in (second.stage.lr, 4 * second.stage.lr):
             each = beginnings(second.at(lr=lr), (Body.init, wide), (Body.init, wide, 4 * wide), sized)
-            found |= {
+            by_name |= {
                 f"{task} / {name} / rate {lr:g}": Cell(recipe, Factors(task, name, swept="lr", amount=lr))
                 for name, recipe in each.items()
             }
-    return found
+    return by_name
 
 
 def drawn(scale: str) -> dict[str, Cell]:
     """Sums drawn zero-padded and as the authors' code draws them, after what the paper has numbers of."""
-    found, firsts = {}, sources(scale, READ)
+    by_name, firsts = {}, sources(scale, READ)
     stack = firsts["stack"]
     firsts[THEIR_STACK] = replace(stack, settings={**stack.settings, "forced": 1})
     firsts["shuffled eca"] = without_order(firsts["eca"])
@@ -221,13 +221,13 @@ def drawn(scale: str) -> dict[str, Cell]:
         for draw, settings in DRAWS.items():
             second = replace(plain, settings={**plain.settings, **settings})
             factors = Factors(task, swept=draw)
-            found[f"{task} / {draw} / random init"] = Cell(Recipe(None, None, second, Body()), factors)
+            by_name[f"{task} / {draw} / random init"] = Cell(Recipe(None, None, second, Body()), factors)
             for front, carried in STATED:
                 recipe = Recipe(firsts[front], TRANSFERS[carried], second, Body())
-                found[f"{task} / {draw} / {front} / {carried}"] = Cell(
+                by_name[f"{task} / {draw} / {front} / {carried}"] = Cell(
                     recipe, replace(factors, front=front, carried=carried)
                 )
-    return found
+    return by_name
 
 
 EXPERIMENT = Experiment(

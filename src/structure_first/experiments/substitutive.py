@@ -20,7 +20,7 @@ def cells(scale: str, sizes: Mapping[str, Size] = SIZES) -> dict[str, Cell]:
     """The baseline and what has structure in front, at every share of the text."""
     if scale not in sizes:
         return {}
-    size, found = sizes[scale], {}
+    size, by_name = sizes[scale], {}
     half = replace(size.body, width=int(size.body.width * SMALLER))
     for corpus in size.corpora:
         for sized in (size, replace(size, body=half)):
@@ -29,14 +29,14 @@ def cells(scale: str, sizes: Mapping[str, Size] = SIZES) -> dict[str, Cell]:
             for share in SHARES:
                 text, end = sized.phase(corpus, share), percent(share)
                 baseline = Factors(corpus, text=share, width=width)
-                found[f"{named} / random init / {end}"] = Cell(sized.recipe(None, None, text), baseline)
+                by_name[f"{named} / random init / {end}"] = Cell(sized.recipe(None, None, text), baseline)
                 first = sized.front(SOURCES[MAIN], FRONT)
                 for carried in dict.fromkeys(("full", BEST[corpus])):
                     of = "" if carried == "full" else f" / {carried}"
                     factors = replace(baseline, front=MAIN, carried=carried, share=FRONT)
                     recipe = sized.recipe(first, CARRIED[carried], text)
-                    found[f"{named} / {MAIN} {percent(FRONT)}{of} / {end}"] = Cell(recipe, factors)
-    return found
+                    by_name[f"{named} / {MAIN} {percent(FRONT)}{of} / {end}"] = Cell(recipe, factors)
+    return by_name
 
 
 EXPERIMENT = Experiment(

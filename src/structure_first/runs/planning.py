@@ -30,13 +30,13 @@ class Plan:
 
 def named(cells: str, known: Iterable[str]) -> list[str]:
     """The cells that a line names with commas between; a name of those `known` may have commas of its own."""
-    found, parts = [], cells.split(",")
+    names, parts = [], cells.split(",")
     while parts:
         ways = {count: ",".join(parts[:count]).strip() for count in range(len(parts), 0, -1)}
         count = next((each for each, name in ways.items() if fnmatch.filter(known, name)), 1)
-        found.append(ways[count])
+        names.append(ways[count])
         del parts[:count]
-    return found
+    return names
 
 
 def chosen(experiment: Experiment, scale: str, cells: Sequence[str] | None) -> Experiment:
@@ -66,8 +66,8 @@ def replicas(experiment: Experiment, scale: str, seeds: Sequence[int]) -> list[R
 def behind(models: Iterable[Replica]) -> list[Replica]:
     """All that these models start from, directly or not; what must end first comes first."""
     direct = {one.key: one for model in models for one in model.needs}
-    found = [*behind(direct.values()), *direct.values()] if direct else []
-    return list({one.key: one for one in found}.values())
+    before = [*behind(direct.values()), *direct.values()] if direct else []
+    return list({one.key: one for one in before}.values())
 
 
 def current(experiment: Experiment, scale: str, rows: pd.DataFrame) -> pd.DataFrame:

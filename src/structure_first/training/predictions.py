@@ -106,15 +106,15 @@ def evaluate(model: Model, batch: Batch, source: Source, compute: Compute = Comp
             total["problems"] = solved(right, shifted(source.problems(part.tokens), predictions.at))
         totals.append(total)
     model.train()
-    found = {}
+    means = {}
     for name in totals[0]:
         columns = zip(*(total[name] for total in totals), strict=True)
         value, count = (processes.all_reduce_sum(torch.stack(column).sum(0)) for column in columns)
-        found[name] = value / count
+        means[name] = value / count
     # A model that diverged is right in nothing.
     return {
-        name: value if name == "loss" else value.where(found["loss"].isfinite(), torch.nan)
-        for name, value in found.items()
+        name: value if name == "loss" else value.where(means["loss"].isfinite(), torch.nan)
+        for name, value in means.items()
     }
 
 

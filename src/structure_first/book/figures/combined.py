@@ -13,12 +13,12 @@ from structure_first.book.figures.style import GREY, facets, meant
 BAR = 0.14  # of a column: as wide as a median's bar is on either side, where a column has several
 
 
-def dots(found: pd.DataFrame, panel: str, column: str, colour: str, level: float | None = None) -> go.Figure:
+def dots(models: pd.DataFrame, panel: str, column: str, colour: str, level: float | None = None) -> go.Figure:
     """Accuracy of every model; bars are medians, and a dotted line stands at `level`."""
-    names, series = list(dict.fromkeys(found[column])), list(dict.fromkeys(found[colour]))
+    names, series = list(dict.fromkeys(models[column])), list(dict.fromkeys(models[colour]))
     colours = {name: GREY if name == "nothing" else meant(name.lower()) for name in series}
     apart, bar = (0.0, 2 * BAR) if colour == column else (0.3, BAR)
-    fig, parts = facets(found, 440, panel, shared_yaxes=True, horizontal_spacing=0.02)
+    fig, parts = facets(models, 440, panel, shared_yaxes=True, horizontal_spacing=0.02)
     shown: set[str] = set()
     for at, part in parts:
         for (name, kind), here in part.groupby([column, colour] if apart else [column, column], sort=False):
@@ -53,23 +53,23 @@ def dots(found: pd.DataFrame, panel: str, column: str, colour: str, level: float
     return fig.update_layout(legend={"y": 1.1}, margin={"t": 90, "b": 110})
 
 
-def compositions(found: pd.DataFrame) -> go.Figure:
+def compositions(models: pd.DataFrame) -> go.Figure:
     """Every start of every diagnostic, and, hollow, what the paper has at its own sizes."""
-    found = found.assign(task=found["task"].str.replace("_", " "))
-    fig = dots(found, "task", "start", "start")
-    names = list(dict.fromkeys(found["start"]))
+    models = models.assign(task=models["task"].str.replace("_", " "))
+    fig = dots(models, "task", "start", "start")
+    names = list(dict.fromkeys(models["start"]))
     for place in range(len(TASKS)):
         stated(fig, names, {start: values[place] for start, values in PAPER.items()}, place + 1)
     return fig
 
 
-def draws(found: pd.DataFrame, task: str, across: str = "drawn") -> go.Figure:
+def draws(models: pd.DataFrame, task: str, across: str = "drawn") -> go.Figure:
     """Every start of one diagnostic, a panel for each way to draw it, or size (`across`); hollow, in the last, what the
     paper has.
     """
-    found = found[found["task"] == task]
-    fig = dots(found, across, "start", "start")
-    stated(fig, list(dict.fromkeys(found["start"])), drawn.PAPER[task], found[across].nunique())
+    models = models[models["task"] == task]
+    fig = dots(models, across, "start", "start")
+    stated(fig, list(dict.fromkeys(models["start"])), drawn.PAPER[task], models[across].nunique())
     return fig
 
 

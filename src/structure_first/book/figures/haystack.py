@@ -6,7 +6,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from structure_first.analysis.haystack import LOOKS, Looked, Watched, asked, guess, whole_layers
+from structure_first.analysis.haystack import LOOKS, HeadStudy, Watched, asked, guess, whole_layers
 from structure_first.book.figures.runs import jump_curves
 from structure_first.book.figures.style import GREY, INK, PALETTE, TEMPLATE, facets, stacked
 from structure_first.book.figures.tokens import in_haystack
@@ -67,7 +67,7 @@ def head_maps(percent: Sequence[Sequence[Sequence[int]]], tokens: Sequence[int],
     return fig.update_yaxes(range=[end + 0.5, -0.5], **ticks)
 
 
-def kinds(of: Looked) -> go.Figure:
+def kinds(of: HeadStudy) -> go.Figure:
     """How much of each kind each head is, a panel a state, with a menu of the models."""
     states = list(of.scores["state"].unique())
     drawn = {}
@@ -93,7 +93,7 @@ def kinds(of: Looked) -> go.Figure:
     return fig.update_yaxes(autorange="reversed", showgrid=False)
 
 
-def losses(of: Looked) -> go.Figure:
+def losses(of: HeadStudy) -> go.Figure:
     """The accuracy that goes with each head, the heads of a layer from the costliest: a line a model."""
     fig = by_layer(of, "accuracy lost")
     for (model, layer), group in of.ablations.groupby(["model", "layer"], sort=False):
@@ -109,7 +109,7 @@ def losses(of: Looked) -> go.Figure:
     return fig.update_xaxes(title="head, the costliest first", dtick=1)
 
 
-def origins(of: Looked) -> go.Figure:
+def origins(of: HeadStudy) -> go.Figure:
     """The accuracy with all heads of a layer as stage two found them, a disc a model, and with the controls' heads."""
     fig = by_layer(of, "accuracy")
     layers = whole_layers(of)
@@ -130,7 +130,7 @@ def origins(of: Looked) -> go.Figure:
     return fig
 
 
-def by_layer(of: Looked, measured: str) -> go.Figure:
+def by_layer(of: HeadStudy, measured: str) -> go.Figure:
     """A panel a layer, with a share as its height."""
     layers = of.ablations.assign(layer="layer " + of.ablations["layer"].astype(str))
     fig, _ = facets(layers, 420, "layer", shared_yaxes=True, horizontal_spacing=0.05)
@@ -139,7 +139,7 @@ def by_layer(of: Looked, measured: str) -> go.Figure:
     return fig.update_yaxes(title=measured, col=1)
 
 
-def named(of: Looked, model: str, layer: int) -> dict:
+def named(of: HeadStudy, model: str, layer: int) -> dict:
     """A trace's panel, and its colour and its line of the legend, which all of a model's have in common."""
     colour = PALETTE[list(of.ablations["model"].unique()).index(model) % len(PALETTE)]
     legend = {"name": model, "legendgroup": model, "showlegend": bool(layer == 0)}

@@ -85,7 +85,7 @@ def schedules(stages: Mapping[str, Stage]) -> go.Figure:
     return fig
 
 
-def cost_of_replicas(found: pd.DataFrame) -> go.Figure:
+def cost_of_replicas(speeds: pd.DataFrame) -> go.Figure:
     """What `bench.speed.by_replicas` measured: a step's time against the number of replicas.
 
     Beside it, what a cost in proportion to the replicas would be, by the largest program's; and what it takes to train
@@ -93,10 +93,10 @@ def cost_of_replicas(found: pd.DataFrame) -> go.Figure:
     """
     fig = plain(
         380,
-        xaxis={"title": "replicas in the program", "type": "log", "tickvals": list(found.index)},
+        xaxis={"title": "replicas in the program", "type": "log", "tickvals": list(speeds.index)},
         yaxis={"title": "milliseconds a step", "type": "log"},
     )
-    replicas, ms = found.index.to_numpy(), 1e3 * found["seconds a step"].to_numpy()
+    replicas, ms = speeds.index.to_numpy(), 1e3 * speeds["seconds a step"].to_numpy()
     lines = {
         "one after another": (replicas * ms[0], "dot", PALETTE[1]),
         "in proportion to the largest": (replicas * ms[-1] / replicas[-1], "dash", GREY),
@@ -107,7 +107,7 @@ def cost_of_replicas(found: pd.DataFrame) -> go.Figure:
     fig.add_scatter(
         x=replicas,
         y=ms,
-        customdata=found["models x steps a second"],
+        customdata=speeds["models x steps a second"],
         mode="lines+markers",
         name="measured",
         line={"color": PALETTE[0]},

@@ -12,12 +12,12 @@ LABELS = ("random init", "set", "set, permuted", "set, rescaled", "set, attentio
 STEEP = 0.5  # nats above the end: what lies higher, at the very beginning, would press the lines together
 
 
-def curves(found: pd.DataFrame, shown: tuple[str, ...] = LABELS[:3], level: float | None = None) -> go.Figure:
+def curves(evaluations: pd.DataFrame, shown: tuple[str, ...] = LABELS[:3], level: float | None = None) -> go.Figure:
     """Held-out loss against the share of the text read, each seed and their median, a panel a corpus and width; the
     dotted line is where random init ends, a dashed one what the last token alone tells (`level`).
     """
-    found = found[found["label"].isin(shown) & (found["step"] > 0)]
-    fig, panels = facets(found.assign(size=sized(found)), 430, "size", horizontal_spacing=0.08)
+    evaluations = evaluations[evaluations["label"].isin(shown) & (evaluations["step"] > 0)]
+    fig, panels = facets(evaluations.assign(size=sized(evaluations)), 430, "size", horizontal_spacing=0.08)
     for at, here in panels:
         for label in [name for name in shown if (here["label"] == name).any()]:
             part = here[here["label"] == label]
@@ -55,11 +55,11 @@ def curves(found: pd.DataFrame, shown: tuple[str, ...] = LABELS[:3], level: floa
     return fig.update_yaxes(title="held-out loss, nats a byte", col=1).update_layout(legend={"y": 1.1})
 
 
-def early(found: pd.DataFrame) -> go.Figure:
+def early(evaluations: pd.DataFrame) -> go.Figure:
     """How far a front is ahead of random init against the update, the reader's seeds over the stored ones."""
-    fig, _ = facets(found, 400)
+    fig, _ = facets(evaluations, 400)
     for whose, name, colour, width in (("stored", "stored seeds", GREY, 1.5), ("yours", "your run", meant("set"), 4)):
-        for number, (seed, one) in enumerate(found[found["whose"] == whose].groupby("seed")):
+        for number, (seed, one) in enumerate(evaluations[evaluations["whose"] == whose].groupby("seed")):
             fig.add_scatter(
                 x=one["step"],
                 y=one["lead"].round(4),
@@ -100,15 +100,15 @@ def doses(last: pd.DataFrame, front: str = "set") -> go.Figure:
     return fig.update_yaxes(title=GAIN, col=1).update_layout(legend={"y": 1.12})
 
 
-def by_place(found: pd.DataFrame) -> go.Figure:
+def by_place(last: pd.DataFrame) -> go.Figure:
     """What a front is worth on tokens that the context has shown and on others, a panel a corpus and width."""
-    fig = worth(found.assign(size=sized(found)), "size", "where", PLACES, LABELS[1:3])
+    fig = worth(last.assign(size=sized(last)), "size", "where", PLACES, LABELS[1:3])
     return fig.update_layout(scattermode="group", scattergap=0.6)
 
 
-def parts(found: pd.DataFrame) -> go.Figure:
+def parts(last: pd.DataFrame) -> go.Figure:
     """What a front is worth by what of it goes across, a panel a corpus, width, start and rate."""
-    fig = worth(found, "start", "label", PARTS, PARTS)
+    fig = worth(last, "start", "label", PARTS, PARTS)
     return fig.update_xaxes(tickvals=list(PARTS), ticktext=list(PARTS.values())).update_layout(showlegend=False)
 
 

@@ -16,16 +16,16 @@ HARM_TO_GAIN = ((0, "rgba(213,94,0,0.8)"), (0.5, "rgba(140,140,140,0)"), (1, "rg
 
 
 def heat_map(
-    found: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str], measure: Measure = BETTER
+    models: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str], measure: Measure = BETTER
 ) -> go.Figure:
     """Median gain over random init: what came first down, diagnostics across, a button for each thing carried over."""
-    table = skills.summary(found, measure.gain)
-    tasks = [task for task in TASKS if (found["task"] == task).any()]
+    table = skills.summary(models, measure.gain)
+    tasks = [task for task in TASKS if (models["task"] == task).any()]
     whole = "random init" in fronts
     if measure is SOONER:
         tasks, moved = skills.in_time(table, fronts, carried)
         fronts = fronts if whole else moved
-    seeds = found.groupby("cell").apply(_seeds, include_groups=False)
+    seeds = models.groupby("cell").apply(_seeds, include_groups=False)
     lines = table.assign(carried=table["carried"].fillna("")).reset_index().set_index(["carried", "front", "task"])
     if not whole:
         of_grid = table[table["front"].isin(fronts) & table["carried"].isin(carried) & table["task"].isin(tasks)]
@@ -107,11 +107,11 @@ def _seeds(cell: pd.DataFrame) -> str:
     return "<br>".join(f"seed {seed}: {value:.1%}, {when}" for seed, value, when in lines)
 
 
-def ranking(found: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]) -> go.Figure:
+def ranking(models: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]) -> go.Figure:
     """Per diagnostic (buttons) what came first, from best to worst: by what is carried over every seed, the median and
     its interval.
     """
-    table = skills.summary(found)
+    table = skills.summary(models)
     tasks = [task for task in TASKS if (table["task"] == task).any()]
     fig = plain(140 + 30 * len(fronts), margin={"l": 150, "t": 120}, xaxis={"tickformat": ".0%"})
     fig.update_layout(legend={"y": 1.01})
@@ -123,7 +123,7 @@ def ranking(found: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]) 
         for place, across in enumerate(carried):
             lines = here[here["carried"] == across].set_index("front").reindex(order)
             heights = pd.Series(np.arange(len(order)) + 0.18 * (place - (len(carried) - 1) / 2), order)
-            seeds = found[found["cell"].isin(here.index[here["carried"] == across])]
+            seeds = models[models["cell"].isin(here.index[here["carried"] == across])]
             fig.add_scatter(
                 x=seeds["accuracy"].round(4),
                 y=heights[seeds["front"]],

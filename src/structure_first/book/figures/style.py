@@ -97,16 +97,16 @@ def plain(height: int, **layout) -> go.Figure:
 
 
 def facets(
-    found: pd.DataFrame, height: int, across: str | None = None, down: str | None = None, **grid
+    frame: pd.DataFrame, height: int, across: str | None = None, down: str | None = None, **grid
 ) -> tuple[go.Figure, list[tuple[dict[str, int], pd.DataFrame]]]:
     """A panel for each value of the columns `across` and `down`, and the place and the rows of each; `grid` is what
     else plotly's `make_subplots` is told.
     """
-    columns, rows = (list(dict.fromkeys(found[by])) if by else [None] for by in (across, down))
+    columns, rows = (list(dict.fromkeys(frame[by])) if by else [None] for by in (across, down))
     fig = make_subplots(len(rows), len(columns), **{"subplot_titles": columns if across else rows} | grid)
     parts = []
     for row, here in enumerate(rows, 1):
-        of_row = found[found[down] == here] if down else found
+        of_row = frame[frame[down] == here] if down else frame
         for column, there in enumerate(columns, 1):
             part = of_row[of_row[across] == there] if across else of_row
             parts.append(({"row": row, "col": column}, part))
@@ -136,11 +136,11 @@ def meant(name: str) -> str:
 
 def looks(names: Iterable[str]) -> dict[str, dict[str, str]]:
     """The line of each name: in the colour that it means, those of one colour told apart by dashes."""
-    found: dict[str, dict[str, str]] = {}
+    by_name: dict[str, dict[str, str]] = {}
     for name in names:
-        alike = sum(look["color"] == meant(name) for look in found.values())
-        found[name] = {"color": meant(name), "dash": DASHES[alike % len(DASHES)]}
-    return found
+        alike = sum(look["color"] == meant(name) for look in by_name.values())
+        by_name[name] = {"color": meant(name), "dash": DASHES[alike % len(DASHES)]}
+    return by_name
 
 
 def coloured(names: Iterable[str]) -> Iterable[tuple[str, str]]:

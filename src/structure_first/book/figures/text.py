@@ -49,11 +49,11 @@ def line(fig: go.Figure, part: pd.DataFrame, x: str, y: str, name: str, hover: s
 
 
 def lines(
-    found: pd.DataFrame, height: int, x: str, y: str, by: str, own: Mapping[str, dict], hover: str, **grid
+    models: pd.DataFrame, height: int, x: str, y: str, by: str, own: Mapping[str, dict], hover: str, **grid
 ) -> go.Figure:
     """A panel a corpus, side by side unless the `grid` says how: in each a `line` for each name and its `own` look."""
     side_by_side = {"across": "task", "shared_yaxes": True, "horizontal_spacing": 0.05}
-    fig, parts = facets(found, height, **grid or side_by_side)
+    fig, parts = facets(models, height, **grid or side_by_side)
     for at, part in parts:
         for name, look in looks(own).items():
             of_name = {"colour": look["color"], "dash": look["dash"]} | own[name]
@@ -66,11 +66,11 @@ def stepped(fig: go.Figure, amounts: pd.Series, title: str, **at: int) -> None:
     fig.update_xaxes(type="category", categoryarray=sorted(amounts.unique()), title=title, **at)
 
 
-def tuned(found: pd.DataFrame, size: additive.Size) -> go.Figure:
+def tuned(tuning: pd.DataFrame, size: additive.Size) -> go.Figure:
     """The baseline's final loss against its learning rate, the deviation of its first weights, the updates in which the
     rate rises, and its weight decay, a line a corpus; a cross has GPT-2's small embeddings.
     """
-    last = baseline(found, size).sort_values("swept", key=lambda swept: swept.map(list(SWEPT).index), kind="stable")
+    last = baseline(tuning, size).sort_values("swept", key=lambda swept: swept.map(list(SWEPT).index), kind="stable")
     fig, parts = facets(last, 400, "swept", subplot_titles=None, shared_yaxes=True, horizontal_spacing=0.05)
     for at, here in parts:
         for colour, corpus in coloured(sorted(set(last["task"]))):
@@ -96,11 +96,11 @@ def tuned(found: pd.DataFrame, size: additive.Size) -> go.Figure:
     return fig.update_yaxes(title="final loss, nats a token", col=1)
 
 
-def chosen(found: pd.DataFrame) -> go.Figure:
+def chosen(tuning: pd.DataFrame) -> go.Figure:
     """The final loss against the learning rate, its warm-up and the weight decay, without a front and with one, where
     both ran, a column of panels a corpus.
     """
-    last = choices(found).sort_values("swept", key=lambda swept: swept.map(list(SWEPT).index), kind="stable")
+    last = choices(tuning).sort_values("swept", key=lambda swept: swept.map(list(SWEPT).index), kind="stable")
     fronts = sorted(set(last["label"]), key=lambda front: (front != "random init", front))
     gaps = {"horizontal_spacing": 0.08, "vertical_spacing": 0.13}
     fig, parts = facets(last, 900, "task", "swept", shared_yaxes="columns", **gaps)
@@ -168,23 +168,23 @@ def fronts(last: pd.DataFrame, share: float = additive.CONTROLLED[0]) -> go.Figu
     return fig.update_layout(legend={"y": 1.05}, scattermode="group", scattergap=0.5)
 
 
-def race(found: pd.DataFrame) -> go.Figure:
+def race(evaluations: pd.DataFrame) -> go.Figure:
     """What each front is worth when so much text has been read: a row a cell, a panel a corpus, a slider over tokens.
 
     A dot is a seed's gain over random init at the same step, a bar their median. What lies beyond 90 % of all gains is
     drawn at the edge, lest a few cells that went badly leave no room for the others.
     """
-    found = found[found["front"] != "random init"]
-    found = found.assign(label=labels(found, ", "))
-    common = found[found["gain"].notna()].groupby("step")["cell"].nunique()
+    evaluations = evaluations[evaluations["front"] != "random init"]
+    evaluations = evaluations.assign(label=labels(evaluations, ", "))
+    common = evaluations[evaluations["gain"].notna()].groupby("step")["cell"].nunique()
     steps = [step for step in common.index if step and common[step] == common.max()]
-    order = found[found["step"] == steps[-1]].groupby("label")["gain"].median().dropna()
+    order = evaluations[evaluations["step"] == steps[-1]].groupby("label")["gain"].median().dropna()
     order = list(order.sort_values().index)
     places = {label: place for place, label in enumerate(order)}
-    low, high = found.loc[found["step"].isin(steps), "gain"].quantile([0.05, 0.95])
+    low, high = evaluations.loc[evaluations["step"].isin(steps), "gain"].quantile([0.05, 0.95])
     low, high = min(low, 0), max(high, 0)
     height = 210 + 23 * len(order)
-    fig, parts = facets(found, height, "task", shared_yaxes=True, horizontal_spacing=0.05)
+    fig, parts = facets(evaluations, height, "task", shared_yaxes=True, horizontal_spacing=0.05)
     fig.update_layout(margin={"l": 170, "b": 130}, showlegend=False)
 
     def marks(label: pd.Series, gain: pd.Series, who: pd.Series | str) -> dict:
@@ -210,7 +210,7 @@ def race(found: pd.DataFrame) -> go.Figure:
     for step in steps:
         drawn = [each for _, part in parts for each in data(step, part)]
         change = {key: [list(each[key]) for each in drawn] for key in ("x", "y", "text", "marker.color")}
-        tokens = found.loc[found["step"] == step, "tokens"].iloc[0]
+        tokens = evaluations.loc[evaluations["step"] == step, "tokens"].iloc[0]
         slides.append({"label": f"{tokens / 1e6:.3g} M", "method": "restyle", "args": [change]})
     slider = {"active": len(steps) - 1, "currentvalue": {"prefix": "tokens read: "}, "pad": {"t": 65}}
     fig.update_layout(sliders=[slider | {"steps": slides}])
@@ -239,29 +239,29 @@ def iso_loss(models: pd.DataFrame) -> go.Figure:
 
 def budgets(models: pd.DataFrame) -> go.Figure:
     """What the front is worth at each budget: the gain over random init on the same share of the text."""
-    found = at_each_budget(models)
-    own: dict[str, dict] = {label: {} for label in dict.fromkeys(found["label"])}
-    fig = lines(found, 420, "text", "gain", "label", own, "%{x:.0%} of the text: %{y:+.3f} nats")
+    models = at_each_budget(models)
+    own: dict[str, dict] = {label: {} for label in dict.fromkeys(models["label"])}
+    fig = lines(models, 420, "text", "gain", "label", own, "%{x:.0%} of the text: %{y:+.3f} nats")
     fig.add_hline(0, line=DOTTED)
     fig.update_layout(margin={"t": 90}).update_xaxes(title="share of the text", tickformat=".0%")
     return fig.update_yaxes(title="gain, nats a token", col=1)
 
 
 def worth(
-    found: pd.DataFrame, across: str, column: str, order: Iterable[str], shown: Iterable[str], mode: str = "markers"
+    models: pd.DataFrame, across: str, column: str, order: Iterable[str], shown: Iterable[str], mode: str = "markers"
 ) -> go.Figure:
     """The gain of every seed by a column, with the labels' medians, a panel for each value of the column `across`."""
     grid = {"across": across, "shared_yaxes": True, "horizontal_spacing": 0.05}
     own = {label: {"mode": mode} for label in shown}
-    fig = lines(found, 380, column, "gain", "label", own, "%{x}: %{y:+.3f} nats", **grid)
+    fig = lines(models, 380, column, "gain", "label", own, "%{x}: %{y:+.3f} nats", **grid)
     fig.update_xaxes(categoryorder="array", categoryarray=list(order), showgrid=False)
     fig.update_yaxes(title=GAIN, col=1).add_hline(0, line=DOTTED)
     return fig.update_layout(legend={"y": 1.12})
 
 
-def lasting(found: pd.DataFrame) -> go.Figure:
+def lasting(models: pd.DataFrame) -> go.Figure:
     """What a front is worth at the end of the text that it stood before, and of the text after that; a panel a pair."""
-    shown = [label for label in dict.fromkeys(found["label"]) if label not in ("random init", "no text")]
-    found = found.assign(task=found["task"].str.replace(", ", ",<br>"))  # four panels have no room for it in a line
-    fig = worth(found, "task", "when", WHEN, shown, "lines+markers").update_xaxes(range=[-0.4, 1.4])
+    shown = [label for label in dict.fromkeys(models["label"]) if label not in ("random init", "no text")]
+    models = models.assign(task=models["task"].str.replace(", ", ",<br>"))  # four panels have no room for it in a line
+    fig = worth(models, "task", "when", WHEN, shown, "lines+markers").update_xaxes(range=[-0.4, 1.4])
     return fig.update_layout(margin={"t": 100}, legend={"y": 1.2})
