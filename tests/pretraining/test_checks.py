@@ -14,7 +14,7 @@ from structure_first.model.transformer import Shape, Transformer
 from structure_first.pretraining import two_stages
 from structure_first.pretraining.checks import check
 from structure_first.pretraining.two_stages import train
-from structure_first.runs import jobs
+from structure_first.runs import execution
 
 CPU = torch.device("cpu")
 
@@ -136,7 +136,7 @@ def test_what_packing_says_of_its_options_is_said_of_keys(tmp_path, config):
 @pytest.mark.parametrize("stage", [1, 2])
 def test_advice_on_memory_is_accepted_by_a_run_that_has_begun(tmp_path, config, monkeypatch, stage):
     """`compute` may change in the same folder; batch, held_out and shape in another one, as the line says."""
-    fit = jobs.fit
+    fit = execution.fit
 
     def failing(model, *rest, random_key, **options):
         if random_key == f"stage {stage}":
@@ -144,7 +144,7 @@ def test_advice_on_memory_is_accepted_by_a_run_that_has_begun(tmp_path, config, 
         return fit(model, *rest, random_key=random_key, **options)
 
     with monkeypatch.context() as patch, pytest.raises(UserError) as error:
-        patch.setattr(jobs, "fit", failing)
+        patch.setattr(execution, "fit", failing)
         train(config(), tmp_path / "run", "cpu")
     advice = f"stage {stage} needs more memory than there is; write compute: {{recompute: true}}, lower "
     advice += "compute.micro_batch, or name another --out for a smaller shape, batch or held_out"

@@ -19,7 +19,7 @@ from structure_first.evidence.store import Store
 from structure_first.model import weights
 from structure_first.pretraining.config import read
 from structure_first.pretraining.two_stages import train
-from structure_first.runs import jobs
+from structure_first.runs import execution
 from structure_first.runs.migrate import migrate
 from structure_first.training import processes
 from structure_first.training.loop import Run, fit
@@ -53,7 +53,7 @@ def test_it_leaves_what_it_says(tmp_path, config):
 
 def test_what_is_finished_is_not_done_again(tmp_path, config, monkeypatch):
     rows, before = train(config(), tmp_path / "run", "cpu"), stored(tmp_path / "run")
-    monkeypatch.setattr(jobs, "fit", None)
+    monkeypatch.setattr(execution, "fit", None)
     pd.testing.assert_frame_equal(train(config(), tmp_path / "run", "cpu"), rows)
     assert stored(tmp_path / "run") == before
     (tmp_path / "run" / "weights" / "stage_1.safetensors").unlink()
@@ -74,7 +74,7 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(tmp_path, config, 
         return real(self, *arguments)
 
     monkeypatch.setattr(Run, "update", update)
-    monkeypatch.setattr(jobs, "fit", partial(fit, checkpoint_seconds=0))
+    monkeypatch.setattr(execution, "fit", partial(fit, checkpoint_seconds=0))
     with pytest.raises(KeyboardInterrupt):
         train(config(), tmp_path / "parts", "cpu")
     updates = -1
@@ -153,7 +153,7 @@ def test_weights_of_another_run_can_be_carried_over(tmp_path, config):
         return fit(model, *arguments, random_key=random_key, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs, "fit", fitted)
+        patch.setattr(execution, "fit", fitted)
         train(watched, tmp_path / "run", "cpu")
     other, mine = weights.load(path), weights.load(tmp_path / "run" / "weights" / "stage_1.safetensors")
     for name, tensor in start["stage 2"].items():
@@ -250,7 +250,7 @@ def two_processes(folder: Path) -> subprocess.CompletedProcess:
 
 
 def test_numpy_may_be_what_runs_out_of_memory(tmp_path, config, monkeypatch):
-    monkeypatch.setattr(jobs, "fit", lambda *_, **__: np.empty((10**6, 10**9)))
+    monkeypatch.setattr(execution, "fit", lambda *_, **__: np.empty((10**6, 10**9)))
     with pytest.raises(UserError, match="stage 1 needs more memory than there is"):
         train(config(), tmp_path / "run", "cpu")
 

@@ -25,7 +25,7 @@ cluster = pytest.importorskip("structure_first.runs.cluster")
 # In every worker: checkpoints ten times a second, a line in a file for each start, and death where a job is called so.
 PRELOAD = """
 import os, signal
-from structure_first.runs import jobs
+from structure_first.runs import execution
 from structure_first.training.loop import fit
 def watched(model, *rest, label, checkpoint, **settings):
     with open({log!r}, "a") as file:
@@ -33,7 +33,7 @@ def watched(model, *rest, label, checkpoint, **settings):
     if label.startswith("deadly"):
         os.kill(os.getpid(), signal.SIGKILL)
     return fit(model, *rest, label=label, checkpoint=checkpoint, checkpoint_seconds=0.1, **settings)
-jobs.fit = watched
+execution.fit = watched
 """
 STAGE = Stage(steps=20, batch=8, warmup=2, held_out=16, evaluate_every=10)
 COPY = Phase("identity", STAGE, {"length": 3, "vocab": 5}, tied=True)

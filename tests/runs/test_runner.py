@@ -17,7 +17,7 @@ from structure_first.errors import UserError
 from structure_first.evidence.store import Store
 from structure_first.model.transfer import Transfer, group
 from structure_first.model.transformer import Body
-from structure_first.runs import jobs, planning
+from structure_first.runs import execution, jobs, planning
 from structure_first.runs.jobs import Job
 from structure_first.runs.planning import chosen, named, plan
 from structure_first.runs.recipe import Experiment, Phase, Recipe, plain
@@ -86,7 +86,7 @@ def test_a_program_computes_with_one_thread_after_whatever_ran_before(tmp_path):
     for threads, products in ((1, 0), (2, LARGE)):
         torch.set_num_threads(threads)
         choose_products(products)
-        rows.append(jobs.execute_or_split(job, print)[0][1])
+        rows.append(execution.execute_or_split(job, print)[0][1])
         job.checkpoint.unlink()
         assert torch.get_num_threads() == threads
     torch.set_num_threads(before)
@@ -137,18 +137,18 @@ def test_a_program_that_ends_in_part_goes_on_with_the_same_programs(tmp_path):
 
 
 def test_too_little_memory_splits_the_program_and_says_so(tmp_path, monkeypatch, capfd):
-    fit = jobs.fit
+    fit = execution.fit
 
     def small(model, *rest, **settings):
         if model.replicas > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return fit(model, *rest, **settings)
 
-    monkeypatch.setattr(jobs, "fit", small)
+    monkeypatch.setattr(execution, "fit", small)
     rows = run(EXPERIMENT, "smoke", range(3), tmp_path, workers=1)
     assert "5 replicas need more memory than there is; training them as two programs" in capfd.readouterr().err
     assert len(rows.query("metric == 'mastery'")) == 6
-    monkeypatch.setattr(jobs, "fit", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError("")))
+    monkeypatch.setattr(execution, "fit", lambda *_, **__: (_ for _ in ()).throw(torch.OutOfMemoryError("")))
     with pytest.raises(UserError, match="one model alone needs more memory"):
         run(EXPERIMENT, "smoke", range(1), tmp_path / "other", workers=1)
 

@@ -25,7 +25,8 @@ from structure_first.pretraining import card
 from structure_first.pretraining.checks import SETTINGS, check, check_vocab, has_trained, too_large
 from structure_first.pretraining.config import Config
 from structure_first.pretraining.stages import StageJob, jobs
-from structure_first.runs.jobs import execute, trained, weights_path
+from structure_first.runs.execution import execute
+from structure_first.runs.jobs import trained, weights_path
 from structure_first.training import processes
 from structure_first.training.devices import device as pick_device
 from structure_first.training.devices import enough_memory

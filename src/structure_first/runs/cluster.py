@@ -16,7 +16,8 @@ from distributed.comm import connect
 
 from structure_first.errors import UserError
 from structure_first.model.transformer import Transformer
-from structure_first.runs.jobs import Job, execute_or_split
+from structure_first.runs.execution import execute_or_split
+from structure_first.runs.jobs import Job
 from structure_first.runs.planning import Plan, plan
 from structure_first.runs.runner import Outcome, Pool, say
 from structure_first.versions import VERSIONS

@@ -11,9 +11,10 @@ from structure_first.cost.memory import usable_memory
 from structure_first.errors import UserError, unknown
 from structure_first.evidence.store import Store
 from structure_first.runs.budget import bytes_of, cost
-from structure_first.runs.jobs import Job, Replica, one_thread, weights_path
+from structure_first.runs.jobs import Job, Replica, weights_path
 from structure_first.runs.recipe import Cell, Experiment, Recipe
 from structure_first.training.devices import device as pick_device
+from structure_first.training.devices import one_thread
 
 CACHED = 1 << 20  # a CPU gains from more replicas up to about so many numbers in a stream, and then no more
 PARTS = 2  # into so many programs a CPU's replicas are cut at least: two cores are then busy, and rows do not depend on

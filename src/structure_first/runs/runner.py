@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from structure_first.errors import UserError
 from structure_first.evidence.store import Store, configured
-from structure_first.runs.jobs import Job, execute_or_split
+from structure_first.runs.execution import execute_or_split
+from structure_first.runs.jobs import Job
 from structure_first.runs.planning import beginning, chosen, current, plan
 from structure_first.runs.recipe import Experiment
 from structure_first.training.devices import cores

@@ -102,3 +102,14 @@ def enough_memory(otherwise: UserError) -> Iterator[None]:
         if not out_of_memory(error):
             raise
         raise otherwise from None
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within, torch computes with one thread, so that a program's rows do not depend on how many it might have had."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
