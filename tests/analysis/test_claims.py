@@ -367,7 +367,7 @@ def test_answers_are_those_that_were_asked_for_as_a_table(book):
     book.measure("random init", [0.25] * 6)
     entries = ledger(book.claims, book.results)
     line = answers.table(entries, ("haystack",)).loc["It jumps", "10 % to 98 %", "as published"].to_list()
-    assert line == ["accuracy +0.750 (+0.750 to +0.750)", 6, "reproduced"]
+    assert line == ["accuracy +0.75 (+0.75 to +0.75)", 6, "reproduced"]
     with pytest.raises(KeyError, match="another"):  # no chapter shows an empty ledger unawares
         answers.table(entries, ("another",))
 

@@ -41,7 +41,7 @@ def table(entries: list[Entry], ids: tuple[str, ...]) -> pd.DataFrame:
             "claim": entry.statement,
             "paper": entry.paper,
             "asked": BESIDE[column],
-            "measured": f"{answer.decides.unit} {answer.decides.gain()}",
+            "measured": answer.decides.told,
             "seeds": answer.seeds,
             "verdict": answer.verdict,
         }
