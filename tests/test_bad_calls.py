@@ -551,6 +551,7 @@ def test_an_argument_that_is_no_utf8_is_one_line(tmp_path, arguments):
 
 INTERRUPTED = """
 import builtins, os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background inherits that it is ignored
 from structure_first.cli import main
 
 real = builtins.__import__
