@@ -29,8 +29,7 @@ def told(entry: Entry) -> str:
 def _worded(answer: Answer | None) -> str:
     if answer is None:
         return "not yet run"
-    each = answer.decides
-    return f"**{answer.verdict}** ({'; '.join(filter(None, (each.told, each.counted, each.otherwise, answer.others)))})"
+    return f"**{answer.verdict}** ({'; '.join(filter(None, (answer.decides.in_words, answer.others)))})"
 
 
 def table(entries: list[Entry], ids: tuple[str, ...]) -> pd.DataFrame:

@@ -97,6 +97,11 @@ class Comparison:
         other = [each for each in self.elsewhere if each.seeds >= FEWEST_SEEDS and each.verdict != self.verdict]
         return ", ".join(f"{each.verdict} at {SIZES[each.scale]}" for each in other)
 
+    @property
+    def in_words(self) -> str:
+        """What is gained, on how many seeds of which size, and where that is otherwise."""
+        return "; ".join(filter(None, (self.told, self.counted, self.otherwise)))
+
     def gain(self, digits: int = 3, ends: str = "({} to {})") -> str:
         """The gain and its interval, `none` for what not even all of the text was enough for."""
         if self.high == -np.inf:
@@ -182,17 +187,25 @@ def _compared(claim: str, query: dict, results: Path) -> Iterator[Comparison | N
     experiment, threshold = _checked(claim, query), query["reproduced_from"]
     unit = "share of the text saved" if query.get("saved") else UNITS[query["metric"]]
     stored = of_today(experiment, results)
+    known = {
+        scale: {name: each.factors for name, each in experiment.cells(scale).items() if isinstance(each, Cell)}
+        for scale in stored
+    }
     for treated, control in query["compare"]:
         comparisons = []
         for scale, rows in stored.items():
-            factors = {name: each.factors for name, each in experiment.cells(scale).items() if isinstance(each, Cell)}
-            gain = _gain(rows, query, factors, treated, control)
-            if not gain.empty:
-                measured, low, high = interval(gain.to_numpy())
-                pair = [factors.get(cell, Factors(front=cell)) for cell in (treated, control)]
-                task = (pair[0].task or "").replace("_", " ")
-                of = measured, low, high, len(gain), scale, unit, threshold, experiment.name, _said(*pair), task
-                comparisons.append(Comparison(treated, control, *of))
+            gain = _gain(rows, query, known[scale], treated, control)
+            if gain.empty:
+                continue
+            measured, low, high = interval(gain.to_numpy())
+            pair = [known[scale].get(cell, Factors(front=cell)) for cell in (treated, control)]
+            comparisons.append(
+                Comparison(
+                    *(treated, control, measured, low, high, len(gain), scale, unit, threshold, experiment.name),
+                    said=_said(*pair),
+                    task=(pair[0].task or "").replace("_", " "),
+                )
+            )
         comparisons.sort(key=lambda each: each.seeds < FEWEST_SEEDS)
         yield replace(comparisons[0], elsewhere=tuple(comparisons[1:])) if comparisons else None
 

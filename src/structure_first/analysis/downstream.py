@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from structure_first.analysis.stored import untreated, with_factors
-from structure_first.analysis.text import labels
+from structure_first.analysis.stored import with_factors
+from structure_first.analysis.text import gains, labels
 from structure_first.evidence.statistics import final, told
 from structure_first.runs.jobs import Replica
 from structure_first.runs.recipe import Experiment
@@ -25,7 +25,7 @@ def lasting(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
     first = last.assign(loss=ended.reindex(start).to_numpy()).dropna(subset="loss")
     ends = pd.concat({WHEN[0]: first, WHEN[1]: last}, names=["when"]).reset_index("when").reset_index(drop=True)
     ends["label"] = labels(ends, ", ")
-    ends["gain"] = untreated(ends, ["task", "when", "seed"])["loss"] - ends["loss"]
+    ends["gain"] = gains(ends, ["task", "when", "seed"])
     return ends[["task", "label", "seed", "when", "loss", "gain"]]
 
 

@@ -76,15 +76,15 @@ def flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def worded(values: list[Any]) -> str:
+def worded(several: list[Any]) -> str:
     """The values, or, where they are many, their range or how many they are."""
-    words = [said(value) for value in values]
-    if len(values) <= SHOWN:
+    words = [said(value) for value in several]
+    if len(several) <= SHOWN:
         return "; ".join(words)
-    numbers = [value for value in values if isinstance(value, int | float)]
-    if len(numbers) == len(values):
+    numbers = [value for value in several if isinstance(value, int | float)]
+    if len(numbers) == len(several):
         return f"{said(min(numbers))} to {said(max(numbers))}"
-    return f"{'; '.join(words[:SHOWN])} and {len(values) - SHOWN} more"
+    return f"{'; '.join(words[:SHOWN])} and {len(several) - SHOWN} more"
 
 
 def said(value: Any) -> str:

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from structure_first.analysis.stored import RESULTS, of_today, sizes, untreated, with_factors
-from structure_first.analysis.text import PAPER, labels
+from structure_first.analysis.stored import RESULTS, of_today, sizes, with_factors
+from structure_first.analysis.text import PAPER, gains, labels
 from structure_first.cost import flops
 from structure_first.data.batch import Source
 from structure_first.evidence.statistics import final, needed, share_read, told
@@ -83,7 +83,7 @@ def early(rows: pd.DataFrame, results: Path = RESULTS) -> pd.DataFrame:
         {whose: curves(with_factors(one, EXPERIMENT)) for whose, one in both.items()}, names=["whose"]
     )
     evaluations = evaluations.reset_index("whose")
-    evaluations["lead"] = untreated(evaluations, ["whose", *ALIKE, "step"])["loss"] - evaluations["loss"]
+    evaluations["lead"] = gains(evaluations, ["whose", *ALIKE, "step"])
     return evaluations[(evaluations["front"] != "random init") & (evaluations["step"] > 0)].reset_index(drop=True)
 
 

@@ -2,7 +2,7 @@
 of the reference.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from html import escape
 from math import isfinite
 from pathlib import Path
@@ -64,24 +64,25 @@ def first(entries: list[Entry]) -> str:
     if not entries:
         return ""
 
-    def told(answer: Answer | None) -> str:
-        if answer is None:
-            return "<p>not yet run</p>"
-        each = answer.decides
-        words = "; ".join(filter(None, (each.told, each.counted, each.otherwise)))
-        return f"<p>{verdict(answer)}</p>\n<p><small>{text(words)}</small></p>"
+    def told(answer: Answer) -> str:
+        return f"<p>{verdict(answer)}</p>\n<p><small>{text(answer.decides.in_words)}</small></p>"
 
     heads = "".join(f'<p class="sf-asked">{where.capitalize()}</p>\n' for where in ("", *BESIDE.values()))
     lines = [
         f'<div class="sf-claim">\n<p><a href="#claim-{text(entry.id)}">{text(entry.statement)}</a></p>\n'
-        + "".join(
-            f'<div><p class="sf-asked">{where.capitalize()}</p>{told(getattr(entry, column))}</div>\n'
-            for column, where in BESIDE.items()
-        )
-        + "</div>\n"
+        f"{both(entry, told)}</div>\n"
         for entry in entries
     ]
     return f'<div class="sf-first">\n<div class="sf-claim sf-heads">{heads}</div>\n{"".join(lines)}</div>\n'
+
+
+def both(entry: Entry, told: Callable[[Answer], str]) -> str:
+    """The two answers to a claim, each below what it is to."""
+    answers = {where: getattr(entry, column) for column, where in BESIDE.items()}
+    return "".join(
+        f'<div><p class="sf-asked">{where.capitalize()}</p>{told(answer) if answer else "<p>not yet run</p>"}</div>\n'
+        for where, answer in answers.items()
+    )
 
 
 def verdict(answer: Answer) -> str:
@@ -90,18 +91,13 @@ def verdict(answer: Answer) -> str:
 
 def line(entry: Entry, config: Config) -> str:
     """A claim and its two answers, side by side or, on a phone, one below the other."""
-    answers = "".join(
-        f'<div><p class="sf-asked">{text(where).capitalize()}</p>{answered(getattr(entry, column), config)}</div>\n'
-        for column, where in BESIDE.items()
-    )
+    answers = both(entry, lambda answer: answered(answer, config))
     claim = f"<div><strong>{text(entry.statement)}.</strong><br>The paper: {text(entry.paper)}.</div>"
     return f'<section class="sf-claim" id="claim-{text(entry.id)}">\n{claim}\n{answers}</section>\n'
 
 
-def answered(answer: Answer | None, config: Config) -> str:
+def answered(answer: Answer, config: Config) -> str:
     """The verdict, the gain that decides it, drawn and in words, and behind a click every comparison."""
-    if answer is None:
-        return "<p>not yet run</p>"
     each = answer.decides
     gain = f"{each.told}; {each.counted}"
     rest = "".join(compared(one, config) for one in answer.comparisons)

@@ -53,7 +53,7 @@ def run(
     from structure_first.evidence.statistics import final
     from structure_first.evidence.store import Store
     from structure_first.runs.planning import chosen as only
-    from structure_first.runs.planning import named, plan
+    from structure_first.runs.planning import plan
     from structure_first.runs.runner import run as run_experiment
     from structure_first.runs.runner import worker_count
 
@@ -69,7 +69,7 @@ def run(
     check_range("--workers", workers, 1, MOST_WORKERS)
     check_folder(out, "--out")
     wanted = range(first_seed, first_seed + count)
-    names = None if cells is None else named(cells, chosen.cells(scale))
+    names = cells_of(cells, chosen, scale)
     if plan_only:
         workers = worker_count(device, workers)
         store = Store(out / chosen.name)
@@ -93,13 +93,11 @@ def verify(
 ) -> None:
     """Make stored rows again, and say which differ and by how much; status 1 if a model does not hold."""
     scales.checked(scale)
-    from structure_first.runs.planning import named
     from structure_first.runs.verify import verify
 
     check_range("--sample", sample, 1, MOST_SEEDS)
     chosen = experiment_of(experiment)
-    names = None if cells is None else named(cells, chosen.cells(scale))
-    table = verify(chosen, scale, results, names, sample, device, workers)
+    table = verify(chosen, scale, results, cells_of(cells, chosen, scale), sample, device, workers)
     typer.echo(table.to_string(index=False, float_format="{:.3g}".format))
     typer.echo(f"{table['holds'].sum()} of {len(table)} models hold, {table['bits'].sum()} of them bit for bit")
     if not table["holds"].all():
@@ -129,6 +127,12 @@ def experiment_of(name: str) -> "Experiment":
     if name not in EXPERIMENTS:
         raise unknown("experiment", name, EXPERIMENTS)
     return EXPERIMENTS[name]
+
+
+def cells_of(names: str | None, experiment: "Experiment", scale: str) -> list[str] | None:
+    from structure_first.runs.planning import named
+
+    return None if names is None else named(names, experiment.cells(scale))
 
 
 def show_plan(jobs: "list[Job]", workers: int) -> None:
