@@ -110,7 +110,9 @@ def test_what_has_not_run_or_was_changed_since_is_named(marked, tiny_book):
 
 @pytest.mark.parametrize("path", sorted((FRAME / "book" / "chapters").glob("*.ipynb")), ids=lambda path: path.stem)
 def test_each_chapter_has_a_deck_that_asks_predicts_answers_and_ends_with_what_to_believe(path):
-    marks = [cell.metadata["slideshow"] for cell in nbformat.read(path, 4).cells if "slideshow" in cell.metadata]
+    metadata = [cell.metadata for cell in nbformat.read(path, 4).cells]
+    assert not [mark for mark in metadata if "slide_type" in mark], "a mark outside of `slideshow` marks nothing"
+    marks = [mark["slideshow"] for mark in metadata if "slideshow" in mark]
     titles = [mark["title"] for mark in marks if "title" in mark]
     assert 8 <= len(marks) <= 12
     assert "**The question:**" in marks[0]["text"]
