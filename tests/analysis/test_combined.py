@@ -84,5 +84,5 @@ def test_what_is_composed_stands_beside_its_parts_and_the_paper(composed):
 def test_the_papers_numbers_are_hollow_beside_ours(composed):
     fig = draw.compositions(composed)
     paper = [trace for trace in fig.data if trace.name == "the paper, at its sizes"]
-    assert [len(trace.x) for trace in paper] == [len(combined.PAPER)] * 4
-    assert paper[0].y[-1] == combined.PAPER[combined.BOTH][0]
+    assert [len(trace.x) for trace in paper] == [len(combined.PAPER["haystack"])] * 4
+    assert paper[0].y[-1] == combined.PAPER["haystack"][combined.BOTH]

@@ -91,16 +91,9 @@ def scores(model: Transformer, of: Source, count: int = 200) -> pd.DataFrame:
         by_kind["value → key"] = pattern.diagonal(-1, -2, -1)[..., ::2].mean((2, 4))
         for kind, place in {"query → key": key, "query → value": key + 1}.items():
             by_kind[kind] = share(pattern, (torch.arange(count), torch.tensor(-1), place))
-    return pd.concat([frame(score, "score").assign(kind=kind) for kind, score in by_kind.items()], ignore_index=True)
-
-
-def frame(values: Float[Tensor, "layer replica head"], name: str) -> pd.DataFrame:
-    """One row a head."""
-    layers, replicas, heads = values.shape
-    index = pd.MultiIndex.from_product(
-        [range(layers), range(replicas), range(heads)], names=["layer", "replica", "head"]
-    )
-    return pd.Series(values.flatten().tolist(), index, name=name).reset_index()
+    scores, names = torch.stack(list(by_kind.values())), ["kind", "layer", "replica", "head"]
+    index = pd.MultiIndex.from_product([list(by_kind), *map(range, scores.shape[1:])], names=names)
+    return pd.Series(scores.flatten().tolist(), index, name="score").reset_index()
 
 
 def share(

@@ -76,8 +76,14 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """Which of `VERDICTS` its interval and its seeds allow."""
-        return verdict_of(self.low, self.threshold, self.seeds)
+        """Reproduced: the whole interval of enough seeds reaches `threshold`, half the paper's effect. Partly: it is
+        above zero.
+        """
+        if self.seeds < FEWEST_SEEDS:
+            return "too few seeds"
+        if self.low >= self.threshold and self.seeds >= ENOUGH_SEEDS:
+            return "reproduced"
+        return "partly" if self.low > 0 else "not reproduced"
 
     @property
     def told(self) -> str:
@@ -282,14 +288,3 @@ def _curve(cell: str, factors: Mapping[str, Factors], rows: pd.DataFrame) -> pd.
     """The cell's models at each of their evaluations: seed, text, loss."""
     own = rows[(rows["cell"] == cell) & (rows["stage"] == 2) & (rows["metric"] == "loss") & (rows["step"] > 0)]
     return own[["seed"]].assign(text=share_read(own), loss=own["value"])
-
-
-def verdict_of(low: float, threshold: float, seeds: int) -> str:
-    """Reproduced: the whole interval of enough seeds reaches `threshold`, half the paper's effect. Partly: it is
-    above zero.
-    """
-    if seeds < FEWEST_SEEDS:
-        return "too few seeds"
-    if low >= threshold and seeds >= ENOUGH_SEEDS:
-        return "reproduced"
-    return "partly" if low > 0 else "not reproduced"

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from structure_first.analysis.haystack import has_jumped
-from structure_first.evidence.statistics import final
+from structure_first.analysis.stored import ended
 from structure_first.experiments.haystack import ACROSS, ROWS
 
 BOTH = "both, composed"
@@ -20,25 +20,19 @@ LEFT = {  # what stage two finds of stage one, by the metric that tells
     "rms mean row": "of their mean",
     "rms positions": "of its positions",
 }
-TASKS = ("haystack", "addition", "reversed_addition", "sorting")
-# Jiang et al. 2026 (combined structures): accuracy at the paper's sizes, in the order of TASKS; of MLPs alone none.
+# Jiang et al. 2026 (combined structures): accuracy at the paper's sizes; of MLPs alone none.
 PAPER = {
-    "random init": (0.113, 0.591, 0.764, 0.827),
-    "Set's attention": (0.889, 0.811, 0.544, 0.981),
-    "all of rule 110": (0.105, 0.696, 0.910, 0.769),
-    BOTH: (0.944, 0.803, 0.829, 0.994),
+    "haystack": {"random init": 0.113, "Set's attention": 0.889, "all of rule 110": 0.105, BOTH: 0.944},
+    "addition": {"random init": 0.591, "Set's attention": 0.811, "all of rule 110": 0.696, BOTH: 0.803},
+    "reversed_addition": {"random init": 0.764, "Set's attention": 0.544, "all of rule 110": 0.910, BOTH: 0.829},
+    "sorting": {"random init": 0.827, "Set's attention": 0.981, "all of rule 110": 0.769, BOTH: 0.994},
 }
-
-
-def models(rows: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
-    """The last value of a metric, a line a model, with its cell's factors."""
-    factors = rows.drop_duplicates("cell").set_index("cell")[["task", "front", "carried", "swept"]]
-    return final(rows, metric).rename(metric).reset_index().join(factors, on="cell")
+TASKS = tuple(PAPER)
 
 
 def apart(rows: pd.DataFrame) -> pd.DataFrame:
     """The models of `haystack_rules`: source, what goes across, what the new rows are, accuracy, whether it jumped."""
-    ends = models(rows).join(has_jumped(rows).rename("jumped"), on=["cell", "seed"])
+    ends = ended(rows).join(has_jumped(rows).rename("jumped"), on=["cell", "seed"])
     ends = ends[ends["front"] != "random init"].rename(
         columns={"front": "source", "carried": "across", "swept": "rows"}
     )
@@ -65,7 +59,7 @@ def left(rows: pd.DataFrame) -> pd.DataFrame:
     """What each source's stage ones left, medians over seeds: held-out accuracy, and the root mean squares of their
     embedding rows about the mean row, of that row, and of their positions.
     """
-    columns = {name: models(rows, metric).groupby("front")[metric].median() for metric, name in LEFT.items()}
+    columns = {name: ended(rows, metric).groupby("front")[metric].median() for metric, name in LEFT.items()}
     table = pd.DataFrame(columns).rename_axis("source")
     return table.map("{:.3f}".format).assign(learnt=table["learnt"].map("{:.0%}".format))
 
@@ -83,7 +77,7 @@ def jumps(ends: pd.DataFrame) -> pd.DataFrame:
 
 def composed(rows: pd.DataFrame) -> pd.DataFrame:
     """The models of `skills` that start from Set's attention, rule 110's MLPs, or both: task, start, seed, accuracy."""
-    ends = models(rows)
+    ends = ended(rows)
     ends["start"] = [LABELS.get(each) for each in zip(ends["front"], ends["carried"].fillna(""), strict=True)]
     ends = ends[ends["task"].isin(TASKS)].dropna(subset="start")
     order = list(LABELS.values())
@@ -98,7 +92,7 @@ def medians(ends: pd.DataFrame) -> pd.DataFrame:
 def beside_the_paper(ends: pd.DataFrame) -> pd.DataFrame:
     """Median accuracy of each start in each task, and their mean, here and in the paper."""
     here = medians(ends)
-    paper = pd.DataFrame.from_dict(PAPER, orient="index", columns=list(TASKS)).reindex(here.index)
+    paper = pd.DataFrame(PAPER).reindex(here.index)
     lines = {}
     for start in here.index:
         for where, accuracy in (("here", here.loc[start]), ("paper", paper.loc[start])):

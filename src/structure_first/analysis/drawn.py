@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from structure_first.analysis import combined, skills
-from structure_first.analysis.stored import untreated
+from structure_first.analysis.stored import ended, untreated
 from structure_first.evidence.statistics import final, told
 from structure_first.experiments.skills import ARITHMETIC, DRAWS, THEIR_STACK, diagnostics
 
@@ -21,14 +21,7 @@ LABELS = {  # of what starts a diagnostic, by its front and what is carried over
     (THEIR_STACK, "mean rows"): "all of Stack, theirs",
     ("shuffled eca", "mean rows"): SHUFFLED,
 }
-PAPER = {  # accuracy at the paper's sizes, of those that it states
-    task: {
-        start: values[combined.TASKS.index(task)]
-        for start, values in combined.PAPER.items()
-        if start in LABELS.values()
-    }
-    for task in ARITHMETIC
-}
+PAPER = {task: dict(combined.PAPER[task]) for task in ARITHMETIC}  # accuracy at the paper's sizes
 PAPER["reversed_addition"] |= {
     "all of Set": skills.PAPER["reversed_addition / set / mean rows"],
     "all of Stack, theirs": skills.PAPER["reversed_addition / stack / mean rows"],
@@ -39,7 +32,7 @@ def drawn(rows: pd.DataFrame) -> pd.DataFrame:
     """The models of `skills_drawn`: task, how its sums are `drawn`, start, seed, accuracy, and its gain over random
     initialisation of the same seed on sums drawn alike.
     """
-    models = combined.models(rows).rename(columns={"swept": "drawn"})
+    models = ended(rows).rename(columns={"swept": "drawn"})
     models["start"] = [LABELS[each] for each in zip(models["front"], models["carried"].fillna(""), strict=True)]
     keys = ["task", "drawn", "seed"]
     models["gain"] = models["accuracy"] - untreated(models, keys)["accuracy"]

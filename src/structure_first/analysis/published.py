@@ -9,7 +9,7 @@ from structure_first.analysis.stored import RESULTS, of_today, sizes, with_facto
 from structure_first.analysis.text import PAPER, gains, labels
 from structure_first.cost import flops
 from structure_first.data.batch import Source
-from structure_first.evidence.statistics import final, needed, share_read, told
+from structure_first.evidence.statistics import needed, share_read, told
 from structure_first.experiments.additive import spent
 from structure_first.experiments.published import EXPERIMENT, PUBLISHED
 from structure_first.runs.recipe import Recipe
@@ -45,11 +45,9 @@ def curves(rows: pd.DataFrame, metric: str = "loss") -> pd.DataFrame:
     recipes = EXPERIMENT.recipes(rows["scale"].iloc[0])
     updates = {cell: each.alone.last.stage.steps if each.stage_one else 0 for cell, each in recipes.items()}
     evaluations["updates"] = evaluations["cell"].map(updates)
-    last = final(rows, metric).rename("target").reset_index()
-    base = evaluations.loc[evaluations["front"] == "random init", ["cell", *ALIKE]].drop_duplicates()
-    targets = base.merge(last, on=["cell", "seed"]).drop(columns="cell")
+    targets = evaluations[evaluations["front"] == "random init"].drop_duplicates(["cell", "seed"], keep="last")
     kept = ["scale", "cell", *ALIKE, "front", "carried", "label", "updates", "step", "tokens", "text", "loss"]
-    return evaluations[kept].merge(targets, on=ALIKE, how="left")
+    return evaluations[kept].join(targets.set_index(ALIKE)["loss"].rename("target"), on=ALIKE)
 
 
 def ends(evaluations: pd.DataFrame) -> pd.DataFrame:
@@ -79,10 +77,8 @@ def early(rows: pd.DataFrame, results: Path = RESULTS) -> pd.DataFrame:
     if (others := of_today(EXPERIMENT, results).get(scale)) is not None:
         last = rows.loc[rows["stage"] == 2, "step"].max()
         both["stored"] = others[others["cell"].isin(rows["cell"]) & (others["step"] <= last)]
-    evaluations = pd.concat(
-        {whose: curves(with_factors(one, EXPERIMENT)) for whose, one in both.items()}, names=["whose"]
-    )
-    evaluations = evaluations.reset_index("whose")
+    each = {whose: curves(with_factors(one, EXPERIMENT)) for whose, one in both.items()}
+    evaluations = pd.concat(each, names=["whose"]).reset_index("whose")
     evaluations["lead"] = gains(evaluations, ["whose", *ALIKE, "step"])
     return evaluations[(evaluations["front"] != "random init") & (evaluations["step"] > 0)].reset_index(drop=True)
 
@@ -195,18 +191,13 @@ def rungs(last: pd.DataFrame) -> str:
     for (width, rung), part in last.groupby(["width", "swept"], sort=False):
         cold = part[part["label"] == "random init"].groupby("amount")["loss"].median()
         best = part[part["amount"] == cold.idxmin()]
-        gains = [
-            f"*{label}* {told('{:+.3f}', here['gain'])}"
-            for label, here in best.groupby("label", sort=False)
-            if label in TOLD
-        ]
-        seeds = best["seed"].nunique()
-        rate = (
-            f"the best of its {len(cold)} rates, {cold.idxmin():g}" if len(cold) > 1 else f"a rate of {cold.idxmin():g}"
+        fronts = best[best["label"].isin(TOLD)].groupby("label", sort=False)["gain"]
+        gains = ", ".join(f"*{label}* {told('{:+.3f}', gain)}" for label, gain in fronts)
+        rate = f"the best of its {len(cold)} rates," if len(cold) > 1 else "a rate of"
+        lines.append(
+            f"- **{rung}**, width {width}, at {rate} {cold.idxmin():g}: random init ends at {cold.min():.3f} "
+            f"(seeds: {best['seed'].nunique()})" + f"; gains: {gains}" * bool(gains)
         )
-        start = f"- **{rung}**, width {width}, at {rate}: random init ends at {cold.min():.3f}"
-        start += f" (seeds: {seeds})"
-        lines.append(start + (f"; gains: {', '.join(gains)}" if gains else ""))
     return "\n".join(lines)
 
 

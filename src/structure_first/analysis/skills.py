@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from structure_first.analysis.stored import untreated
+from structure_first.analysis.stored import ended, untreated
 from structure_first.evidence.statistics import adjusted, final, interval, steps_to
 from structure_first.experiments import skills
 from structure_first.runs.jobs import Replica
@@ -62,10 +62,8 @@ def grid(rows: pd.DataFrame) -> pd.DataFrame:
     (infinite if never), how many doublings sooner than random init that is (never counts as the last step that a cell
     has), how well its stage one was learnt (NaN without one), and its cell's factors.
     """
-    last = final(rows)
-    models = pd.DataFrame({"accuracy": last, "steps": steps_to(rows, SOLVED), "learnt": final(rows, "mastery")})
-    factors = rows.drop_duplicates("cell").set_index("cell")[["task", "front", "carried"]]
-    models = models.loc[last.index].reset_index().join(factors, on="cell")
+    also = pd.DataFrame({"steps": steps_to(rows, SOLVED), "learnt": final(rows, "mastery")})
+    models = ended(rows).join(also, on=["cell", "seed"])
     stages = {task: phase.stage for task, phase in skills.diagnostics(rows["scale"].iloc[0]).items()}
     models["bounded"] = models["steps"].clip(upper=models["task"].map(lambda task: stages[task].steps))
     base = untreated(models, ["task", "seed"])
@@ -129,20 +127,13 @@ def _within(table: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]) 
 
 def standing(models: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]) -> pd.DataFrame:
     """The cells that do better than random init, or do it sooner, and stand the correction."""
-    lines = {}
+    columns, lines = ["cell", "measured by", "median", "gain", "seeds at 90 %", "p, corrected"], []
     for name, measure in MEASURES.items():
-        table = summary(models, measure.gain)
-        table = _within(table, fronts, carried)
+        table = _within(summary(models, measure.gain), fronts, carried)
         for cell, line in table[(table["p"] <= CERTAIN) & (table["gain"] > 0)].iterrows():
-            lines[cell, name] = {
-                "median": measure.says(line),
-                "gain": measure.compares(line["gain"]),
-                "seeds at 90 %": f"{line['solved']:.0%} of {line['seeds']}",
-                "p, corrected": f"{line['p']:.3f}",
-            }
-    columns = ["median", "gain", "seeds at 90 %", "p, corrected"]
-    index = pd.MultiIndex.from_tuples(lines, names=["cell", "measured by"])
-    return pd.DataFrame(list(lines.values()), index, columns)
+            solved = f"{line['solved']:.0%} of {line['seeds']}"
+            lines.append([cell, name, measure.says(line), measure.compares(line["gain"]), solved, f"{line['p']:.3f}"])
+    return pd.DataFrame(lines, columns=columns).set_index(columns[:2])
 
 
 def bill(rows: pd.DataFrame, cells: Sequence[str], experiment: Experiment = skills.TUNED) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """The stored rows of an experiment, each beside what its cell is to the experiment."""
 
+from dataclasses import fields
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +9,7 @@ from structure_first.errors import UserError
 from structure_first.evidence.statistics import final
 from structure_first.evidence.store import Store
 from structure_first.runs.planning import beginning, current
-from structure_first.runs.recipe import Experiment
+from structure_first.runs.recipe import Experiment, Factors
 from structure_first.scales import SCALES
 
 RESULTS = Path("../results")  # as a chapter sees them
@@ -57,6 +58,12 @@ def untreated(table: pd.DataFrame, alike: list[str]) -> pd.DataFrame:
     """What random init has where these columns are alike, a line for each line of `table`; NaN where there is none."""
     base = table[table["front"] == "random init"].set_index(alike)
     return base.reindex(pd.MultiIndex.from_frame(table[alike])).set_axis(table.index)
+
+
+def ended(rows: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
+    """The last value of a metric, a line a model, with its cell's factors."""
+    factors = rows.drop_duplicates("cell").set_index("cell")[[each.name for each in fields(Factors)]]
+    return final(rows, metric).rename(metric).reset_index().join(factors, on="cell")
 
 
 def with_factors(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from structure_first.analysis.stored import untreated
+from structure_first.analysis.stored import ended, untreated
 from structure_first.errors import UserError
 from structure_first.evidence.statistics import final, interval, needed
 from structure_first.experiments import additive
@@ -60,8 +60,7 @@ def tuning(rows: pd.DataFrame, size: additive.Size) -> pd.DataFrame:
     """The final loss of every model of a tuning, by what was `swept`, the `amount` of it and what is in front; models
     that have all settings as the runs do stand in every sweep.
     """
-    factors = rows.drop_duplicates("cell").set_index("cell")[["task", "front", "carried", "share", "swept", "amount"]]
-    last = final(rows, "loss").rename("loss").reset_index().join(factors, on="cell")
+    last = ended(rows, "loss")
     last["amount"] = last["amount"].astype(float).round(9)  # three times 0.1 is 0.3
     last["label"], own = labels(last), chosen(size)
     base = last[(last["swept"] == "rate") & (last["amount"] == own["rate"])]
@@ -110,9 +109,7 @@ def by_share(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
     the FLOPs of both stages as a share of what that costs.
     """
     second = rows[rows["stage"] == 2]
-    factors = second.drop_duplicates("cell").set_index("cell")[["task", "front", "carried", "share", "text", "width"]]
-    last = final(rows, "loss").rename("loss").reset_index().join(factors, on="cell")
-    last = last.join(second.groupby(["cell", "seed"])["flops"].max().astype(float), on=["cell", "seed"])
+    last = ended(rows, "loss").join(second.groupby(["cell", "seed"])["flops"].max().astype(float), on=["cell", "seed"])
     recipes = experiment.recipes(rows["scale"].iloc[0])
     first = {cell: additive.spent(recipes[cell])[1] for cell in last["cell"].unique()}
     last["flops"] += last["cell"].map(first)
@@ -133,10 +130,8 @@ def sides_said(last: pd.DataFrame) -> str:
     """On which side of random init each front ends by more than its seeds scatter, in words."""
     known = last[(last["front"] != "random init") & last["gain"].notna()]
     ends = known.groupby([labels(known, ", "), "task"])["gain"].apply(lambda seeds: interval(seeds.to_numpy()))
-    above, below = (
-        ends.map(lambda end, sign=sign: min(sign * end[1], sign * end[2]) > 0).unstack(fill_value=False)
-        for sign in (1, -1)
-    )
+    above = ends.map(lambda end: end[1] > 0).unstack(fill_value=False)
+    below = ends.map(lambda end: end[2] < 0).unstack(fill_value=False)
     helped = [f"*{label}* on {' and '.join(row.index[row])}" for label, row in above[above.any(axis=1)].iterrows()]
     return (
         f"Of {len(below)} rows, {len(helped)} {'is' if len(helped) == 1 else 'are'} above random init on some corpus "

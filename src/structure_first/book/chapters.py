@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from importlib.metadata import distributions
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
+import nbformat
 import yaml
 from tqdm import tqdm
 
@@ -86,8 +88,6 @@ def execute(notebooks: Mapping[str, Path], sure: Set[str], scale: str, book: Pat
     What it took stands under its title. One that ran on the same notebook, code, packages, rows and claims does not run
     again, unless it is `sure` to; where some are, the others do only if their notebook has changed.
     """
-    import nbformat
-
     depends = _inputs(book)
     took: dict[str, float] = {}
     with tqdm(notebooks.items(), unit="chapter", disable=None) as progress:
@@ -125,8 +125,6 @@ def times(took: Mapping[str, float], scale: str) -> str:
 
 def without_solutions(staging: Path, notebooks: Iterable[str]) -> None:
     """Take the solutions and answers out of the staged chapters: the edition for students."""
-    import nbformat
-
     for path in (staging / f"{name}.ipynb" for name in notebooks):
         notebook = read(path)
         for cell in notebook.cells:
@@ -154,8 +152,6 @@ def _inputs(book: Path) -> str:
 
 def read(path: Path):
     """The notebook in a file; raises `UserError` if there is none."""
-    import nbformat
-
     try:
         return nbformat.read(path, as_version=4)
     except (nbformat.ValidationError, ValueError, AttributeError, TypeError, KeyError, OSError) as error:
@@ -174,7 +170,8 @@ def _run(name: str, path: Path, scale: str, work: Path, cwd: Path):
     try:
         with (
             TemporaryDirectory() as scratch,
-            _environment(
+            patch.dict(
+                os.environ,
                 STRUCTURE_FIRST_BOOK="1",
                 PYTHONSAFEPATH="1",  # nothing that lies beside a chapter,
                 IPYTHONDIR=scratch,  # no start-up files of the user's,
@@ -211,20 +208,6 @@ def _run(name: str, path: Path, scale: str, work: Path, cwd: Path):
         if "parameters" in cell.metadata.get("tags", ()):
             cell.metadata["tags"].append("remove-cell")
     return notebook
-
-
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 def log(work: Path, name: str, text: str) -> Path:

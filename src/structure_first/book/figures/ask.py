@@ -4,6 +4,8 @@ import json
 from base64 import b64encode
 from pathlib import Path
 
+from IPython import display
+
 from structure_first.analysis import attention
 from structure_first.analysis.stored import RESULTS, of_today
 from structure_first.book.figures.tokens import in_haystack
@@ -65,6 +67,4 @@ def page(told: dict) -> str:
 
 def ask(results: Path = RESULTS) -> None:
     """Put the models on the page."""
-    from IPython.display import HTML, display
-
-    display(HTML(page(asked(results))))
+    display.display(display.HTML(page(asked(results))))

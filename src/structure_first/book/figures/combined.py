@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from structure_first.analysis import drawn
-from structure_first.analysis.combined import PAPER, TASKS
+from structure_first.analysis.combined import PAPER
 from structure_first.book.figures.style import GREY, facets, meant
 
 BAR = 0.14  # of a column: as wide as a median's bar is on either side, where a column has several
@@ -58,8 +58,8 @@ def compositions(models: pd.DataFrame) -> go.Figure:
     models = models.assign(task=models["task"].str.replace("_", " "))
     fig = dots(models, "task", "start", "start")
     names = list(dict.fromkeys(models["start"]))
-    for place in range(len(TASKS)):
-        stated(fig, names, {start: values[place] for start, values in PAPER.items()}, place + 1)
+    for place, values in enumerate(PAPER.values(), 1):
+        stated(fig, names, values, place)
     return fig
 
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-from einops import rearrange
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
@@ -13,43 +12,28 @@ from structure_first.book.figures.style import GREY, INK, PALETTE, TEMPLATE, col
 from structure_first.training.stage import Stage
 
 
-def attention_map(
-    pattern: Float[np.ndarray, "head query key"], keys: Sequence[str], queries: Sequence[str] | None = None
-) -> go.Figure:
-    """Where each head looks; `keys` and `queries` say which tokens stand there (None: the same).
-
-    A panel a head, or, with one query, one panel with a row a head.
-    """
-    pattern, queries = np.asarray(pattern), list(keys if queries is None else queries)
+def attention_map(pattern: Float[np.ndarray, "head query key"], tokens: Sequence[str]) -> go.Figure:
+    """Where each head looks, a panel a head; `tokens` stand there, as queries and as keys."""
     heads = [f"head {head}" for head in range(len(pattern))]
-    said = [[[f"{head}: {query} looks at {key}" for key in keys] for query in queries] for head in heads]
-    if len(queries) == 1:
-        across, down, titles, names = 1, 1, None, heads
-        panels = [(rearrange(pattern, "head 1 key -> head key"), [each for (each,) in said])]
-    else:
-        across, down, titles, names = min(len(heads), 2), -(-len(heads) // 2), heads, queries
-        panels = list(zip(pattern, said, strict=True))
-    side, gap = 40 + 15 * min(len(names), 20), 65  # pixels
+    across, down = min(len(heads), 2), -(-len(heads) // 2)
+    side, gap = 40 + 15 * min(len(tokens), 20), 65  # pixels
     between_rows = gap / (down * side + (down - 1) * gap) if down > 1 else 0
-    fig = make_subplots(down, across, subplot_titles=titles, horizontal_spacing=0.14, vertical_spacing=between_rows)
+    fig = make_subplots(down, across, subplot_titles=heads, horizontal_spacing=0.14, vertical_spacing=between_rows)
     fig.update_layout(template=TEMPLATE, height=80 + down * (side + gap) - gap, margin={"t": 35, "b": 45})
-    for number, (weights, text) in enumerate(panels):
-        panel = {"row": number // across + 1, "col": number % across + 1}
+    for number, (head, weights) in enumerate(zip(heads, pattern, strict=True)):
         fig.add_heatmap(
             z=weights.round(4),
-            text=text,
+            text=[[f"{head}: {query} looks at {key}" for key in tokens] for query in tokens],
             hovertemplate="%{text} (position %{x})<br>weight %{z:.3f}<extra></extra>",
             colorscale=INK,
             zmin=0,
             zmax=1,
             showscale=False,
-            **panel,
+            row=number // across + 1,
+            col=number % across + 1,
         )
-        fig.update_xaxes(tickvals=list(range(len(keys))), ticktext=list(keys), showgrid=False, **panel)
-        fig.update_yaxes(
-            tickvals=list(range(len(names))), ticktext=list(names), autorange="reversed", showgrid=False, **panel
-        )
-    return fig
+    ticks = {"tickvals": list(range(len(tokens))), "ticktext": list(tokens), "showgrid": False}
+    return fig.update_xaxes(**ticks).update_yaxes(autorange="reversed", **ticks)
 
 
 def flops_bars(parts: Mapping[str, int]) -> go.Figure:

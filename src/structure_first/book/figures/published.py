@@ -84,17 +84,8 @@ def doses(last: pd.DataFrame, front: str = "set") -> go.Figure:
     fig, panels = facets(last.assign(size="width " + last["width"].astype(str)), 380, "size", shared_yaxes=True)
     for at, here in panels:
         for name, look in looks(carried).items():
-            own = {"colour": look["color"], "dash": look["dash"]}
-            line(
-                fig,
-                here[here["carried"] == carried[name]],
-                "updates",
-                "gain",
-                name,
-                "%{x} updates: %{y:+.3f} nats",
-                **own,
-                **at,
-            )
+            part = here[here["carried"] == carried[name]]
+            line(fig, part, "updates", "gain", name, "%{x} updates: %{y:+.3f} nats", **look, **at)
         stepped(fig, here["updates"], "updates of stage one", **at)
         fig.add_hline(0, line=DOTTED, **at)
     return fig.update_yaxes(title=GAIN, col=1).update_layout(legend={"y": 1.12})
@@ -127,8 +118,7 @@ def ladder(last: pd.DataFrame, shown: tuple[str, ...] = LABELS[:4], whats: tuple
     fig, panels = facets(both, 100 + 260 * len(whats), "swept", "what", shared_yaxes="rows", **gaps)
     for at, here in panels:
         for label, look in looks(shown).items():
-            part, own = here[here["label"] == label], {"colour": look["color"], "dash": look["dash"]}
-            line(fig, part, "amount", "value", label, "rate %{x}: %{y:.3f}", **own, **at)
+            line(fig, here[here["label"] == label], "amount", "value", label, "rate %{x}: %{y:.3f}", **look, **at)
         stepped(fig, here["amount"], "learning rate" if at == {"row": len(whats), "col": 2} else "", **at)
     for row, what in enumerate(whats, 1):
         fig.update_yaxes(title=what, row=row, col=1)

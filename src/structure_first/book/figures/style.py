@@ -13,6 +13,7 @@ from html import escape
 
 import pandas as pd
 import plotly.graph_objects as go
+from IPython import display
 from plotly.subplots import make_subplots
 
 PALETTE = ("#0f7fc4", "#d55e00", "#009e73", "#b968a8", "#a98600", "#7d6fd0", "#d0564f", "#5b9a1e", "#8a8d91")
@@ -49,9 +50,7 @@ def show(fig: go.Figure, alt: str, caption: str) -> None:
     if not os.environ.get("STRUCTURE_FIRST_BOOK"):
         fig.show()
         return
-    from IPython.display import HTML, display
-
-    display(HTML(html(fig, alt, caption)))
+    display.display(display.HTML(html(fig, alt, caption)))
 
 
 def html(fig: go.Figure, alt: str, caption: str) -> str:
@@ -69,26 +68,20 @@ def html(fig: go.Figure, alt: str, caption: str) -> str:
 
 def table(frame: pd.DataFrame, folded: str = "") -> None:
     """Put a table on the page, its index as columns like the others and no text cut short; `folded` behind a line."""
-    from IPython.display import HTML, display
-
     with pd.option_context("display.max_colwidth", None):
         rows = frame.reset_index().to_html(index=False, justify="left", border=0)
-    display(HTML(f"<details><summary>{escape(folded)}</summary>{rows}</details>" if folded else rows))
+    display.display(display.HTML(f"<details><summary>{escape(folded)}</summary>{rows}</details>" if folded else rows))
 
 
 def say(words: str) -> None:
     """Put a sentence on the page whose numbers were computed."""
-    from IPython.display import Markdown, display
-
-    display(Markdown(words))
+    display.display(display.Markdown(words))
 
 
 def read(*functions: Callable) -> None:
     """Put the source of functions on the page, as it runs."""
-    from IPython.display import Markdown, display
-
     code = "\n".join(textwrap.dedent(inspect.getsource(function)) for function in functions)
-    display(Markdown(f"```python\n{code}```"))
+    display.display(display.Markdown(f"```python\n{code}```"))
 
 
 def plain(height: int, **layout) -> go.Figure:

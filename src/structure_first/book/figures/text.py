@@ -20,7 +20,7 @@ def line(fig: go.Figure, part: pd.DataFrame, x: str, y: str, name: str, hover: s
     """In one panel every seed a dot, and a line through their medians with 95 % intervals; the legend names it once."""
     if part.empty:
         return
-    colour, common = look["colour"], {"name": name, "legendgroup": name, "offsetgroup": name}
+    colour, common = look["color"], {"name": name, "legendgroup": name, "offsetgroup": name}
     common |= {"row": look["row"], "col": look["col"]}
     fig.add_scatter(
         x=part[x],
@@ -40,7 +40,7 @@ def line(fig: go.Figure, part: pd.DataFrame, x: str, y: str, name: str, hover: s
         y=middle.round(4),
         error_y=error | {"array": (high - middle).round(4), "arrayminus": (middle - low).round(4)},
         mode=look.get("mode", "lines+markers"),
-        line={"color": colour, "dash": look.get("dash", "solid")},
+        line={"color": colour, "dash": look["dash"]},
         marker={"color": colour, "symbol": look.get("symbol", "circle"), "size": 7},
         hovertemplate=f"{name}, {hover}, median<extra></extra>",
         showlegend=all(trace.name != name or not trace.showlegend for trace in fig.data),
@@ -56,8 +56,7 @@ def lines(
     fig, parts = facets(models, height, **grid or side_by_side)
     for at, part in parts:
         for name, look in looks(own).items():
-            of_name = {"colour": look["color"], "dash": look["dash"]} | own[name]
-            line(fig, part[part[by] == name], x, y, name, hover, **of_name, **at)
+            line(fig, part[part[by] == name], x, y, name, hover, **look | own[name], **at)
     return fig.update_layout(legend={"y": 1.1})
 
 
@@ -74,10 +73,7 @@ def tuned(tuning: pd.DataFrame, size: additive.Size) -> go.Figure:
     fig, parts = facets(last, 400, "swept", subplot_titles=None, shared_yaxes=True, horizontal_spacing=0.05)
     for at, here in parts:
         for colour, corpus in coloured(sorted(set(last["task"]))):
-            for narrow in (False, True):
-                part = here[(here["task"] == corpus) & (here["narrow"] == narrow)].sort_values("amount")
-                if part.empty:
-                    continue
+            for narrow, part in here[here["task"] == corpus].sort_values("amount").groupby("narrow"):
                 fig.add_scatter(
                     x=part["amount"],
                     y=part["loss"].round(4),
@@ -107,8 +103,7 @@ def chosen(tuning: pd.DataFrame) -> go.Figure:
     for at, here in parts:
         for front, look in looks(fronts).items():
             for what, part in here[here["label"] == front].groupby("swept"):
-                hover, own = f"{what} %{{x}}: %{{y:.3f}} nats", {"colour": look["color"], "dash": look["dash"]}
-                line(fig, part, "amount", "loss", front, hover, **own, **at)
+                line(fig, part, "amount", "loss", front, f"{what} %{{x}}: %{{y:.3f}} nats", **look, **at)
     fig.update_layout(margin={"t": 90}, legend={"y": 1.07})
     for row, what in enumerate(dict.fromkeys(last["swept"]), 1):
         stepped(fig, last.loc[last["swept"] == what, "amount"], "", row=row)
