@@ -1,6 +1,6 @@
 """The one error a user sees: a line that says what was wrong, what is allowed and what to do."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 
 LISTED = 30  # names; of more, only the first few
@@ -17,6 +17,12 @@ def unknown(kind: str, name: str, known: Iterable[str], meant: str | None = None
     listed = known if len(known) <= LISTED else [*known[:5], f"and {len(known) - 5} more"]
     hint = f"did you mean {nearest[0]!r}?" if nearest else "known: " + ", ".join(listed)
     return UserError(f"unknown {kind} {name!r}; {hint}")
+
+
+def check_known(kind: str, name: str | None, known: Collection[str]) -> None:
+    """Raise `UserError` unless a name, if there is one, is in `known`."""
+    if name is not None and name not in known:
+        raise unknown(kind, name, known)
 
 
 def reason(error: Exception) -> str:

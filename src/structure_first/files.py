@@ -44,6 +44,12 @@ def replacing(path: Path) -> Iterator[Path]:
                 temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole, as `replacing` does."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 @contextmanager
 def becoming(folder: Path) -> Iterator[Path]:
     """A temporary folder beside `folder`, which is missing or empty, that becomes it if the block succeeds and vanishes

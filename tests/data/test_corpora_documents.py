@@ -71,19 +71,13 @@ def test_folders_and_globs(tmp_path):
     assert list(documents(tmp_path)) == ["from Parquet"]
 
 
-def test_streams_go_on_and_are_shared_out(tmp_path):
+def test_streams_go_on(tmp_path):
     write(tmp_path / "a.jsonl", [str(i) for i in range(10)])
     write(tmp_path / "b.jsonl", [str(i) for i in range(10, 25)])
     stream = documents(tmp_path)
     assert list(islice(stream, 7)) == [str(i) for i in range(7)]
     state = json.loads(json.dumps(stream.state()))
     assert list(documents(tmp_path, state=state)) == [str(i) for i in range(7, 25)]
-    shares = [documents(tmp_path, process=process, processes=3) for process in range(3)]
-    next(shares[1])
-    later = documents(tmp_path, process=1, processes=3, state=shares[1].state())
-    assert [list(shares[0]), list(later), list(shares[2])] == [
-        [str(i) for i in range(25) if i % 3 == process and i != 1] for process in range(3)
-    ]
     other = documents(tmp_path)
     write(tmp_path / "b.jsonl", ["changed"])
     assert documents(tmp_path).source != other.source
@@ -246,15 +240,13 @@ def local_hub(tmp_path, monkeypatch) -> list[str]:
     return texts
 
 
-def test_the_hub_streams_shares_and_goes_on(local_hub):
+def test_the_hub_streams_and_goes_on(local_hub):
     assert list(documents("c4")) == local_hub
     for taken in (3, 10, 17):
         stream = documents("c4")
         assert list(islice(stream, taken)) == local_hub[:taken]
         state = json.loads(json.dumps(stream.state()))
         assert list(documents("c4", state=state)) == local_hub[taken:]
-    shares = [list(documents("c4", process=process, processes=2)) for process in range(2)]
-    assert sorted(shares[0] + shares[1]) == sorted(local_hub) and len(shares[0]) == len(shares[1]) == 20
 
 
 def test_a_hub_corpus_is_packed_and_goes_on(local_hub, tmp_path):

@@ -2,11 +2,11 @@
 
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from itertools import islice
-from multiprocessing.connection import Connection
 from statistics import median
 from time import perf_counter, sleep
 from types import ModuleType
@@ -76,18 +76,15 @@ def by_steps(step: Callable[[], object]) -> TimedSteps:
     return take
 
 
-def serve(pipe: Connection, make: Callable[[Any], TimedSteps]) -> None:
-    """Answer each (case, threads, steps) with the seconds that so many steps took."""
-    take = cache(make)
-    try:
-        while True:
-            case, threads, count = pipe.recv()
-            torch.set_num_threads(threads)
-            pipe.send(take(case)(count))
-    except UserError as error:
-        pipe.send(error)
-    except EOFError:  # the bench has ended
-        return
+made: dict[Any, TimedSteps] = {}  # in a contender's process, by case
+
+
+def timed(make: Callable[[Any], TimedSteps], case: Any, threads: int, steps: int) -> float:
+    """In a contender's process: the seconds that so many steps take."""
+    torch.set_num_threads(threads)
+    if case not in made:
+        made[case] = make(case)
+    return made[case](steps)
 
 
 class Contender:
@@ -96,23 +93,11 @@ class Contender:
     def __init__(self, *makes: Callable[[Any], TimedSteps], replicas: int = 1, threads: int | None = None):
         context = multiprocessing.get_context("spawn")
         self.replicas, self.threads = replicas, threads  # `threads` of each process, whatever the comparison says
-        self.pipes, self.processes = [], []
-        for make in makes:
-            pipe, other = context.Pipe()
-            process = context.Process(target=serve, args=(other, make), daemon=True)
-            process.start()
-            other.close()
-            self.pipes.append(pipe)
-            self.processes.append(process)
+        self.pools = [(ProcessPoolExecutor(1, context), make) for make in makes]
 
     def seconds(self, case: Any, threads: int, steps: int) -> float:
-        for pipe in self.pipes:
-            pipe.send((case, self.threads or threads, steps))
-        answers = [pipe.recv() for pipe in self.pipes]
-        for answer in answers:
-            if isinstance(answer, UserError):
-                raise answer
-        return max(answers)
+        turns = [pool.submit(timed, make, case, self.threads or threads, steps) for pool, make in self.pools]
+        return max(turn.result() for turn in turns)
 
     def calibrate(self, case: Any, threads: int, seconds: float) -> None:
         """Warm up, and find how many steps fill a turn."""
@@ -124,10 +109,8 @@ class Contender:
         return self.replicas * self.steps / self.seconds(case, threads, self.steps)
 
     def end(self) -> None:
-        for pipe, process in zip(self.pipes, self.processes, strict=True):
-            pipe.close()
-            process.join(5)  # it ends by itself, unless it is in the middle of a turn
-            process.terminate()
+        for pool, _ in self.pools:
+            pool.shutdown(cancel_futures=True)
 
 
 def programs(ours: Callable[..., TimedSteps], models: int, split: bool = True) -> dict[str, Contender]:

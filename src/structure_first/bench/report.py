@@ -15,7 +15,7 @@ from structure_first.bench import generators, grid, steps, text
 from structure_first.bench.harness import QUICK, Ratios, Sizes, table
 from structure_first.errors import UserError, unknown
 from structure_first.evidence.store import processor
-from structure_first.files import replacing
+from structure_first.files import write_text
 from structure_first.training.devices import cores
 
 PARTS = {"generators": generators.report, "steps": steps.report, "grid": grid.report, "text": text.report}
@@ -40,10 +40,7 @@ def measured(quick: bool = False, only: str | None = None, out: Path | None = No
         if only in (None, name):
             report(QUICK if quick else Sizes(), ratios)
     if out is not None:
-        with replacing(out) as temporary:
-            temporary.write_text(
-                json.dumps({"machine": measured_on, "quick": quick, "ratios": ratios}, indent=1) + "\n"
-            )
+        write_text(out, json.dumps({"machine": measured_on, "quick": quick, "ratios": ratios}, indent=1) + "\n")
     return dict(ratios)
 
 

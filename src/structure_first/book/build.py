@@ -24,7 +24,7 @@ from structure_first import scales
 from structure_first.book import chapters, pages, repository
 from structure_first.book.chapters import ANSI, log
 from structure_first.book.resources import remote_resources
-from structure_first.errors import UserError, unknown
+from structure_first.errors import UserError, check_known
 
 EDITIONS = ("full", "student")
 
@@ -44,8 +44,7 @@ def build(
     The `student` edition has no solutions.
     """
     scales.checked(scale)
-    if edition not in EDITIONS:
-        raise unknown("edition", edition, EDITIONS)
+    check_known("edition", edition, EDITIONS)
     book = Path(root).resolve() / "book"
     notebooks = chapters.notebooks(book)
     sure = chapters.chosen(chapter, notebooks)

@@ -59,12 +59,8 @@ def needed(
 
 def weight_count(shape: Shape) -> int:
     """How many weights a transformer of that shape has."""
-
-    def counted(shape: Shape) -> int:
-        with torch.device("meta"):
-            return sum(parameter.numel() for parameter in Transformer(shape, fresh=False).parameters())
-
-    return by_layers(shape, counted)
+    with torch.device("meta"):
+        return by_layers(shape, lambda one: sum(each.numel() for each in Transformer(one, fresh=False).parameters()))
 
 
 def activation_bytes(shape: Shape, source: Source, compute: Compute, count: int) -> float:

@@ -16,7 +16,7 @@ from structure_first.data.batch import Batch, Source
 from structure_first.data.corpora import cached
 from structure_first.data.mixtures import mixture
 from structure_first.data.procedural import automata, languages, memory, transforms
-from structure_first.errors import UserError, check_range, unknown
+from structure_first.errors import UserError, check_known, check_range, unknown
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,6 @@ CORPUS = {"context": (1, (1 << 16) - 1), "tokens": (1, 10**13)}  # of a packed o
 def marked(vocab: int, **_) -> int:
     """The vocabulary of a question and its answer: `vocab` of content, then the separator and the pad."""
     return vocab + 2
-
-
-def unmarked(vocab: int, **_) -> int:
-    return vocab
 
 
 def fixed(size: int) -> Callable[..., int]:
@@ -150,7 +146,7 @@ DIAGNOSTICS = {
 }
 
 CONTROLS = {
-    "random": Rule(controls.random, "nothing: no token tells of another", unmarked, single),
+    "random": Rule(controls.random, "nothing: no token tells of another", lambda vocab, **_: vocab, single),
 }
 
 RULES = PROCEDURAL | DIAGNOSTICS | CONTROLS
@@ -173,8 +169,7 @@ def source(name: str, **given: int | float | None) -> Source:
         return answers(windows) if corpus.startswith(ANSWERS) else windows
     change, changed, base = name.partition(":")
     if changed:
-        if change not in CHANGES:
-            raise unknown("control", change, CHANGES)
+        check_known("control", change, CHANGES)
         return CHANGES[change](source(base, **given))
     if "+" in name:
         return mixed(name.split("+"), given)
@@ -239,8 +234,7 @@ def rule_of(name: str) -> Rule:
 def corpus_settings(name: str, given: Mapping[str, int | float | None]) -> dict[str, int]:
     """The settings of a packed corpus, which have no defaults; illegal ones say why."""
     for setting in given:
-        if setting not in CORPUS:
-            raise unknown(f"setting of {name}", setting, CORPUS)
+        check_known(f"setting of {name}", setting, CORPUS)
     settings: dict[str, int] = {}
     for setting, (low, high) in CORPUS.items():
         value = given.get(setting)
@@ -254,8 +248,7 @@ def checked_settings(name: str, rule: Rule, given: Mapping[str, int | float | No
     """All settings of a source, the defaults filled in and those that stay None left out; illegal ones say why."""
     defaults = rule.defaults
     for setting in given:
-        if setting not in defaults:
-            raise unknown(f"setting of {name}", setting, defaults)
+        check_known(f"setting of {name}", setting, defaults)
     filled = defaults | {setting: value for setting, value in given.items() if value is not None}
     settings = {setting: value for setting, value in filled.items() if value is not None}
     for setting, value in settings.items():

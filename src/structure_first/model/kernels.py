@@ -179,7 +179,7 @@ class NarrowAttention(torch.autograd.Function):
         over_ones[:, :, :d] = value
         query, key, value = (x.flatten(0, 1) for x in (query, key, over_ones))
         ctx.scale = d**-0.5
-        safe = bool(ctx.scale * BITS * d * largest(query) * largest(key) <= SAFE)
+        safe = bool(ctx.scale * BITS * d * query.abs().amax() * key.abs().amax() <= SAFE)
         ctx.tiles = [(slice(None), times)] if past is not None else list(tiles(times))
         sums, weights, drawn = query.new_empty(len(query), d + 1, query.shape[-1]), [], []
         ctx.least, ctx.larger = dropping(dropout) if dropout else (None, 1.0)
@@ -257,7 +257,3 @@ def tiles(queries: int) -> Iterator[tuple[slice, int]]:
 def shares(scores: Float[Tensor, "head q k"]) -> Iterator[slice]:
     step = max(1, SCORES * torch.get_num_threads() // scores[0].numel())
     return (slice(i, i + step) for i in range(0, len(scores), step))
-
-
-def largest(x: Tensor) -> Tensor:
-    return x.abs().amax()

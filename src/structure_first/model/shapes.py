@@ -1,6 +1,6 @@
 """Sizes of a transformer's body by name."""
 
-from structure_first.errors import unknown
+from structure_first.errors import check_known
 
 SHAPES = {
     "diagnostic": dict(layers=2, heads=4, width=16),  # Jiang et al. 2026, algorithmic tasks
@@ -17,6 +17,5 @@ SHAPES = {
 
 def body(name: str) -> dict[str, int]:
     """The layers, heads and width of the shape of that name; raises `UserError` for an unknown one."""
-    if name not in SHAPES:
-        raise unknown("shape", name, SHAPES)
+    check_known("shape", name, SHAPES)
     return dict(SHAPES[name])

@@ -13,7 +13,7 @@ from einops import rearrange, reduce
 from jaxtyping import Float
 from torch import Tensor
 
-from structure_first.errors import UserError, unknown
+from structure_first.errors import UserError, check_known, unknown
 from structure_first.model.transformer import Shape, Transformer
 from structure_first.seeding import generator
 
@@ -74,8 +74,7 @@ class Transfer:
     def only(cls, *groups: str, **rules: str) -> "Transfer":
         """Keep `parts` and start everything else afresh, unless `rules` says otherwise."""
         for name in groups:
-            if name not in cls.__dataclass_fields__:
-                raise unknown("group of weights", name, cls.__dataclass_fields__)
+            check_known("group of weights", name, cls.__dataclass_fields__)
         return cls(**{name: "keep" if name in groups else "fresh" for name in cls.__dataclass_fields__} | rules)
 
 
@@ -107,8 +106,7 @@ def transfer(
         source = trained
         if rule.startswith("from("):
             other = rule[5:-1]
-            if other not in others:
-                raise unknown("run to transfer from", other, others)
+            check_known("run to transfer from", other, others)
             source, rule = others[other], "keep"
             _same_body(other, source, model, group(name))
         # A tied stage one has one table: a head of its own starts from the rows that the embeddings start from.
@@ -158,16 +156,14 @@ def _apply(
         return torch.cat([values, reduce(values, "row width -> 1 width", "mean").expand(unknown_rows, -1)])
     if rule == "fits":
         return values if len(values) >= len(fresh) else fresh
-    if rule == "resample":
-        covariance = torch.cov(rearrange(values, "row width -> width row"), correction=0)
-        scale, basis = torch.linalg.eigh(covariance)
-        normal = torch.randn(len(fresh), values.shape[1], generator=random)
-        return values.mean(0) + (normal * scale.clamp(min=0).sqrt()) @ basis.T
-    if rule == "draw":
-        wide = values.double()
-        root = _root(torch.cov(rearrange(wide, "row width -> width row"), correction=0))
-        normal = torch.randn(len(fresh), values.shape[1], generator=random)
-        return (wide.mean(0) + normal.double() @ root).to(values)
+    if rule in ("resample", "draw"):
+        rows = values.double() if rule == "draw" else values
+        scale, basis = torch.linalg.eigh(torch.cov(rearrange(rows, "row width -> width row"), correction=0))
+        spread = scale.clamp(min=0).sqrt()
+        normal = torch.randn(len(fresh), values.shape[1], generator=random).to(rows)
+        # The symmetric root is one, whichever signs or, of equal eigenvalues, eigenvectors rounding brings.
+        drawn = normal @ ((basis * spread) @ basis.T) if rule == "draw" else (normal * spread) @ basis.T
+        return (rows.mean(0) + drawn).to(values)
     if rule == "rotate" and values.ndim == 2:
         left, right = (_orthogonal(size, random) for size in values.shape)
         return left @ values @ right
@@ -177,12 +173,6 @@ def _apply(
         sigma = float(rule[6:-1]) * values.std(correction=0)
         return values + sigma * torch.randn(values.shape, generator=random)
     return values
-
-
-def _root(covariance: Float[Tensor, "width width"]) -> Float[Tensor, "width width"]:
-    """The symmetric square root: whichever signs or, of equal eigenvalues, eigenvectors rounding brings, it is one."""
-    scale, basis = torch.linalg.eigh(covariance)
-    return (basis * scale.clamp(min=0).sqrt()) @ basis.T
 
 
 def _orthogonal(size: int, random: torch.Generator) -> Float[Tensor, "size size"]:

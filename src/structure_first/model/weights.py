@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from structure_first.errors import UserError
-from structure_first.files import replacing
+from structure_first.files import replacing, write_text
 from structure_first.model.transformer import Shape, Transformer
 
 if TYPE_CHECKING:
@@ -104,8 +104,7 @@ def export(folder: Path, model: Transformer, replica: int = 0) -> None:
     with replacing(Path(folder) / "model.safetensors") as temporary:
         state = {name: tensor.contiguous() for name, tensor in hf_state(model, replica).items()}
         save_file(state, temporary, metadata={"format": "pt"})
-    with replacing(Path(folder) / "config.json") as temporary:
-        temporary.write_text(json.dumps(hf_config(model.shape), indent=2) + "\n")
+    write_text(Path(folder) / "config.json", json.dumps(hf_config(model.shape), indent=2) + "\n")
 
 
 def to_hf(model: Transformer, replica: int = 0) -> "GPT2LMHeadModel":

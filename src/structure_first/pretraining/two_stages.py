@@ -19,7 +19,7 @@ from structure_first.data.corpora.packed import source as packed_source
 from structure_first.data.corpora.packing import pack, saved_tokeniser
 from structure_first.errors import UserError
 from structure_first.evidence.store import Store
-from structure_first.files import replacing
+from structure_first.files import write_text
 from structure_first.model import weights
 from structure_first.pretraining import card
 from structure_first.pretraining.checks import SETTINGS, check, check_vocab, has_trained, too_large
@@ -48,8 +48,7 @@ def train(config: Config, folder: Path, device: str = "auto") -> pd.DataFrame:
             packed = packed_corpus(config, folder)
             corpus = packed_source(packed, config.corpus.context, checked=is_main)
         if is_main and not has_trained(folder):
-            with replacing(folder / SETTINGS) as temporary:
-                temporary.write_text(yaml.safe_dump(config.plain(), sort_keys=False))
+            write_text(folder / SETTINGS, yaml.safe_dump(config.plain(), sort_keys=False))
         stages = jobs(config, corpus, folder, device)
         with processes.joined(where):
             for job in stages if not finished(stages[-1]) else ():
@@ -57,8 +56,7 @@ def train(config: Config, folder: Path, device: str = "auto") -> pd.DataFrame:
                     complete(job, packed)
         if is_main and not (folder / EXPORT / "config.json").exists():
             tokenisers.save(saved_tokeniser(packed, read_manifest(packed)), folder / EXPORT)
-            with replacing(folder / EXPORT / card.FILE) as temporary:
-                temporary.write_text(card.card(config, store.rows()), encoding="utf-8")
+            write_text(folder / EXPORT / card.FILE, card.card(config, store.rows()))
             weights.export(folder / EXPORT, trained(stages[-1].replicas, folder))  # config.json, the last: it is whole
         return store.rows()
 

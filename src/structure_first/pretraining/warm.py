@@ -17,7 +17,7 @@ from structure_first.cost import memory
 from structure_first.cost.hours import seconds_of, timed_update
 from structure_first.data import registry
 from structure_first.data.batch import Batch, Source
-from structure_first.errors import UserError, unknown
+from structure_first.errors import UserError, check_known, unknown
 from structure_first.evidence.statistics import LEARNT
 from structure_first.model.causal import Causal, fresh, lent_vocabulary, vocabulary
 from structure_first.seeding import generator
@@ -111,8 +111,7 @@ def warm_up(
     """
     data = registry.source(source) if isinstance(source, str) else source
     stage_one = stage_for(model, data, **stage)
-    if embeddings not in EMBEDDINGS:
-        raise unknown("rule for embeddings", embeddings, EMBEDDINGS)
+    check_known("rule for embeddings", embeddings, EMBEDDINGS)
     keep_freed_memory()
     otherwise = UserError("stage one needs more memory than there is; lower micro_batch or batch")
     with enough_memory(otherwise), lent_vocabulary(model, data.vocab, seed) as replica:

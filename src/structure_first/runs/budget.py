@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from structure_first.cost import flops, memory
 from structure_first.cost.hours import seconds_of, timed_update
-from structure_first.errors import UserError, check_range, unknown
+from structure_first.errors import UserError, check_known, check_range
 from structure_first.model.transformer import Transformer
 from structure_first.runs.jobs import Job
 from structure_first.training.devices import device as pick_device
@@ -71,8 +71,7 @@ def cost(job: Job, gpu: str = THIS, gpus: int = 1, utilisation: float = UTILISAT
 
     Raises `UserError` for a GPU that is not there.
     """
-    if gpu not in (*GPUS, THIS):
-        raise unknown("GPU", gpu, (*GPUS, THIS))
+    check_known("GPU", gpu, (*GPUS, THIS))
     check_range("--gpus", gpus, 1, MOST_GPUS)
     if not 0 < utilisation <= 1:
         raise UserError(f"--utilisation must be a share above 0 and at most 1, not {utilisation}")

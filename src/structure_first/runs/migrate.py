@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from structure_first.evidence.store import FORMAT, Store
-from structure_first.files import replacing
+from structure_first.files import replacing, write_text
 from structure_first.runs.recipe import Recipe, digest, plain
 
 NAMES = {"first": "stage_one", "second": "stage_two", "rate": "lr"}
@@ -59,8 +59,7 @@ def migrate(folder: Path) -> int:
             old_folder.rename(old_folder.with_name(new))
     with replacing(store.folder / "rows.parquet") as temporary:
         rows.to_parquet(temporary, index=False, compression="zstd")
-    with replacing(store.folder / "manifest.json") as temporary:
-        temporary.write_text(json.dumps(manifest | {"format": FORMAT}, indent=1) + "\n")
+    write_text(store.folder / "manifest.json", json.dumps(manifest | {"format": FORMAT}, indent=1) + "\n")
     return len(manifest["runs"])
 
 

@@ -114,17 +114,13 @@ def _each(jobs: Sequence[Job], pool: Pool) -> Iterator[Outcome]:
     running: dict[Future[list[Outcome]], Job] = {}
     while waiting or running:
         making = {replica.key for job in (*waiting, *running.values()) for replica in job.replicas}
-        ready = [job for job in waiting if not _needs(job) & making]
+        ready = [job for job in waiting if not {one.key for replica in job.replicas for one in replica.needs} & making]
         for job in ready[: max(0, pool.room() - len(running))]:
             waiting.remove(job)
             running[pool.submit(job)] = job
         for future in wait(running, GLANCE, FIRST_COMPLETED).done:
             yield from future.result()
             del running[future]
-
-
-def _needs(job: Job) -> set[tuple[str, str, int]]:
-    return {one.key for replica in job.replicas for one in replica.needs}
 
 
 def say(line: str) -> None:

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from structure_first.errors import UserError, unknown
+from structure_first.errors import UserError, check_known
 from structure_first.training.protocol import Model
 
 PRECISIONS = ("float32", "bfloat16")
@@ -24,8 +24,7 @@ class Compute:
     sharded: bool = False  #: under torchrun: weights and optimizer spread over the processes (FSDP2), not copied (DDP)
 
     def __post_init__(self):
-        if self.precision not in PRECISIONS:
-            raise unknown("precision", self.precision, PRECISIONS)
+        check_known("precision", self.precision, PRECISIONS)
         if self.micro_batch is not None and self.micro_batch < 1:
             raise UserError(f"micro_batch must be 1 or more sequences, not {self.micro_batch}; leave it out for all")
 

@@ -10,7 +10,7 @@ from functools import cache
 import torch
 from torch.backends.mkldnn import MkldnnModule  # what `torch.backends.mkldnn` is; mypy sees its file
 
-from structure_first.errors import UserError, unknown
+from structure_first.errors import UserError, check_known
 
 TINY = 5e-324  # the smallest double, and so not normal
 LARGE = 1 << 24  # multiplications in a product, from which on its speed counts for more than its call
@@ -18,8 +18,7 @@ LARGE = 1 << 24  # multiplications in a product, from which on its speed counts 
 
 def device(name: str = "auto") -> torch.device:
     """`auto` (CUDA where there is one), `cpu` or `cuda`; raises `UserError` for a GPU that is not there."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise unknown("device", name, ("auto", "cpu", "cuda"))
+    check_known("device", name, ("auto", "cpu", "cuda"))
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("--device cuda: no CUDA GPU is visible to torch; use --device cpu or --device auto")
     return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")

@@ -58,7 +58,7 @@ class Run:
         if self.sharded:
             self.forward = processes.sharded(self.program, self.device, self.compute.dtype)
         elif processes.world_size() > 1:
-            self.forward = processes.copied(self.program)
+            self.forward = nn.parallel.DistributedDataParallel(self.program, gradient_as_bucket_view=True)
         matrices = (part[0].numel() for block in self.model.blocks for part in block.parameters())
         choose_products(len(replicas) * self.stage.batch * self.source.length * max(matrices, default=0))
         self.optimizer = adamw(list(self.program.parameters()), self.stage)

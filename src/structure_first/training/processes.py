@@ -10,7 +10,7 @@ from functools import partial
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from structure_first.data.batch import Batch
 from structure_first.errors import UserError
@@ -53,7 +53,7 @@ def joined(device: torch.device) -> Iterator[torch.device]:
     try:
         yield device
     except RuntimeError as error:
-        if not lost(error):
+        if not (isinstance(error, dist.DistError) or "gloo" in str(error) or "NCCL" in str(error)):
             raise
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it to those that are left; this ends by itself
         reason = str(error).splitlines()[0].split(". ")[0]
@@ -61,11 +61,6 @@ def joined(device: torch.device) -> Iterator[torch.device]:
         raise UserError(f"another process of this run has ended or cannot be reached; {again} ({reason})") from None
     finally:
         dist.destroy_process_group()
-
-
-def lost(error: RuntimeError) -> bool:
-    """Whether another process is gone."""
-    return isinstance(error, dist.DistError) or "gloo" in str(error) or "NCCL" in str(error)
 
 
 def all_reduce_max(*values: int) -> list[int]:
@@ -95,11 +90,6 @@ def share(batch: Batch) -> Batch:
     mine = torch.arange(rank(), -(-sequences // world_size()) * world_size(), world_size(), device=batch.tokens.device)
     tokens, loss_mask = (tensor[:, mine.clamp(max=sequences - 1)] for tensor in batch)
     return Batch(tokens, loss_mask & (mine < sequences)[:, None])
-
-
-def copied(model: Model) -> nn.Module:
-    """A module that computes as `model` does, and whose backward pass averages the gradients over the processes."""
-    return nn.parallel.DistributedDataParallel(model, gradient_as_bucket_view=True)
 
 
 def sharded(model: Model, device: torch.device, precision: torch.dtype | None) -> Model:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from structure_first.errors import UserError, unknown
+from structure_first.errors import UserError, check_known
 
 SCHEDULES = {
     "constant": lambda done: 1.0,
@@ -40,8 +40,7 @@ class Stage:
         for name, most in MOST.items():
             if not 1 <= getattr(self, name) <= most:
                 raise UserError(f"{name} must be 1 or more, and at most {most:,}, not {getattr(self, name)}")
-        if self.schedule not in SCHEDULES:
-            raise unknown("schedule", self.schedule, SCHEDULES)
+        check_known("schedule", self.schedule, SCHEDULES)
         if not 0 <= self.warmup <= self.steps:
             raise UserError(f"warmup must lie between 0 and the {self.steps} steps, not {self.warmup}")
         if not 0 <= self.weight_decay <= STRONGEST or not (self.clip is None or 0 < self.clip < math.inf):

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from structure_first import __version__
-from structure_first.errors import UserError, unknown
+from structure_first.errors import unknown
 
 MOST_SEEDS, MOST_WORKERS, MOST_PRICE, LAST_SEED = 10_000, 1_000, 1_000_000, 2**31 - 1
 RESULTS = Path("book/results")  # of a checkout
@@ -15,11 +15,6 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 Scale = Annotated[str, typer.Option(help="smoke, laptop, gpu or paper")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda")]
-
-
-def check_folder(path: Path, option: str) -> None:
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{path} is a file; name a folder with {option}")
 
 
 @app.callback(invoke_without_command=True)

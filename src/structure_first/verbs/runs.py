@@ -7,17 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from structure_first import scales
-from structure_first.errors import UserError, check_range, unknown
-from structure_first.verbs.common import (
-    LAST_SEED,
-    MOST_SEEDS,
-    MOST_WORKERS,
-    RESULTS,
-    Device,
-    Scale,
-    app,
-    check_folder,
-)
+from structure_first.errors import UserError, check_known, check_range
+from structure_first.verbs.common import LAST_SEED, MOST_SEEDS, MOST_WORKERS, RESULTS, Device, Scale, app
 
 if TYPE_CHECKING:
     from structure_first.runs.jobs import Job
@@ -67,7 +58,8 @@ def run(
     check_range("--seeds", count, 1, MOST_SEEDS)
     check_range("--first-seed", first_seed, 0, LAST_SEED - count)
     check_range("--workers", workers, 1, MOST_WORKERS)
-    check_folder(out, "--out")
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; name a folder with --out")
     wanted = range(first_seed, first_seed + count)
     names = cells_of(cells, chosen, scale)
     if plan_only:
@@ -124,8 +116,7 @@ def merge(
 def experiment_of(name: str) -> "Experiment":
     from structure_first.experiments.registry import EXPERIMENTS
 
-    if name not in EXPERIMENTS:
-        raise unknown("experiment", name, EXPERIMENTS)
+    check_known("experiment", name, EXPERIMENTS)
     return EXPERIMENTS[name]
 
 

@@ -41,35 +41,29 @@ class Documents(Iterator[str]):
 
 
 def documents(
-    corpus: str | Path,
-    text_column: str | None = None,
-    seed: int = 0,
-    state: dict | None = None,
-    process: int = 0,
-    processes: int = 1,
+    corpus: str | Path, text_column: str | None = None, seed: int = 0, state: dict | None = None
 ) -> Documents:
     """The documents of a corpus: a name, `hub:OWNER/NAME`, or the path of a file, a folder or a glob.
 
     `text_column` is the column of JSON lines, Parquet and the hub, `text` if it is left out. `seed` makes the questions
-    of `math` and orders the files of `language` and `code`. `state` is what a stream of the same corpus gave out;
-    of several `processes` each reads its own share. Until the first document is asked for, nothing is read but names.
+    of `math` and orders the files of `language` and `code`. `state` is what a stream of the same corpus gave out.
+    Until the first document is asked for, nothing is read but names.
     """
     if seed < 0:
         raise UserError(f"the seed must be 0 or more, not {seed}")
     name, state = readable(str(corpus)), state or {"position": 0}
     position = state["position"]
-    share = {} if processes == 1 else {"process": process, "processes": processes}
     kind, _, rest = name.partition(":")
     if name in hub.HUB or kind == "hub":
         chosen = hub.HUB.get(name) or hub.Hub(rest)
         column = text_column or chosen.column
-        stream = hub.Stream(chosen, column, state.get("stream"), process, processes)
-        source = {"corpus": name, "hub": chosen.name, "config": chosen.config, "column": column, **share}
-        return Documents(source, iter(stream), position, at=lambda: {"stream": stream.state()})
-    source = {"corpus": name, **share}
+        stream = hub.Stream(chosen, column, state.get("stream"))
+        origin = {"corpus": name, "hub": chosen.name, "config": chosen.config, "column": column}
+        return Documents(origin, iter(stream), position, at=lambda: {"stream": stream.state()})
+    source: dict = {"corpus": name}
     if kind == "math":
-        texts = mathematics.questions(rest or "train", seed, position * processes + process)
-        return Documents(source | {"seed": seed}, islice(texts, 0, None, processes), position, endless=True)
+        texts = mathematics.questions(rest or "train", seed, position)
+        return Documents(source | {"seed": seed}, texts, position, endless=True)
     if name in LOCAL:
         source |= {"seed": seed, "version": VERSIONS[name], "files": pinned.digest()}
         user_files, texts = [], LOCAL[name](pinned.files(seed))
@@ -77,7 +71,7 @@ def documents(
         user_files, column = files(name), text_column or "text"
         source |= {"column": column} | file_stats(user_files)
         texts = paths.texts(user_files, column)
-    return Documents(source, islice(texts, position * processes + process, None, processes), position, files=user_files)
+    return Documents(source, islice(texts, position, None), position, files=user_files)
 
 
 def readable(name: str) -> str:

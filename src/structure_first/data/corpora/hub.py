@@ -27,13 +27,13 @@ HUB = {
 
 
 class Stream:
-    """The texts of a data set's training split, one at a time, of every `processes` shards this process's.
+    """The texts of a data set's training split, one at a time.
 
     `state()` is where it is, in what JSON can hold; a stream given that `state` goes on there without reading what came
     before.
     """
 
-    def __init__(self, hub: Hub, column: str, state: dict | None = None, process: int = 0, processes: int = 1):
+    def __init__(self, hub: Hub, column: str, state: dict | None = None):
         self.hub, self.column = hub, column
         from huggingface_hub import HfApi
 
@@ -41,11 +41,8 @@ class Stream:
             if not Path(hub.name).exists():
                 HfApi().dataset_info(hub.name, timeout=TIMEOUT)  # `datasets` would try for half a minute
             from datasets import load_dataset
-            from datasets.distributed import split_dataset_by_node
 
             self.rows = load_dataset(hub.name, hub.config, split="train", streaming=True)
-            if processes > 1:
-                self.rows = split_dataset_by_node(self.rows, process, processes)
         self._state = state
 
     def state(self) -> dict:

@@ -16,7 +16,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from structure_first.data.batch import Batch, Source
 from structure_first.data.common import predicted_from
 from structure_first.data.retrieval import in_sight
-from structure_first.errors import UserError, unknown
+from structure_first.errors import UserError, check_known
 from structure_first.schema import COUNT, validated
 
 FORMAT = 1
@@ -91,8 +91,7 @@ class Packed:
     """One split of a packed corpus; `checked=False` spares the reading that its digests take, a second a GB."""
 
     def __init__(self, folder: Path, split: str = "train", checked: bool = True):
-        if split not in SPLITS:
-            raise unknown("split", split, SPLITS)
+        check_known("split", split, SPLITS)
         self.folder, self.split, self.manifest = Path(folder), split, read_manifest(folder)
         if not self.manifest["finished"]:
             raise UserError(f"{folder} is not packed to its end; give the same structure-first pack command again")

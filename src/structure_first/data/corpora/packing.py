@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing
 from functools import partial
 from hashlib import blake2b
@@ -29,7 +29,7 @@ from structure_first.data.corpora.packed import (
 )
 from structure_first.data.corpora.tokenisers import Tokeniser
 from structure_first.errors import UserError
-from structure_first.files import collect, locked, replacing
+from structure_first.files import collect, locked, replacing, write_text
 
 BATCH = 1 << 18  # characters tokenised at once
 MOST_BYTES = 4  # that a character takes, so that only the document that reaches a limit goes beyond it
@@ -124,7 +124,10 @@ def add_shards(
         while not manifest["finished"]:
             tokens_by_split: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
             fresh_hashes, tokens, wanted = [], 0, min(shard_tokens, limit - done)
-            while tokens < wanted and (texts := next_texts(stream, min(BATCH, 1 + (wanted - tokens) // MOST_BYTES))):
+            while tokens < wanted:
+                most = min(BATCH, 1 + (wanted - tokens) // MOST_BYTES)
+                if not (texts := list(tokenisers.first_texts(stream, most, each=1))):
+                    break
                 hashes = hashed(texts)
                 fresh, held = unseen(hashes, seen), hashes < threshold(manifest["held_out"])
                 for split, chosen in zip(SPLITS, (fresh & ~held, fresh & held), strict=True):
@@ -170,8 +173,7 @@ def write_array(path: Path, array: np.ndarray) -> str:
 
 
 def write_manifest(folder: Path, manifest: dict) -> None:
-    with replacing(folder / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=1) + "\n")
+    write_text(folder / MANIFEST, json.dumps(manifest, indent=1) + "\n")
 
 
 def new_manifest(stream: Documents, tokeniser: Tokeniser, held_out: float) -> dict:
@@ -215,17 +217,6 @@ def saved_tokeniser(folder: Path, manifest: dict) -> Tokeniser:
     if digest(path) != recorded["digest"]:
         raise UserError(f"{path} is not what made the shards beside it; restore it or pack into another folder")
     return tokenisers.saved(path, recorded["name"])
-
-
-def next_texts(stream: Iterator[str], characters: int) -> list[str]:
-    """The next documents of that many characters or a little more; none at the end."""
-    texts = []
-    for text in stream:
-        texts.append(text)
-        characters -= len(text) + 1
-        if characters <= 0:
-            break
-    return texts
 
 
 def joined(tokeniser: Tokeniser, texts: list[str], dtype: str) -> Integer[np.ndarray, " token"]:

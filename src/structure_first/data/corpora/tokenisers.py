@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from structure_first.errors import UserError, reason, unknown
-from structure_first.files import replacing
+from structure_first.files import write_text
 
 FILE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 SEPARATORS = ("<|endoftext|>", "</s>", "<s>", "[SEP]", "<eos>", "<bos>")  # what hub tokenisers call theirs
@@ -156,11 +156,11 @@ def learnt(vocab: int, texts: Iterable[str]) -> str:
     return bpe.to_str()
 
 
-def first_texts(texts: Iterable[str], characters: int) -> Iterator[str]:
-    """Whole texts until they have that many characters."""
+def first_texts(texts: Iterable[str], characters: int, each: int = 0) -> Iterator[str]:
+    """Whole texts until they have that many characters, of which `each` stands before a text."""
     for text in texts:
         yield text
-        characters -= len(text)
+        characters -= len(text) + each
         if characters <= 0:
             return
 
@@ -196,8 +196,7 @@ def save(tokeniser: Tokeniser, folder: Path) -> None:
     separator = next(token for token, number in vocabulary(described).items() if number == tokeniser.separator)
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": separator, "eos_token": separator}
     for name, text in ((FILE, described), (SETTINGS, json.dumps(settings, indent=1))):
-        with replacing(Path(folder) / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(Path(folder) / name, text)
 
 
 def saved(path: Path, name: str) -> Tokeniser:
