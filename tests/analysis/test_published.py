@@ -101,6 +101,23 @@ def test_a_loss_that_few_seeds_come_down_to_is_told_as_such():
     assert "any seed" in analysis.reached(pd.Series([np.inf, np.inf]))
 
 
+def test_the_more_problems_are_solved_the_further_down_and_the_words_say_how_many(rows_of):
+    shares = {"random init": (0.1, 0.2, 0.4), "set": (0.2, 0.4, 0.5), "set / permuted": (0.0, 0.1, 0.3)}
+    solved = {
+        (f"math / {name}", seed): dict(zip((0, 375, 750, 1500), (0.0, *share), strict=True))
+        for name, share in shares.items()
+        for seed in (700, 701)
+    }
+    last = analysis.ends(analysis.curves(with_factors(rows_of(solved, metric="problems"), EXPERIMENT), "problems"))
+    assert analysis.solved_said(last).splitlines() == [
+        "- *random init* solves 40.0% of the held-out problems (seeds: 2)",
+        "- *set* solves 50.0% of the held-out problems, +10.0% beside random init of the same seed, "
+        "and is down at what that leaves unsolved after 50% of the text (seeds: 2)",
+        "- *set, permuted* solves 30.0% of the held-out problems, -10.0% beside random init of the same seed, "
+        "and does not come down to what that leaves unsolved in any seed (seeds: 2)",
+    ]
+
+
 def test_of_several_rates_the_words_are_about_the_baselines_best(rows_of):
     losses = {
         (f"code / {front} / warmed up at {rate}", 700): {1500: loss}
@@ -122,6 +139,7 @@ def test_what_is_in_front_is_reckoned_from_the_recipe():
 
 def test_a_part_is_told_beside_the_whole_where_both_parts_ran(rows_of):
     ends = {"random init": 2.0, "set": 1.5, "set / attention": 1.6, "set / mlp": 1.9, "set / permuted": 1.8}
+    ends["set / attention permuted"] = 1.7
     losses = {
         (f"code / {name}", seed): {0: 5.0, 1500: end + (seed - 700) / 100 * (name == "set / mlp")}
         for name, end in ends.items()
@@ -132,9 +150,13 @@ def test_a_part_is_told_beside_the_whole_where_both_parts_ran(rows_of):
     assert set(found["start"]) == {"code, width 128, no warm-up at 0.0003"}, "the other start has not all parts"
     (said,) = analysis.parts_said(found).splitlines()
     assert said.startswith(
-        "- **code, width 128, no warm-up at 0.0003**: all of Set +0.500, its attention +0.400, its MLPs +0.090 "
+        "- **code, width 128, no warm-up at 0.0003**: all of Set +0.500, all permuted +0.200, "
+        "its attention +0.400, attention permuted +0.300, its MLPs +0.090 (+0.080 to +0.100); "
     )
-    assert said.endswith("attention less MLPs +0.310 (+0.300 to +0.320) (seeds: 3)")
+    assert said.endswith(
+        "attention less MLPs +0.310 (+0.300 to +0.320); "
+        "attention less its own numbers in random order +0.100 (seeds: 3)"
+    )
     fig = draw.parts(found)
     assert [trace.name for trace in fig.data][::2] == list(analysis.PARTS), "seeds and median of each"
 

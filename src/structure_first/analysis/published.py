@@ -16,12 +16,14 @@ from structure_first.runs.recipe import Recipe
 
 TOLD = ("set", "set, permuted", "set, rescaled")  # of every start
 PLACES = {"where the context has it": "loss in sight", "elsewhere": "loss elsewhere"}  # the next token, and its loss
-PARTS = {  # what of Set goes across, by its label; permuted: all, in random order
+PARTS = {  # what of Set goes across, by its label; permuted: its numbers in random order
     "set": "all of Set",
+    "set, permuted": "all permuted",
     "set, attention": "its attention",
+    "set, attention permuted": "attention permuted",
     "set, mlp": "its MLPs",
-    "set, permuted": "permuted",
 }
+TOKENS = {"math": "character"}  # of other corpora: a byte
 ALIKE = ["task", "width", "swept", "amount", "seed"]  # what models that are compared have in common
 MODEL = ["width", "cell", "seed"]
 
@@ -36,9 +38,11 @@ def curves(rows: pd.DataFrame, metric: str = "loss") -> pd.DataFrame:
     """Held-out loss (nats a token) of every model of one size at every evaluation: by corpus (`task`), rung of the
     ladder (`swept`) and rate (`amount`), with the share of the `text` that was read, and the `target`, what random init
     ends at; `label` says what is in front, for how many `updates`, and its share where that is not the recipe's own.
-    Another `metric` is the loss on a part of the tokens.
+    Another `metric` is the loss on a part of the tokens, or `problems`, read as the share that is not solved.
     """
     evaluations = rows[(rows["stage"] == 2) & (rows["metric"] == metric)].sort_values(["cell", "seed", "step"])
+    if metric == "problems":
+        evaluations = evaluations.assign(value=1 - evaluations["value"])
     evaluations = evaluations.rename(columns={"value": "loss"}).reset_index(drop=True)
     evaluations["label"] = labels(evaluations, ", ")
     evaluations["text"], evaluations["width"] = share_read(evaluations), evaluations["width"].astype(int)
@@ -112,13 +116,18 @@ def parts(last: pd.DataFrame) -> pd.DataFrame:
 
 
 def parts_said(last: pd.DataFrame) -> str:
-    """What each part is worth in words, a line a start; and attention less MLPs, seed by seed."""
+    """What each part is worth in words, a line a start; and attention less MLPs and less its twin, seed by seed."""
     lines = []
     for start, here in last.groupby("start", sort=False):
         gains = here.pivot(index="seed", columns="label", values="gain")
         worth = [f"{name} {told('{:+.3f}', gains[label])}" for label, name in PARTS.items() if label in gains]
-        ahead = told("{:+.3f}", gains["set, attention"] - gains["set, mlp"])
-        lines.append(f"- **{start}**: {', '.join(worth)}; attention less MLPs {ahead} (seeds: {len(gains)})")
+        less = {"MLPs": "set, mlp", "its own numbers in random order": "set, attention permuted"}
+        ahead = [
+            f"attention less {name} {told('{:+.3f}', gains['set, attention'] - gains[label])}"
+            for name, label in less.items()
+            if label in gains
+        ]
+        lines.append(f"- **{start}**: {'; '.join([', '.join(worth), *ahead])} (seeds: {len(gains)})")
     return "\n".join(lines)
 
 
@@ -147,7 +156,7 @@ def answers(last: pd.DataFrame) -> pd.DataFrame:
             "in front": label,
             "seeds": len(part),
             "final loss": f"{part['loss'].median():.3f}",
-            "gain, nats a byte": told("{:+.3f}", part["gain"]),
+            "gain, nats a token": told("{:+.3f}", part["gain"]),
             "of the text, to its loss": told("{:.0%}", part["needed"]),
         }
         for (corpus, width, label), part in last.groupby(["task", "width", "label"], sort=False)
@@ -163,7 +172,7 @@ def said(last: pd.DataFrame, corpus: str = "code", front: str = "set") -> str:
         warm = of[front]
         words = (
             f"- **Width {width}**: on {corpus}, as published, *{front}* in front is worth "
-            f"{told('{:+.3f}', warm['gain'])} nats a byte over random initialisation "
+            f"{told('{:+.3f}', warm['gain'])} nats a {TOKENS.get(corpus, 'byte')} over random initialisation "
             f"and {reached(warm['needed'])} (the paper: {PAPER[corpus]:.0%}); seeds: {len(warm)}."
         )
         if (twin := of.get(f"{front}, permuted")) is not None:
@@ -173,16 +182,28 @@ def said(last: pd.DataFrame, corpus: str = "code", front: str = "set") -> str:
     return "\n".join(lines)
 
 
-def reached(shares: pd.Series) -> str:
+def reached(shares: pd.Series, end: str = "its final loss") -> str:
     """When a front is down at where random initialisation ends, in words."""
     down = shares[np.isfinite(shares)]
     if down.empty:
-        return "does not come down to its final loss in any seed"
+        return f"does not come down to {end} in any seed"
     if 2 * len(down) > len(shares):
-        return f"is down at its final loss after {told('{:.0%}', shares)} of the text"
-    return (
-        f"comes down to its final loss in {len(down)} of {len(shares)} seeds, after {told('{:.0%}', down)} of the text"
-    )
+        return f"is down at {end} after {told('{:.0%}', shares)} of the text"
+    return f"comes down to {end} in {len(down)} of {len(shares)} seeds, after {told('{:.0%}', down)} of the text"
+
+
+def solved_said(last: pd.DataFrame) -> str:
+    """Which share of the held-out problems is solved in the end and when as many are as with nothing in front, in
+    words, of the `ends` of `problems`.
+    """
+    lines = []
+    for label, part in last.groupby("label", sort=False):
+        line = f"- *{label}* solves {told('{:.1%}', 1 - part['loss'])} of the held-out problems"
+        if label != "random init":
+            line += f", {told('{:+.1%}', part['gain'])} beside random init of the same seed, "
+            line += f"and {reached(part['needed'], 'what that leaves unsolved')}"
+        lines.append(f"{line} (seeds: {len(part)})")
+    return "\n".join(lines)
 
 
 def rungs(last: pd.DataFrame) -> str:

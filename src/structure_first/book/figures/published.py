@@ -52,7 +52,7 @@ def curves(evaluations: pd.DataFrame, shown: tuple[str, ...] = LABELS[:3], level
         highest = here.loc[here["text"] == 1, "loss"].max()
         fig.update_yaxes(range=[here["loss"].min() - 0.03, max(goal, highest) + STEEP], **at)
     fig.update_xaxes(title="share of the text that was read", tickformat=".0%")
-    return fig.update_yaxes(title="held-out loss, nats a byte", col=1).update_layout(legend={"y": 1.1})
+    return fig.update_yaxes(title="held-out loss, nats a token", col=1).update_layout(legend={"y": 1.1})
 
 
 def early(evaluations: pd.DataFrame) -> go.Figure:
@@ -100,7 +100,8 @@ def by_place(last: pd.DataFrame) -> go.Figure:
 def parts(last: pd.DataFrame) -> go.Figure:
     """What a front is worth by what of it goes across, a panel a corpus, width, start and rate."""
     fig = worth(last, "start", "label", PARTS, PARTS)
-    return fig.update_xaxes(tickvals=list(PARTS), ticktext=list(PARTS.values())).update_layout(showlegend=False)
+    names = [name.replace(" ", "<br>", 1) for name in PARTS.values()]
+    return fig.update_xaxes(tickvals=list(PARTS), ticktext=names).update_layout(showlegend=False)
 
 
 LOSS, NEEDED = "final loss, nats", "of the text, for its loss"
