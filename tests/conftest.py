@@ -6,9 +6,13 @@ anything, as `data.registry`, is left out: it says itself what is wrong.
 """
 
 import os
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,9 +28,12 @@ if find_spec("beartype"):
     install_import_hook(CHECKED, "beartype.beartype")
 
 from structure_first import cli  # noqa: E402
+from structure_first.analysis import haystack as analysis  # noqa: E402
 from structure_first.analysis.stored import with_factors  # noqa: E402
 from structure_first.evidence.store import COLUMNS  # noqa: E402
-from structure_first.experiments import additive, skills, substitutive  # noqa: E402
+from structure_first.experiments import additive, haystack, skills, substitutive  # noqa: E402
+from structure_first.runs import runner  # noqa: E402
+from structure_first.runs.jobs import Job  # noqa: E402
 
 settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
@@ -63,6 +70,33 @@ def said(monkeypatch, capsys):
         out, err = capsys.readouterr()
         assert (exit.value.code, err.count("\n")) == ((0, 0) if not err else (2, 1))
         return out, err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[[Callable[[], object]], None]:
+    """Wait until something holds, for two minutes at most."""
+
+    def wait(holds: Callable[[], object]) -> None:
+        deadline = time.monotonic() + 120
+        while not holds():
+            assert time.monotonic() < deadline, "it never came to that"
+            time.sleep(0.01)
+
+    return wait
+
+
+@pytest.fixture
+def killed(until, request) -> Callable[[str, Path], None]:
+    """Run code, to which the test's own file can be imported, and kill it as soon as it has written a file."""
+
+    def run(code: str, written: Path) -> None:
+        path = os.pathsep.join([str(request.path.parent), os.environ.get("PYTHONPATH", "")])
+        child = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path})
+        until(lambda: written.exists() or child.poll() is not None)
+        child.kill()
+        assert child.wait() == -signal.SIGKILL
 
     return run
 
@@ -148,3 +182,28 @@ def taught() -> Callable[[int], pd.DataFrame]:
         return with_factors(found, skills.TUNED)
 
     return rows
+
+
+@pytest.fixture(scope="session")
+def ran(tmp_path_factory) -> tuple[pd.DataFrame, Path]:
+    """A real run of two cells of `haystack` at smoke scale: its rows and its folder."""
+    out = tmp_path_factory.mktemp("live")
+    cells = ["random init", "identity attention"]
+    return runner.run(haystack.EXPERIMENT, "smoke", (100, 101), out, workers=1, cells=cells), out
+
+
+@pytest.fixture(scope="session")
+def jobs(ran) -> list[Job]:
+    """The models of that run that are looked into."""
+    return analysis.jumped(haystack.EXPERIMENT, "smoke", *ran)
+
+
+@pytest.fixture(scope="session")
+def looked(jobs) -> analysis.HeadStudy:
+    return analysis.study_heads(jobs, count=20)
+
+
+@pytest.fixture(scope="session")
+def two_models(looked) -> analysis.HeadStudy:
+    """The same measurements under a second name as well."""
+    return analysis.HeadStudy(*(pd.concat([part, part.assign(model="another")]) for part in looked))

@@ -111,80 +111,6 @@ def test_sources_are_listed(command):
         assert name in said
 
 
-@pytest.mark.parametrize(
-    ("arguments", "nearest"),
-    [
-        (["genrate"], "unknown verb 'genrate'; did you mean 'generate'?"),
-        (["claim"], "unknown verb 'claim'; did you mean 'claims'?"),
-        (
-            ["xyzzy"],
-            "unknown verb 'xyzzy'; known: bench, book, claims, doctor, generate, merge, pack, p",
-        ),
-        (["--versoin"], "unknown option '--versoin'; did you mean '--version'?"),
-        (["claims", "--resluts", "x"], "unknown option '--resluts'; did you mean '--results'?"),
-        (["book", "--scale", "laptp"], "unknown scale 'laptp'; did you mean 'laptop'?"),
-        (["run", "haystack", "--scale", "smok", "--seeds", "2"], "unknown scale 'smok'; did you mean 'smoke'?"),
-        (["run", "haystak"], "unknown experiment 'haystak'; did you mean 'haystack'?"),
-        (["run", "haystack", "--scale", "smoke", "--cells", "random int"], "did you mean 'random init'?"),
-        (["run", "skills", "--cells", "?"], "unknown cell '?'; known: addition / delete / attention, addition"),
-        (["run", "skills", "--cells", "?"], ", and 335 more"),
-        (["run", "haystack_search", "--scale", "gpu"], "no cells at scale gpu; scales at which it has some: laptop"),
-        (["run", "haystack", "--scale", "smoke", "--device", "cudda"], "unknown device 'cudda'; did you mean 'cuda'?"),
-    ],
-)
-def test_a_mistyped_name_is_told_the_nearest(command, tmp_path, monkeypatch, arguments, nearest):
-    monkeypatch.chdir(tmp_path)
-    assert nearest in command.fails(*arguments)
-    assert files(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "nearest"),
-    [
-        (["dick"], "unknown source 'dick'; did you mean 'dyck'?"),
-        (["shufled:dyck"], "unknown control 'shufled'; did you mean 'shuffled'?"),
-        (["shuffled:dyk"], "unknown source 'dyk'; did you mean 'dyck'?"),
-        (["dyck", "--lenght", "8"], "unknown option of generate dyck '--lenght'; did you mean '--length'?"),
-        (["dyck", "--sed", "8"], "unknown option of generate dyck '--sed'; did you mean '--seed'?"),
-        (["identity", "--k", "8"], "unknown option of generate identity '--k'"),
-        (["dyck", "--length", "7"], "length must be even, not 7"),
-        (["dyck", "--length", "-2"], "length must be from 1 to 65,536, not -2"),
-        (["dyck", "--k", "0"], "k must be from 1 to 65,536, not 0"),
-        (["dyck", "--k", "1.5"], "k must be a whole number from 1 to 65,536, not 1.5"),
-        (["dyck", "--p", "2"], "p must be from 0 to 1, not 2"),
-        (["dyck", "--p", "nan"], "option --p takes a number, not 'nan'"),
-        (["identity", "--vocab", "1"], "vocab must be from 2 to 1,048,576, not 1"),
-        (["stack", "--length", "64", "--vocab", "10"], "vocab must be 64 or more"),
-        (["dyck", "--length"], "option '--length' has no value"),
-        (["dyck", "length", "8"], "unexpected argument 'length'"),
-        (["dyck", "--tokens", "-5"], "the number of tokens must be from 1 to 1,000,000,000,000, not -5"),
-        (["dyck", "--tokens", "0"], "the number of tokens must be from 1"),
-        (["dyck", "--tokens", "9" * 30], "the number of tokens must be from 1"),
-        (["dyck", "--tokens", "many"], "Invalid value for '--tokens'"),
-        (["dyck", "--seed", "-1"], "--seed must be from 0 to 2,147,483,647, not -1"),
-    ],
-)
-def test_impossible_data_says_why(command, tmp_path, arguments, nearest):
-    given = [] if "--tokens" in arguments else ["--tokens", "10"]
-    assert nearest in command.fails("generate", *arguments, *given, "--out", tmp_path / "data.parquet")
-    assert files(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    ("place", "reason"),
-    [
-        ("file/data.parquet", "cannot write "),
-        ("folder.parquet", "is there already"),
-        ("data.csv", "must end in one of .parquet, .jsonl"),
-    ],
-)
-def test_a_place_that_cannot_be_written_is_one_line(command, tmp_path, place, reason):
-    (tmp_path / "file").write_text("")
-    (tmp_path / "folder.parquet").mkdir()
-    assert reason in command.fails("generate", "identity", "--tokens", 10, "--out", tmp_path / place)
-    assert files(tmp_path) == ["file", "folder.parquet"]
-
-
 def test_generate_writes_what_it_says(command, tmp_path):
     out = tmp_path / "new" / "data.jsonl"
     settings = ["--length=8", "--k", 2, "--p", 0.4, "--seed", 3]
@@ -192,30 +118,6 @@ def test_generate_writes_what_it_says(command, tmp_path):
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert [len(line["tokens"]) for line in lines] == [8, 8, 8]
     assert files(tmp_path) == ["new", "new/data.jsonl", "new/data.md"]
-
-
-@pytest.mark.parametrize("missing", [["generate", "dyck"], ["generate"], ["run"], ["claims", "--results"]])
-def test_something_left_out_is_one_line(command, missing):
-    command.fails(*missing)
-
-
-def test_one_too_many_is_one_line(command):
-    assert "extra" in command.fails("claims", "--json", "more")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        (["--seeds", "0"], "--seeds must be from 1 to 10,000, not 0"),
-        (["--seeds", "1000000000"], "--seeds must be from 1 to 10,000, not 1,000,000,000"),
-        (["--seeds", "two"], "Invalid value for '--seeds'"),
-        (["--first-seed", "-1"], "--first-seed must be from 0 to "),
-        (["--workers", "0"], "--workers must be from 1 to 1,000, not 0"),
-    ],
-)
-def test_impossible_counts_say_what_is_possible(command, tmp_path, tiny, arguments, reason):
-    assert reason in command.fails("run", tiny, "--out", tmp_path, *arguments)
-    assert files(tmp_path) == []
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
@@ -261,25 +163,6 @@ def test_a_plan_of_an_experiment_is_printed_and_leaves_nothing(command, tmp_path
     assert command.prints(*arguments, "--plan") == "nothing is missing\n"
 
 
-def test_results_of_another_format_are_refused_and_left_alone(command, tmp_path, tiny):
-    folder = tmp_path / tiny
-    folder.mkdir()
-    (folder / "manifest.json").write_text('{"format": 99, "runs": {}}')
-    assert "was written in format 99" in command.fails("run", tiny, "--out", tmp_path)
-    assert (folder / "manifest.json").read_text() == '{"format": 99, "runs": {}}'
-    assert [path.name for path in folder.iterdir()] == ["manifest.json"]
-
-
-def test_corrupt_results_are_one_line(command, tmp_path, tiny):
-    (tmp_path / "haystack").mkdir()
-    (tmp_path / tiny).mkdir()
-    for name in ("haystack", tiny):
-        (tmp_path / name / "rows.parquet").write_bytes(b"PAR1 and then nothing")
-    assert "cannot read results" in command.fails("run", tiny, "--out", tmp_path)
-    ledger = ROOT / "book" / "claims.yml"
-    assert "cannot read results" in command.fails("claims", "--results", tmp_path, "--ledger", ledger)
-
-
 def test_the_ledger(command, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     entries = json.loads(command.prints("claims", "--results", tmp_path, "--json"))
@@ -314,45 +197,6 @@ def test_measured_claims_stand_in_the_table(command, tmp_path):
     assert (answer["verdict"], answer["seeds"], answer["scale"]) == ("reproduced", 10, "laptop")
 
 
-def test_a_missing_or_broken_ledger_is_one_line(command, tmp_path):
-    missing = tmp_path / "claims.yml"
-    said = command.fails("claims", "--ledger", missing, "--results", tmp_path)
-    assert "claims.yml: No such file or directory" in said and "--ledger" in said
-    missing.write_text("- id: [")
-    assert "claims.yml is no YAML" in command.fails("claims", "--ledger", missing, "--results", tmp_path)
-
-
-@pytest.fixture
-def book(tmp_path, monkeypatch) -> Path:
-    """The folder of a book of one chapter; the process stands at its root."""
-    folder = tmp_path / "book"
-    (folder / "chapters").mkdir(parents=True)
-    (tmp_path / "_config.yml").write_text("title: Tiny\n")
-    (folder / "_toc.yml").write_text("format: jb-book\nroot: intro\nchapters:\n- file: chapters/03_jump\n")
-    (folder / "intro.md").write_text("# Tiny\n")
-    cell = dict(cell_type="code", id="a", metadata=dict(tags=["parameters"]), source="", outputs=[])
-    notebook = dict(nbformat=4, nbformat_minor=5, metadata={}, cells=[cell | dict(execution_count=None)])
-    (folder / "chapters" / "03_jump.ipynb").write_text(json.dumps(notebook))
-    monkeypatch.chdir(tmp_path)
-    return folder
-
-
-def test_a_mistyped_chapter_is_told_the_nearest(command, book):
-    assert "unknown chapter '04'; did you mean '03'?" in command.fails("book", "--chapter", "04")
-    assert not (book / "_build").exists()
-
-
-def test_a_notebook_without_parameters_is_one_line(command, book):
-    path = book / "chapters" / "03_jump.ipynb"
-    path.write_text(path.read_text().replace("parameters", "hide-input"))
-    assert "book/chapters/03_jump.ipynb has no cell tagged 'parameters'" in command.fails("book")
-
-
-def test_outside_a_repository_the_book_says_where_to_stand(command, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert "run this from the top of the repository" in command.fails("book")
-
-
 def test_what_lies_in_the_current_folder_does_not_run_in_workers(command, tmp_path, monkeypatch):
     """`python -c`, with which a worker starts, would look there first."""
     monkeypatch.chdir(tmp_path)
@@ -364,7 +208,7 @@ def test_what_lies_in_the_current_folder_does_not_run_in_workers(command, tmp_pa
 
 
 @pytest.mark.parametrize(("stop", "status"), [(KeyboardInterrupt(), 130), (SystemExit(143), 143)])
-def test_an_interrupt_and_sigterm_are_one_line(command, book, monkeypatch, stop, status):
+def test_an_interrupt_and_sigterm_are_one_line(command, monkeypatch, stop, status):
     def stopped(*_, **__):
         raise stop
 

@@ -5,8 +5,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,13 +48,6 @@ def rows(folder: Path, count: int) -> None:
     (folder / "rows.jsonl").write_text("".join(f'{{"text": "{number:020}"}}\n' for number in range(count)))
 
 
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not holds():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.02)
-
-
 def puts_off(pid: int) -> bool:
     """Whether a process catches Ctrl-C and SIGTERM: `fit` does, while it trains."""
     line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt"))
@@ -69,7 +60,7 @@ def children(pid: int) -> list[int]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 @pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["the parent", "the group"])
-def test_workers_save_and_their_parent_says_how_to_go_on(tmp_path, send):
+def test_workers_save_and_their_parent_says_how_to_go_on(tmp_path, send, until):
     """Where the whole group is sent the signal, a worker gets it twice: of its parent as well. The programs that wait
     for a worker do not begin.
     """
@@ -94,7 +85,7 @@ UPDATED = """
 """
 
 
-def test_a_training_saves_and_says_how_to_go_on(tmp_path):
+def test_a_training_saves_and_says_how_to_go_on(tmp_path, until):
     rows(tmp_path, 1000)
     (tmp_path / "run.yaml").write_text(TRAIN)
     running = started("-c", textwrap.dedent(UPDATED), "train", "run.yaml", "--device", "cpu", folder=tmp_path)
@@ -114,7 +105,7 @@ SMALL = """
 """
 
 
-def test_a_packing_clears_what_is_half_written_and_says_how_to_go_on(tmp_path, monkeypatch):
+def test_a_packing_clears_what_is_half_written_and_says_how_to_go_on(tmp_path, monkeypatch, until):
     rows(tmp_path, 200_000)
     options = ["--tokeniser", "bytes", "--out", "packed"]
     running = started("-c", textwrap.dedent(SMALL), "pack", "rows.jsonl", *options, folder=tmp_path)

@@ -8,7 +8,6 @@ from structure_first.evidence.store import Store
 from structure_first.pretraining.config import Config, read
 from structure_first.pretraining.mistakes import names
 from structure_first.pretraining.stages import jobs, stand_in
-from structure_first.pretraining.two_stages import train
 from structure_first.runs.budget import cost
 
 CONFIGS = sorted((Path(__file__).parents[1] / "book" / "configs").glob("*.yaml"))
@@ -68,24 +67,6 @@ def test_what_does_not_fit_is_said_plainly(said, tiny):
     assert "it does NOT fit; compute.micro_batch: " in said("plan", "wide.yaml")[0]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "line"),
-    [
-        (["train", "none.yaml"], "cannot read none.yaml: No such file or directory; write one like"),
-        (["plan", "none.yaml"], "cannot read none.yaml"),
-        (["train", "tiny.yaml", "--steps", "0"], "--steps must be 1 or more, not 0"),
-        (["train", "tiny.yaml", "--device", "gpu"], "unknown device 'gpu'"),
-        (["plan", "tiny.yaml", "--gpu", "h1000"], "unknown GPU 'h1000'; did you mean 'h100'?"),
-        (["plan", "tiny.yaml", "--price", "-1"], "--price must be from 0 to 1,000,000, not -1.0"),
-        (["plan", "tiny.yaml", "--utilization", "1"], "unknown option '--utilization'; did you mean '--utilisation'?"),
-    ],
-)
-def test_a_mistake_is_one_line(said, tiny, arguments, line):
-    out, err = said(*arguments)
-    assert out == "" and err.startswith(f"structure-first: {line}")
-    assert not Path("runs").exists()
-
-
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_each_configuration_of_the_book_is_read_and_planned(path):
     def costs(config: Config):
@@ -98,13 +79,8 @@ def test_each_configuration_of_the_book_is_read_and_planned(path):
     assert [cost.job.phase.stage.steps for cost in short] == [3, 3] and short[1].tokens < second.tokens
 
 
-def test_the_quick_one_is_quick_and_offline(tmp_path):
-    """A few of its steps: the corpus is what every machine has."""
-    rows = train(read(CONFIGS[-1]).stopped_at(2), tmp_path / "run", "cpu")
-    assert CONFIGS[-1].stem == "quick" and set(rows["stage"]) == {1, 2}
-
-
 def test_the_quick_one_names_every_section():
+    assert CONFIGS[-1].stem == "quick"
     assert {*names(Config)} - {"allow_larger_stage_one"} == {
         line.partition(":")[0] for line in CONFIGS[-1].read_text().splitlines() if line[:1].isalpha()
     }

@@ -113,6 +113,13 @@ def new_book(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], TinyBook]
     return lambda: TinyBook(tmp_path_factory.mktemp("book"))
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """Pages without the tables of settings and of the verbs, which take longer than all else."""
+    monkeypatch.setattr("structure_first.book.pages.settings", lambda name: "")
+    monkeypatch.setattr("structure_first.book.reference.verbs", lambda: "")
+
+
 def _exercises(stem: str) -> tuple[list[tuple[str, str, str]], dict]:
     """A chapter's checked exercises, each the cell to fill, its visible test and the solution that it tests; and the
     names that they find: what the chapter imports, and its scale.

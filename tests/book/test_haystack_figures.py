@@ -1,7 +1,6 @@
 """Chapter 03's figures, on a real run at smoke scale."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from structure_first.analysis import attention
@@ -9,34 +8,14 @@ from structure_first.analysis import haystack as analysis
 from structure_first.book.figures import haystack as draw
 from structure_first.book.figures.tokens import in_haystack
 from structure_first.experiments import haystack
-from structure_first.runs.runner import run
-
-CELLS = ["random init", "identity attention"]
-
-
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory):
-    out = tmp_path_factory.mktemp("live")
-    return run(haystack.EXPERIMENT, "smoke", (100, 101), out, workers=1, cells=CELLS), out
 
 
 def test_every_seed_is_drawn_beside_the_guesser(ran):
     rows, _ = ran
     task = haystack.EXPERIMENT.recipes("smoke")["random init"].stage_two.make()
-    fig = draw.curves(rows, CELLS, task)
+    fig = draw.curves(rows, ["random init", "identity attention"], task)
     assert len(fig.data) == 4
     assert fig.layout.shapes[0].y0 == pytest.approx((1 + 1 / 2 + 1 / 3) / 3)
-
-
-@pytest.fixture(scope="module")
-def jobs(ran):
-    rows, out = ran
-    return analysis.jumped(haystack.EXPERIMENT, "smoke", rows, out)
-
-
-@pytest.fixture(scope="module")
-def looked(jobs):
-    return analysis.study_heads(jobs, count=20)
 
 
 def test_the_heads_are_drawn_at_every_evaluation():
@@ -61,27 +40,21 @@ def test_rings_lie_where_recall_has_to_look():
     assert in_haystack(128 + 29) == "d"
 
 
-def two_models(looked):
-    """The same measurements under a second name."""
-    return analysis.HeadStudy(*(pd.concat([part, part.assign(model="another")]) for part in looked))
-
-
-def test_the_menu_of_models_changes_all_panels(looked):
-    both = two_models(looked)
-    scores = both.scores.assign(score=both.scores["score"].where(both.scores["model"] != "another", 0.5))
-    fig = draw.kinds(both._replace(scores=scores))
+def test_the_menu_of_models_changes_all_panels(looked, two_models):
+    scores = two_models.scores
+    scores = scores.assign(score=scores["score"].where(scores["model"] != "another", 0.5))
+    fig = draw.kinds(two_models._replace(scores=scores))
     choices = fig.layout.updatemenus[0].buttons
     assert [choice.label for choice in choices] == [looked.scores["model"].iloc[0], "another"]
     assert "query → value" in fig.data[2].x and "query → value" not in fig.data[0].x
     assert (np.array(choices[1].args[0]["z"][2]) == 0.5).all() and choices[1].args[0]["x"][0] == list(fig.data[0].x)
 
 
-def test_losses_fall_and_origins_are_of_whole_layers(looked):
-    both = two_models(looked)
-    losses = draw.losses(both)
+def test_losses_fall_and_origins_are_of_whole_layers(looked, two_models):
+    losses = draw.losses(two_models)
     assert len(losses.data) == 4 and sum(line.showlegend for line in losses.data) == 2
     assert all((np.diff(line.y) <= 0).all() and len(line.y) == 4 for line in losses.data)
-    origins = draw.origins(both)
+    origins = draw.origins(two_models)
     assert len(origins.data) == 12 and all(list(dots.x) == list(attention.PARTS) for dots in origins.data)
     shown = [dots.name for dots in origins.data if dots.showlegend]
     assert sorted(shown) == sorted(["fresh weights", "permuted weights", "another", looked.scores["model"].iloc[0]])

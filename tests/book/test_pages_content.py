@@ -39,7 +39,7 @@ def trial(scale: str) -> dict[str, Recipe]:
 
 
 @pytest.fixture
-def results(tmp_path, monkeypatch, rows_of):
+def results(tmp_path, monkeypatch, rows_of, quick):
     monkeypatch.setitem(EXPERIMENTS, "trial", Experiment("trial", "", trial, {}))
     claims = [
         {"id": "ran", "statement": "A | B", "paper": "much", "published": query(treated="control")},
@@ -108,6 +108,13 @@ def test_what_a_newspaper_asks_is_answered_first(results):
     assert "As published</p><p>not yet run</p>" in told
     assert "Beside a tuned baseline</p><p><strong>✔ reproduced</strong></p>" in told
     assert "accuracy +0.80 (+0.80 to +0.80); 6 seeds at a size for two cores" in told
+
+
+def test_every_experiment_has_its_settings_on_a_page(tmp_path):
+    (tmp_path / "claims.yml").write_text("[]")
+    found = pages.fragments(tmp_path / "results")
+    assert re.findall(r"^## (.*)$", found["methods"], re.MULTILINE) == list(EXPERIMENTS)
+    assert "### `structure-first run`" in found["verbs"]
 
 
 def test_few_seeds_are_called_few(results):

@@ -71,7 +71,7 @@ def test_what_is_no_configuration_is_refused_in_one_line(tmp_path, text):
     assert "\n" not in str(caught.value)
 
 
-def test_a_claim_links_to_its_rows_and_the_first_page_says_how_to_launch_and_cite(tmp_path):
+def test_a_claim_links_to_its_rows_and_the_first_page_says_how_to_launch_and_cite(tmp_path, quick):
     (tmp_path / "book").mkdir()
     for name in ("claims.yml", "results"):
         (tmp_path / "book" / name).symlink_to(ROOT / "book" / name)

@@ -44,6 +44,7 @@ def test_figures_of_a_part_of_the_grid_say_what_was_not_run(taught):
 def printed(programs, answered, tmp_path, capsys, monkeypatch) -> Callable[[int], list[str]]:
     """What a solution that trains prints at smoke scale."""
     monkeypatch.setattr(registry, "RULES", dict(registry.RULES))
+    monkeypatch.setattr("structure_first.runs.runner.worker_count", lambda *_: 1)
     monkeypatch.chdir(CHAPTER.parent)
 
     def run(solution: int) -> list[str]:

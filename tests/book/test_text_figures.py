@@ -149,6 +149,7 @@ def test_chapter_fives_solutions_print_the_loss_of_each_cell(
     solution, cells, programs, answered, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv("STRUCTURE_FIRST_CORPORA", str(tmp_path / "corpora"))
+    monkeypatch.setattr("structure_first.runs.runner.worker_count", lambda *_: 1)
     exec(programs(CHAPTER)[solution], answered(CHAPTER) | {"out": tmp_path})
     header, *lines, _ = capsys.readouterr().out.splitlines()
     losses = {cell.strip(): float(loss) for cell, _, loss in (line.rpartition(" ") for line in lines)}

@@ -6,7 +6,7 @@ from itertools import pairwise, product
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from structure_first.data.procedural import automata
@@ -33,6 +33,7 @@ def grids_of(tokens: list[int], width: int, states: int, patch: int) -> list[lis
     return found
 
 
+@settings(max_examples=25)
 @given(st.integers(0, 2**32))
 def test_every_grid_follows_from_the_one_before_by_one_local_rule(seed):
     """Whatever the network is: cells with equal neighbourhoods go over into the same state, all through a sequence."""

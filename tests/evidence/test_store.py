@@ -1,8 +1,6 @@
 """The store: what is appended is there, what is broken says so in one line, and no row is without its run."""
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -205,27 +203,19 @@ def test_a_manifest_says_what_ran_and_where():
     assert found["packages"]["torch"] and found["packages"]["sympy"] and found["processor"]
 
 
-def test_a_manifest_names_the_commit_and_whether_the_tree_was_clean(tmp_path):
+def test_a_manifest_names_the_commit_and_whether_the_tree_was_clean(tmp_path, monkeypatch):
     """In a checkout of its own; where the code is in none, it says nothing."""
     package = tmp_path / "src" / "structure_first"
-    shutil.copytree(Path(module.__file__).parents[1], package, ignore=shutil.ignore_patterns("__pycache__"))
-
-    def said() -> dict:
-        code = "import json; from structure_first.evidence.store import checkout; print(json.dumps(checkout()))"
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(tmp_path / "src"),
-            "GIT_CEILING_DIRECTORIES": str(tmp_path.parent),
-        }
-        return json.loads(
-            subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, env=environment).stdout
-        )
+    package.mkdir(parents=True)
+    for name in ("store.py", "seeding.py"):
+        (package / name).touch()
+    monkeypatch.setattr(module, "__file__", str(package / "store.py"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    said = module.checkout.__wrapped__
 
     def git(*words: str) -> str:
-        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
-        return subprocess.run(
-            ["git", "-C", tmp_path, *identity, *words], capture_output=True, check=True, text=True
-        ).stdout
+        command = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", *words]
+        return subprocess.run(command, capture_output=True, check=True, text=True).stdout
 
     assert said() == {}
     git("init", "-q"), git("add", "src"), git("commit", "-qm", "all")

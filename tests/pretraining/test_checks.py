@@ -7,7 +7,6 @@ import torch
 from safetensors.torch import save_file
 
 from structure_first.cost import memory
-from structure_first.data.corpora import packing
 from structure_first.errors import UserError
 from structure_first.model import weights
 from structure_first.model.transformer import Shape, Transformer
@@ -90,17 +89,6 @@ def test_weights_of_another_program_are_refused(tmp_path, config):
     (tmp_path / "other.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}")
     with pytest.raises(UserError, match=r"cannot read weights from .*; name weights/"):
         check(config(rule), tmp_path / "run", CPU)
-
-
-def test_a_packed_folder_is_looked_into_before_anything_else(tmp_path, config, refused):
-    config()
-    packing.pack(tmp_path / "corpus.jsonl", "bytes", tmp_path / "packed", held_out=0.2)
-    own = [
-        (f"name: {tmp_path}/corpus.jsonl, tokeniser: bytes", f"packed: {tmp_path}/packed"),
-        (", held_out: 0.2", ""),
-    ]
-    assert "were made by another tokeniser" in refused(*own, ("packed,", "packed, tokeniser: characters,"))
-    assert "in a row" in refused(*own, ("context: 16", "context: 5000"))
 
 
 def taken(tmp_path, config, *changes: tuple[str, str]) -> None:

@@ -37,15 +37,14 @@ def same(one, other) -> set[str]:
     return {name for name in one if torch.equal(one[name], other[name])}
 
 
-@pytest.mark.parametrize("made", [llama, gpt2])
-def test_it_learns_the_source_and_keeps_the_models_own_vocabulary(made, capsys):
-    model = made()
+def test_it_learns_the_source_and_keeps_the_models_own_vocabulary(capsys):
+    model = llama()
     before = state(model)
     found = warm_up(model, COPY, steps=600)
     said = capsys.readouterr().out
     assert found.learnt and found.accuracy >= 0.99 and found.updates < 600
     assert found.tokens == found.updates * 64 * COPY.length
-    words = {"embed_tokens", "lm_head", "wte"}
+    words = {"embed_tokens", "lm_head"}
     kept = {name for name in before if words & set(name.split("."))}
     assert same(before, state(model)) == kept and kept
     assert "at most 600 updates" in said and "GB" in said and "minutes" in said

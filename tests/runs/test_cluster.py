@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -72,14 +71,7 @@ def started(log: Path) -> list[list[str]]:
     return [line.split("\t") for line in log.read_text().splitlines()] if log.exists() else []
 
 
-def until(holds: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it never came to that"
-        time.sleep(0.01)
-
-
-def test_a_killed_worker_costs_nothing_and_changes_nothing(tmp_path, address, log):
+def test_a_killed_worker_costs_nothing_and_changes_nothing(tmp_path, address, log, until):
     def kill() -> None:
         def slow() -> list[list[str]]:
             return [line for line in started(log) if line[1] == "slow" and Path(line[3]).exists()]
@@ -91,7 +83,7 @@ def test_a_killed_worker_costs_nothing_and_changes_nothing(tmp_path, address, lo
     killer.start()
     there = run(experiment(CELLS), "smoke", range(2), tmp_path / "there", cluster=address)
     killer.join()
-    here = run(experiment(CELLS), "smoke", range(2), tmp_path / "here", workers=2)
+    here = run(experiment(CELLS), "smoke", range(2), tmp_path / "here", workers=1)
     pd.testing.assert_frame_equal(there, here, check_exact=True)
     again = [line for line in started(log) if line[1] == "slow" and line[2] == "True"]
     assert again, "the killed job went on from its checkpoint"

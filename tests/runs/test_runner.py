@@ -1,12 +1,9 @@
 """A real experiment of two stages: it runs once, goes on after a kill, and two of them do not mix."""
 
 import json
-import os
-import signal
 import subprocess
 import sys
-import textwrap
-import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import pandas as pd
@@ -43,7 +40,7 @@ EXPERIMENT = Experiment("tiny", "Does it run?", cells, {"smoke": 3})
 
 
 def test_it_runs_once_and_adds_only_what_is_missing(tmp_path):
-    first = run(EXPERIMENT, "smoke", range(2), tmp_path, workers=2)
+    first = run(EXPERIMENT, "smoke", range(2), tmp_path, workers=1)
     assert set(first["cell"]) == {*cells("smoke"), *(cell for cell in first["cell"] if cell.startswith("stage one: "))}
     assert set(first["seed"]) == {0, 1} and set(first["metric"]) == {"accuracy", "loss", *LEFT}
     assert sorted(first.loc[first["stage"] == 2, "step"].unique()) == [0, 4, 8, 12]
@@ -51,7 +48,7 @@ def test_it_runs_once_and_adds_only_what_is_missing(tmp_path):
     written = store.manifest()["runs"]
     assert set(first["run"]) == set(written)
     assert all({"recipe", "seeds", "seconds", "code", "packages", "device"} <= set(run) for run in written.values())
-    wider = run(EXPERIMENT, "smoke", range(3), tmp_path, workers=2)
+    wider = run(EXPERIMENT, "smoke", range(3), tmp_path, workers=1)
     new = set(wider["run"]) - set(first["run"])
     assert set(wider.loc[wider["run"].isin(new), "seed"]) == {2}
     pd.testing.assert_frame_equal(wider[wider["seed"] < 2].reset_index(drop=True), first)
@@ -73,10 +70,10 @@ def test_a_part_of_a_run_is_its_beginning_and_goes_on_to_the_same_end(tmp_path):
     assert again.loc[again["stage"] == 2, "step"].max() == 4 and not list((tmp_path / "parts").rglob("checkpoints/*"))
 
 
-def test_one_process_and_three_give_the_same_rows_bit_for_bit(tmp_path):
+def test_one_process_and_two_give_the_same_rows_bit_for_bit(tmp_path):
     columns = ["cell", "stage", "seed", "step", "metric", "value"]
     alone = run(EXPERIMENT, "smoke", range(3), tmp_path / "a", workers=1)[columns]
-    shared = run(EXPERIMENT, "smoke", range(3), tmp_path / "b", workers=3)[columns]
+    shared = run(EXPERIMENT, "smoke", range(3), tmp_path / "b", workers=2)[columns]
     pd.testing.assert_frame_equal(alone, shared, check_exact=True)
 
 
@@ -242,32 +239,40 @@ def test_a_folder_of_another_version_is_refused_and_left_alone(tmp_path):
     assert manifest.read_bytes() == before
 
 
-CHILD = """
-    import sys
-    from pathlib import Path
-    from dataclasses import replace
-    from structure_first.runs.recipe import Experiment, Phase, Recipe, digest, plain
-    from structure_first.runs.runner import run
-    from structure_first.training.stage import Stage
-    stage = Stage(steps=300, batch=8, warmup=2, held_out=16, evaluate_every=100)
-    cells = {f"cell {rate}": Recipe(None, None, Phase("haystack", replace(stage, lr=rate), {"pairs": 2}))
-             for rate in (1e-3, 2e-3, 3e-3)}
-    run(Experiment("killed", "", lambda scale: cells, {}), "smoke", range(2), Path(sys.argv[1]), workers=1)
-"""
+LONG = replace(SECOND, stage=replace(QUICK, steps=250, evaluate_every=50))
 
 
-def test_a_killed_run_goes_on_and_repeats_no_finished_cell(tmp_path):
-    command = [sys.executable, "-c", textwrap.dedent(CHILD), str(tmp_path)]
-    child = subprocess.Popen(command)
-    rows, deadline = tmp_path / "killed" / "rows.parquet", time.monotonic() + 60
-    while not rows.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-    finished = Store(tmp_path / "killed").rows()
+def rates(scale: str) -> dict[str, Recipe]:
+    return {f"lr {lr}": Recipe(None, None, LONG.at(lr=lr)) for lr in (1e-3, 2e-3, 3e-3)}
+
+
+def rules(scale: str) -> dict[str, Recipe]:
+    chosen = {"full": Transfer(), "attention": Transfer.only("attention"), "mlp": Transfer.only("mlp")}
+    return {name: Recipe(COPY, rule, LONG) for name, rule in chosen.items()}
+
+
+THREE, GRID = Experiment("three", "", rates, {}), Experiment("grid", "", rules, {})
+
+
+@pytest.fixture
+def killed_run(killed, tmp_path) -> Callable[[str], Store]:
+    """Run one of these in a process that is killed as soon as it has stored rows."""
+
+    def run(name: str) -> Store:
+        store = Store(tmp_path / "killed" / name.lower())
+        call = f"it.run(it.{name}, 'smoke', range(2), {str(tmp_path / 'killed')!r}, workers=1)"
+        killed(f"import test_runner as it; {call}", store.folder / "rows.parquet")
+        return store
+
+    return run
+
+
+def test_a_killed_run_goes_on_and_repeats_no_finished_cell(tmp_path, killed_run):
+    store = killed_run("THREE")
+    finished = store.rows()
     assert 1 <= finished["cell"].nunique() < 3
-    subprocess.run(command, check=True)
-    after = Store(tmp_path / "killed").rows()
+    run(THREE, "smoke", range(2), tmp_path / "killed", workers=1)
+    after = store.rows()
     assert after["cell"].nunique() == 3 and set(finished["run"]) < set(after["run"])
     kept = after[after["run"].isin(finished["run"])].reset_index(drop=True)
     pd.testing.assert_frame_equal(kept, finished, check_exact=True)
@@ -316,7 +321,7 @@ def test_a_recipe_may_itself_be_stage_one_and_goes_on_as_its_stage_two_left_it(t
         "tuned alone": Recipe(Recipe(None, None, text), everything, later),
     }
     experiment = Experiment("tiny", "", lambda scale: cells, {"smoke": 2})
-    rows = run(experiment, "smoke", range(2), tmp_path, workers=2, cells=["tuned*"])
+    rows = run(experiment, "smoke", range(2), tmp_path, workers=1, cells=["tuned*"])
     store = Store(tmp_path / "tiny")
     job = Job.of("tuned", cells["tuned"], range(2), store.folder)
     pretrained = jobs.trained([each.before for each in job.replicas], job.folder)
@@ -355,36 +360,12 @@ def test_a_wider_init_is_wider(tmp_path):
         torch.testing.assert_close(10 * a.get_parameter(name), b.get_parameter(name))
 
 
-GRID = """
-    import sys
-    from pathlib import Path
-    from structure_first.runs.recipe import Experiment, Phase, Recipe, plain
-    from structure_first.runs.runner import run
-    from structure_first.model.transfer import Transfer, group
-    from structure_first.training.stage import Stage
-    first = Stage(steps=20, batch=8, warmup=2, held_out=16, evaluate_every=10)
-    second = Phase("haystack", Stage(steps=400, batch=8, warmup=2, held_out=16, evaluate_every=100), {"pairs": 2})
-    copy = Phase("identity", first, {"length": 3, "vocab": 5}, tied=True)
-    rules = {"full": Transfer(), "attention": Transfer.only("attention"), "mlp": Transfer.only("mlp")}
-    cells = {name: Recipe(copy, each, second) for name, each in rules.items()}
-    run(Experiment("grid", "", lambda scale: cells, {}), "smoke", range(2), Path(sys.argv[1]), workers=1)
-"""
-
-
-def test_a_grid_killed_in_its_second_stage_ends_as_if_it_had_not_been(tmp_path):
-    command = [sys.executable, "-c", textwrap.dedent(GRID)]
-    child = subprocess.Popen([*command, str(tmp_path / "killed")])
-    rows, deadline = tmp_path / "killed" / "grid" / "rows.parquet", time.monotonic() + 60
-    while not rows.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-    store = Store(tmp_path / "killed" / "grid")
+def test_a_grid_killed_in_its_second_stage_ends_as_if_it_had_not_been(tmp_path, killed_run):
+    store = killed_run("GRID")
     learnt, trained = store.rows(), store.manifest()["runs"]
     assert set(learnt["stage"]) == {1}
     for folder in ("killed", "whole"):
-        subprocess.run([*command, str(tmp_path / folder)], check=True)
-    killed, whole = (Store(tmp_path / folder / "grid").rows() for folder in ("killed", "whole"))
-    pd.testing.assert_frame_equal(killed, whole, check_exact=True)
+        run(GRID, "smoke", range(2), tmp_path / folder, workers=1)
+    pd.testing.assert_frame_equal(store.rows(), Store(tmp_path / "whole" / "grid").rows(), check_exact=True)
     again = {run: store.manifest()["runs"][run] for run in trained}
     assert again == trained, "stage one was not trained again: its manifest says when it was"

@@ -1,5 +1,6 @@
 """Rows that are made again are the stored ones, and others are found out."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -19,12 +20,13 @@ WARM = Experiment("warm", "", lambda scale: {"copied": Recipe(COPY, Transfer(), 
 EXPERIMENT = Experiment("tiny", "Is it the same?", lambda scale: CELLS, {"smoke": 2})
 
 
-@pytest.fixture
-def results(tmp_path):
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
     for seed in range(2):  # a model a program, as `verify` makes them
-        run(EXPERIMENT, "smoke", [seed], tmp_path, "cpu", workers=1, cells=["slow"])
-        run(EXPERIMENT, "smoke", [seed], tmp_path, "cpu", workers=1, cells=["fast"])
-    return tmp_path
+        run(EXPERIMENT, "smoke", [seed], folder, "cpu", workers=1, cells=["slow"])
+        run(EXPERIMENT, "smoke", [seed], folder, "cpu", workers=1, cells=["fast"])
+    return folder
 
 
 def test_what_is_made_again_on_the_same_machine_has_the_same_bits(results):
@@ -42,12 +44,12 @@ def test_what_had_a_stage_one_has_the_same_bits_too(tmp_path):
     assert len(found) == 2 and found["bits"].all() and found["last"].eq(0).all()
 
 
-def test_rows_that_other_code_made_do_not_hold(results):
-    store = Store(results / "tiny")
+def test_rows_that_other_code_made_do_not_hold(results, tmp_path):
+    store = Store(shutil.copytree(results, tmp_path, dirs_exist_ok=True) / "tiny")
     rows, runs = store.rows(), store.manifest()["runs"]
     rows.loc[rows["cell"] == "slow", "value"] *= 1.05
     store.append(rows, runs)
-    found = verify(EXPERIMENT, "smoke", results, workers=1).set_index("cell")
+    found = verify(EXPERIMENT, "smoke", tmp_path, workers=1).set_index("cell")
     assert not found.loc["slow", "holds"].any() and found.loc["fast", "holds"].all()
 
 

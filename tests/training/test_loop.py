@@ -1,13 +1,8 @@
 """The loop: it learns, it stops, and a killed run ends with the weights of one that was never killed."""
 
-import os
-import signal
-import subprocess
-import sys
-import textwrap
-import time
 from dataclasses import replace
 from math import inf, isfinite, nan
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,8 +14,10 @@ from structure_first.data.registry import RULES, source
 from structure_first.errors import UserError
 from structure_first.model import kernels
 from structure_first.model.transformer import Shape, Transformer
+from structure_first.model.weights import save
 from structure_first.training import checkpoints, loop, predictions
 from structure_first.training.compute import Compute
+from structure_first.training.devices import one_thread
 from structure_first.training.loop import fit
 from structure_first.training.predictions import evaluate, short_and_long
 from structure_first.training.stage import Stage
@@ -75,10 +72,9 @@ def test_a_replica_gone_to_nan_says_so_and_spoils_no_other():
         torch.testing.assert_close(a[1], b[1], atol=1e-4, rtol=1e-3)
 
 
-def test_a_replica_that_leaves_keeps_its_weights_and_a_stopped_run_knows_who_is_left(tmp_path):
+def test_a_replica_that_leaves_keeps_its_weights_and_a_stopped_run_knows_who_is_left(tmp_path, stopped):
     stage = replace(STAGE, steps=600, lr=5e-3, schedule="constant", mastery=0.7)
-    whole, stopped = Transformer(SHAPE, range(4)), Transformer(SHAPE, range(4))
-    snapshots = {}
+    whole, snapshots = Transformer(SHAPE, range(4)), {}
 
     def keep(step, model):
         snapshots[step] = weights(model)
@@ -89,16 +85,8 @@ def test_a_replica_that_leaves_keeps_its_weights_and_a_stopped_run_knows_who_is_
     for seed, step in left.items():
         assert same([each[seed] for each in snapshots[step]], [each[seed] for each in weights(whole)])
 
-    class Stop(Exception):
-        pass
-
-    def watch(step, model):
-        if step > min(left.values()):
-            raise Stop
-
     path = tmp_path / "run.safetensors"
-    with pytest.raises(Stop):
-        fit(stopped, COPY, stage, checkpoint=path, checkpoint_seconds=0, watch=watch)
+    stopped(min(left.values()) + 1, path, Transformer(SHAPE, range(4)), COPY, stage)
     fresh = Transformer(SHAPE, range(4))
     assert fit(fresh, COPY, stage, checkpoint=path) == rows
     assert same(weights(whole), weights(fresh))
@@ -189,59 +177,22 @@ def test_the_batch_of_a_step_depends_on_seed_and_step_alone():
     assert not torch.equal(Stream(COPY, 8, (5,), "held out")(70).tokens, other(70).tokens)
 
 
-def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path):
-    whole, stopped = Transformer(SHAPE, (0, 1)), Transformer(SHAPE, (0, 1))
-    rows = fit(whole, COPY, STAGE)
-
-    class Stop(Exception):
-        pass
-
-    def watch(step, model):
-        if step == 40:
-            raise Stop
-
-    path = tmp_path / "run.safetensors"
-    with pytest.raises(Stop):
-        fit(stopped, COPY, STAGE, checkpoint=path, checkpoint_seconds=0, watch=watch)
-    fresh = Transformer(SHAPE, (0, 1))
-    assert fit(fresh, COPY, STAGE, checkpoint=path) == rows
-    assert same(weights(whole), weights(fresh))
+def long_run(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    model, stage = Transformer(SHAPE, (0, 1)), replace(STAGE, steps=250)
+    with one_thread():
+        fit(model, COPY, stage, checkpoint=folder / "run.safetensors", checkpoint_seconds=0)
+    save(folder / "end.safetensors", model, 1)
 
 
-CHILD = """
-    import sys, torch
-    torch.set_num_threads(1)
-    from pathlib import Path
-    from structure_first.data.registry import source
-    from structure_first.model import weights
-    from structure_first.model.transformer import Shape, Transformer
-    from structure_first.training.loop import fit
-    from structure_first.training.stage import Stage
-    copy = source("identity", length=4, vocab=8)
-    model = Transformer(Shape(copy.vocab, copy.length), (0, 1))
-    stage = Stage(steps=400, batch=16, warmup=5, held_out=40, evaluate_every=100)
-    folder = Path(sys.argv[1])
-    fit(model, copy, stage, checkpoint=folder / "run.safetensors", checkpoint_seconds=0)
-    weights.save(folder / "end.safetensors", model, 1)
-"""
-
-
-def test_a_run_killed_without_warning_ends_bit_for_bit_as_if_it_had_not_been(tmp_path):
-    def start(folder):
-        folder.mkdir(exist_ok=True)
-        return subprocess.Popen([sys.executable, "-c", textwrap.dedent(CHILD), str(folder)])
-
-    killed = start(tmp_path / "killed")
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "killed" / "run.safetensors").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    os.kill(killed.pid, signal.SIGKILL)
-    assert killed.wait() == -signal.SIGKILL
-    assert not (tmp_path / "killed" / "end.safetensors").exists()
-    assert start(tmp_path / "killed").wait() == 0
-    assert start(tmp_path / "whole").wait() == 0
-    ends = [(tmp_path / name / "end.safetensors").read_bytes() for name in ("killed", "whole")]
-    assert ends[0] == ends[1]
+def test_a_run_killed_without_warning_ends_bit_for_bit_as_if_it_had_not_been(tmp_path, killed):
+    stopped, whole = tmp_path / "killed", tmp_path / "whole"
+    call = f"test_loop.long_run(test_loop.Path({str(stopped)!r}))"
+    killed(f"import test_loop; {call}", stopped / "run.safetensors")
+    assert not (stopped / "end.safetensors").exists()
+    for folder in (stopped, whole):
+        long_run(folder)
+    assert (stopped / "end.safetensors").read_bytes() == (whole / "end.safetensors").read_bytes()
 
 
 def test_a_broken_or_foreign_checkpoint_is_one_line_and_stays(tmp_path):

@@ -87,25 +87,18 @@ def alone(stage: Stage = STAGE, **options) -> tuple[Transformer, list[dict]]:
     return model, fit(model, COPY, stage, **options)
 
 
-def stopped_alone(path: Path) -> None:
-    class Stop(Exception):
-        pass
-
-    def watch(step, model):
-        if step == 40:
-            raise Stop
-
-    with pytest.raises(Stop):
-        alone(checkpoint=path, checkpoint_seconds=0, watch=watch)
+@pytest.fixture(scope="module")
+def whole() -> tuple[Transformer, list[dict]]:
+    return alone()
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory) -> Path:
+def together(tmp_path_factory, stopped) -> Path:
     """Everything that two processes do here, in one launch: it takes longer than all the training."""
     folder = tmp_path_factory.mktemp("together")
     cases = {}
     for kind, compute in {"copied": {"micro_batch": 3}, "sharded": {"sharded": True, "recompute": True}}.items():
-        stopped_alone(folder / f"alone-{kind}.checkpoint")
+        stopped(40, folder / f"alone-{kind}.checkpoint", Transformer(SHAPE, (0, 1)), COPY, STAGE)
         common = {"compute": compute, "stage": vars(STAGE)}
         cases[kind] = common
         cases[f"{kind}, stopped"] = common | {"checkpoint": f"{kind}.checkpoint", "stop": 20}
@@ -131,31 +124,31 @@ def check_same(model: Transformer, rows: list[dict], other: Transformer, others:
 
 
 @pytest.mark.parametrize("kind", ["copied", "sharded"])
-def test_two_processes_train_what_one_does(together, kind):
+def test_two_processes_train_what_one_does(together, kind, whole):
     _, first, model = outcome(together, kind)
-    check_same(model, first, *alone())
+    check_same(model, first, *whole)
     _, second, other = outcome(together, kind, rank=1)
     assert second == first and all(map(torch.equal, model.parameters(), other.parameters()))
 
 
 @pytest.mark.parametrize("kind", ["copied", "sharded"])
-def test_one_process_goes_on_where_two_were_stopped(together, kind):
+def test_one_process_goes_on_where_two_were_stopped(together, kind, whole):
     for rank in (0, 1):
         status, rows, _ = outcome(together, f"{kind}, stopped", rank)
         assert status == 143 and not rows, "a signal that one process gets stops both"
-    check_same(*alone(checkpoint=together / f"{kind}.checkpoint"), *alone())
+    check_same(*alone(checkpoint=together / f"{kind}.checkpoint"), *whole)
 
 
 @pytest.mark.parametrize("kind", ["copied", "sharded"])
-def test_two_processes_go_on_where_one_was_stopped(together, kind):
+def test_two_processes_go_on_where_one_was_stopped(together, kind, whole):
     _, rows, model = outcome(together, f"{kind}, resumed")
-    check_same(model, rows, *alone())
+    check_same(model, rows, *whole)
 
 
 @pytest.mark.parametrize("kind", ["copied", "sharded"])
-def test_in_bfloat16_the_weights_stay_whole_floats(together, kind):
+def test_in_bfloat16_the_weights_stay_whole_floats(together, kind, whole):
     _, rows, model = outcome(together, f"{kind}, rounded")
-    expected, others = alone()
+    expected, others = whole
     for row, against in zip(rows, others, strict=True):
         assert row["value"] == pytest.approx(against["value"], abs=0.03)
     for a, b in zip(model.parameters(), expected.parameters(), strict=True):
@@ -163,16 +156,16 @@ def test_in_bfloat16_the_weights_stay_whole_floats(together, kind):
         assert not torch.equal(a, a.bfloat16().float())
 
 
-@pytest.mark.parametrize("kind", ["copied", "sharded"])
-def test_a_replica_leaves_in_all_processes_at_once(together, kind):
-    _, rows, model = outcome(together, f"{kind}, leaving")
+def test_a_replica_leaves_in_all_processes_at_once(together):
     alone_model, alone_rows = alone(LEAVING)
     left = {row["seed"]: row["step"] for row in alone_rows}
     assert left[0] != left[1], "the seeds should master the source at different times"
-    assert {row["seed"]: row["step"] for row in rows} == left
-    assert outcome(together, f"{kind}, leaving", rank=1)[1] == rows
-    for a, b in zip(model.parameters(), alone_model.parameters(), strict=True):
-        torch.testing.assert_close(a, b, atol=1e-2, rtol=1e-2)
+    for kind in ("copied", "sharded"):
+        _, rows, model = outcome(together, f"{kind}, leaving")
+        assert {row["seed"]: row["step"] for row in rows} == left
+        assert outcome(together, f"{kind}, leaving", rank=1)[1] == rows
+        for a, b in zip(model.parameters(), alone_model.parameters(), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-2, rtol=1e-2)
 
 
 def test_when_one_process_ends_the_others_say_so_and_end(tmp_path):
