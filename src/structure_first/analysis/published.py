@@ -183,28 +183,27 @@ def said(last: pd.DataFrame, corpus: str = "code", front: str = "set") -> str:
     return "\n".join(lines)
 
 
-def reached(shares: pd.Series, end: str = "its final loss") -> str:
+def reached(shares: pd.Series) -> str:
     """When a front is down at where random initialisation ends, in words."""
     down = shares[np.isfinite(shares)]
     if down.empty:
-        return f"does not come down to {end} in any seed"
+        return "does not come down to its final loss in any seed"
     if 2 * len(down) > len(shares):
-        return f"is down at {end} after {told('{:.0%}', shares)} of the text"
-    return f"comes down to {end} in {len(down)} of {len(shares)} seeds, after {told('{:.0%}', down)} of the text"
+        return f"is down at its final loss after {told('{:.0%}', shares)} of the text"
+    return (
+        f"comes down to its final loss in {len(down)} of {len(shares)} seeds, after {told('{:.0%}', down)} of the text"
+    )
 
 
 def solved_said(last: pd.DataFrame) -> str:
-    """Which share of the held-out problems is solved in the end and when as many are as with nothing in front, in
-    words, of the `ends` of `problems`.
-    """
+    """Which share of the held-out problems is solved in the end, in words, of the `ends` of `problems`."""
     lines = []
     for label, part in last.groupby("label", sort=False):
         line = f"- *{label}* solves {told('{:.1%}', 1 - part['loss'])} of the held-out problems"
         line += f" (the paper: {SOLVED[label]:.1%})" if label in SOLVED else ""
         if label != "random init":
-            line += f", {told('{:+.1%}', part['gain'])} beside random init of the same seed, "
-            line += f"and {reached(part['needed'], 'what that leaves unsolved')}"
-        lines.append(f"{line} (seeds: {len(part)})")
+            line += f", {told('{:+.1%}', part['gain'])} beside random init of the same seed"
+        lines.append(f"{line}; seeds: {len(part)}")
     return "\n".join(lines)
 
 
