@@ -99,9 +99,13 @@ def by_place(last: pd.DataFrame) -> go.Figure:
 
 def parts(last: pd.DataFrame) -> go.Figure:
     """What a front is worth by what of it goes across, a panel a corpus, width, start and rate."""
-    fig = worth(last, "start", "label", PARTS, PARTS)
-    names = [name.replace(" ", "<br>", 1) for name in PARTS.values()]
-    return fig.update_xaxes(tickvals=list(PARTS), ticktext=names).update_layout(showlegend=False)
+    ran = [label for label in PARTS if last["label"].eq(label).any()]
+    names = [PARTS[label].replace(" ", "<br>", 1) for label in ran]
+    return (
+        worth(last, "start", "label", ran, ran)
+        .update_xaxes(ticktext=names, tickvals=ran)
+        .update_layout(showlegend=False)
+    )
 
 
 LOSS, NEEDED = "final loss, nats", "of the text, for its loss"
