@@ -94,6 +94,8 @@ class Contender:
         context = multiprocessing.get_context("spawn")
         self.replicas, self.threads = replicas, threads  # `threads` of each process, whatever the comparison says
         self.pools = [(ProcessPoolExecutor(1, context), make) for make in makes]
+        for pool, _ in self.pools:
+            pool.submit(cores)  # the process starts, beside those of the other contenders
 
     def seconds(self, case: Any, threads: int, steps: int) -> float:
         turns = [pool.submit(timed, make, case, self.threads or threads, steps) for pool, make in self.pools]
