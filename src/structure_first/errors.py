@@ -19,9 +19,9 @@ def unknown(kind: str, name: str, known: Iterable[str], meant: str | None = None
     return UserError(f"unknown {kind} {name!r}; {hint}")
 
 
-def check_known(kind: str, name: str | None, known: Collection[str]) -> None:
-    """Raise `UserError` unless a name, if there is one, is in `known`."""
-    if name is not None and name not in known:
+def check_known(kind: str, name: str, known: Collection[str]) -> None:
+    """Raise `UserError` unless a name is in `known`."""
+    if name not in known:
         raise unknown(kind, name, known)
 
 

@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 
 from structure_first.analysis import downstream as analysis
+from structure_first.analysis.stored import with_factors
 from structure_first.book.figures import text as draw
 from structure_first.experiments.downstream import EXPERIMENT
 from structure_first.runs.jobs import Replica
@@ -27,7 +28,7 @@ def found(rows_of):
 
     before = rows(BEFORE, lambda front: Replica("", recipes[f"{TASK} / {front}"], 0).before.cell, 1)
     after = rows(AFTER | {"no text": (3, 3, 3)}, lambda front: f"{TASK} / {front}", 2)
-    return analysis.lasting(pd.concat([before, after], ignore_index=True), EXPERIMENT)
+    return analysis.lasting(with_factors(pd.concat([before, after], ignore_index=True), EXPERIMENT), EXPERIMENT)
 
 
 def test_a_gain_is_told_before_and_after_against_random_init_of_the_same_seed(found):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from structure_first import files
 from structure_first.errors import UserError
 from structure_first.evidence import store as module
 from structure_first.evidence.store import COLUMNS, Store, environment
@@ -82,7 +83,8 @@ def test_killed_between_two_writes_it_still_has_every_rows_run(store, monkeypatc
             raise KeyboardInterrupt
         return replacing(path)
 
-    monkeypatch.setattr(module, "replacing", killed_in_time)
+    for where in (module, files):
+        monkeypatch.setattr(where, "replacing", killed_in_time)
     with pytest.raises(KeyboardInterrupt):
         store.append(*of_run("run-b", measured(seeds=(1, 2), value=0.9)))
     monkeypatch.undo()

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from structure_first.analysis.stored import with_factors
+from structure_first.analysis.stored import ended
 from structure_first.analysis.text import gains, labels
 from structure_first.evidence.statistics import final, told
 from structure_first.runs.jobs import Replica
@@ -16,13 +16,11 @@ def lasting(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
     """A line for each model and each of `WHEN`: which text follows which (`task`), what was in front (`label`), seed,
     final loss, and the gain over random init of the same seed; models that had no text before have only the second.
     """
-    scale = rows["scale"].iloc[0]
-    recipes = experiment.recipes(scale)
+    recipes = experiment.recipes(rows["scale"].iloc[0])
     before = {cell: one.cell for cell, recipe in recipes.items() if (one := Replica(cell, recipe, 0).before)}
-    last = with_factors(final(rows, "loss").rename("loss").reset_index().assign(scale=scale), experiment)
-    ended = final(rows, "loss", stage=1)
+    last, stage_one = ended(rows, "loss"), final(rows, "loss", stage=1)
     start = pd.MultiIndex.from_arrays([last["cell"].map(before), last["seed"]])
-    first = last.assign(loss=ended.reindex(start).to_numpy()).dropna(subset="loss")
+    first = last.assign(loss=stage_one.reindex(start).to_numpy()).dropna(subset="loss")
     ends = pd.concat({WHEN[0]: first, WHEN[1]: last}, names=["when"]).reset_index("when").reset_index(drop=True)
     ends["label"] = labels(ends, ", ")
     ends["gain"] = gains(ends, ["task", "when", "seed"])

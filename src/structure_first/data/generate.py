@@ -16,7 +16,7 @@ import structure_first
 from structure_first.data.batch import Batch, Source
 from structure_first.data.registry import describe
 from structure_first.errors import UserError, check_range
-from structure_first.files import replacing
+from structure_first.files import replacing, write_text
 from structure_first.seeding import generator
 
 CHUNK_TOKENS = 1 << 20  # drawn and written at once, whatever the size of the data set
@@ -73,8 +73,7 @@ def write(source: Source, tokens: int, out: Path, seed: int) -> Path:
     sequences = ceil(tokens / source.length)
     with replacing(out) as data:
         WRITERS[out.suffix](data, batches(source, sequences, seed))
-        with replacing(card) as text:
-            text.write_text(describe_file(source, sequences, out.name, seed))
+        write_text(card, describe_file(source, sequences, out.name, seed))
     return out
 
 

@@ -197,9 +197,10 @@ def source(name: str, **given: int | float | None) -> Source:
 
 def mixed(names: Sequence[str], settings: Mapping[str, int | float | None]) -> Source:
     """The mixture of the sources of those names."""
+    name = "+".join(names)
+    known = defaults(name)
     for setting in settings:
-        if setting not in (known := defaults("+".join(names))):
-            raise unknown(f"setting of {'+'.join(names)}", setting, known)
+        check_known(f"setting of {name}", setting, known)
     own = [{key: settings[key] for key in settings.keys() & defaults(name)} for name in names]
     return mixture([source(name, **given) for name, given in zip(names, own, strict=True)])
 

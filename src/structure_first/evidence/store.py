@@ -22,7 +22,7 @@ import torch
 
 from structure_first import __version__
 from structure_first.errors import UserError
-from structure_first.files import locked, replacing
+from structure_first.files import locked, replacing, write_text
 from structure_first.schema import validated
 
 FORMAT = 2
@@ -141,13 +141,11 @@ class Store:
         replaced = pd.MultiIndex.from_frame(old[KEY]).isin(pd.MultiIndex.from_frame(rows[KEY]))
         rows = pd.concat([old[~replaced], rows], ignore_index=True)
         rows = rows.sort_values([*KEY, "step", "metric"], kind="stable", ignore_index=True)
-        with replacing(self._manifest) as temporary:
-            temporary.write_text(json.dumps(merged, indent=1) + "\n")
+        write_text(self._manifest, json.dumps(merged, indent=1) + "\n")
         with replacing(self._rows) as temporary:
             rows[list(COLUMNS)].to_parquet(temporary, index=False, compression="zstd")
         merged["runs"] = {key: value for key, value in merged["runs"].items() if key in set(rows["run"])}
-        with replacing(self._manifest) as temporary:
-            temporary.write_text(json.dumps(merged, indent=1) + "\n")
+        write_text(self._manifest, json.dumps(merged, indent=1) + "\n")
 
     def merge(self, other: "Store") -> int:
         """Add what another store has and this one has not; returns how many models that is.

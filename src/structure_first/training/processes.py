@@ -54,7 +54,7 @@ def joined(device: torch.device) -> Iterator[torch.device]:
         yield device
     except RuntimeError as error:
         if not (isinstance(error, dist.DistError) or "gloo" in str(error) or "NCCL" in str(error)):
-            raise
+            raise  # no other process is gone: the error is this one's own
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it to those that are left; this ends by itself
         reason = str(error).splitlines()[0].split(". ")[0]
         again = "see what it said, and run again: training goes on from its checkpoint"

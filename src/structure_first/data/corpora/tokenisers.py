@@ -157,7 +157,7 @@ def learnt(vocab: int, texts: Iterable[str]) -> str:
 
 
 def first_texts(texts: Iterable[str], characters: int, each: int = 0) -> Iterator[str]:
-    """Whole texts until they have that many characters, of which `each` stands before a text."""
+    """Whole texts until they have that many characters, `each` more counted for every text."""
     for text in texts:
         yield text
         characters -= len(text) + each
