@@ -11,6 +11,7 @@ from structure_first.runs.recipe import Cell, Experiment, Factors, Recipe
 SOURCES = ("union", "sort")  # beside Set
 PUBLISHED = "no warm-up"  # the first rung of the ladder: and GPT-2's start
 RUNGS = (PUBLISHED, "warmed up", "wider start")
+LADDER = ("code", "math")  # the corpora that climb it, at the rate that is best on code
 SHORTER = (25, 5)  # so many times, in the sweep of stage one's length: 100 and 500 updates
 # What follows was found at the narrow width; rates go as one over it, weights as one over its root.
 WIDER = 3.0  # times GPT-2's initialisation, of the ladder's last rung
@@ -48,7 +49,7 @@ def at_rate(
 
 
 def cells(scale: str) -> dict[str, Cell]:
-    """The recipe as it was published; and on code the ladder from it to a tuned baseline, a rung at a time."""
+    """The recipe as it was published; and the ladder from it to a tuned baseline, a rung at a time."""
     by_name: dict[str, Cell] = {}
     sized = size(scale)
     for corpus in sized.corpora:
@@ -62,17 +63,19 @@ def cells(scale: str) -> dict[str, Cell]:
         share = round(first.stage.sequences * first.make().length / tokens(text), 3)
         factors = Factors("code", "set", "full", share, width=sized.body.width, swept=PUBLISHED, amount=text.stage.lr)
         by_name[f"code / set / {updates} updates"] = Cell(Recipe(first, PARTS["full"], text, sized.body), factors)
-    warmup = min(WARMUP, text.stage.steps // 4)
-    warm = text.at(warmup=warmup)
     narrower = min(1.0, NARROW / sized.body.width)
-    rates = [narrower * rate for rate in RATES]
-    rungs = [(PUBLISHED, sized, text.at(lr=rate)) for rate in rates if rate != text.stage.lr]
-    rungs += [(RUNGS[1], sized, warm.at(lr=rate)) for rate in rates]
+    rates, best = [narrower * rate for rate in RATES], narrower * BEST
     wide = replace(sized, body=replace(sized.body, init=WIDER * narrower**0.5 * sized.body.init))
-    rungs += [(RUNGS[2], wide, warm.at(lr=narrower * BEST))]
-    for rung, at, phase in rungs:
-        ladder = replace(at, corpora={"code": phase})
-        by_name |= at_rate(ladder, "code", rung, f" / {rung} at {phase.stage.lr:g}", sources=())
+    for corpus in LADDER:
+        text = sized.corpora[corpus]
+        warm = text.at(warmup=min(WARMUP, text.stage.steps // 4))
+        rungs = [(RUNGS[1], sized, warm.at(lr=best)), (RUNGS[2], wide, warm.at(lr=best))]
+        if corpus == "code":
+            rungs += [(PUBLISHED, sized, text.at(lr=rate)) for rate in rates if rate != text.stage.lr]
+            rungs += [(RUNGS[1], sized, warm.at(lr=rate)) for rate in rates if rate != best]
+        for rung, at, phase in rungs:
+            ladder = replace(at, corpora={corpus: phase})
+            by_name |= at_rate(ladder, corpus, rung, f" / {rung} at {phase.stage.lr:g}", sources=())
     return by_name
 
 
