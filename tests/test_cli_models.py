@@ -46,9 +46,9 @@ def test_a_model_is_warmed_up_and_what_it_takes_said(said, here):
 def test_beside_the_book_the_ledger_speaks_first(said, here):
     Path("book").symlink_to(ROOT / "book")
     lines = said(*WARM)[0].splitlines()
-    assert lines[0] == "the ledger at 4 layers x 128, on code, in nats a byte:"
+    assert lines[0] == "the ledger at 4 layers x 128, in nats a token:"
     start = next(number for number, line in enumerate(lines) if line.startswith("stage one"))
-    assert any("a better start alone" in line for line in lines[:start])
+    assert any("on code a better start alone" in line for line in lines[:start])
     assert lines[start - 1].startswith("the ledger at 2 layers x 64, tuned: identity 1% in front gains on language")
 
 

@@ -19,6 +19,9 @@ CURVES = {  # at a quarter, half and all of the text
 }
 
 
+FRONTS = ("random init", "set")
+
+
 @pytest.fixture
 def found(rows_of) -> pd.DataFrame:
     losses = {
@@ -86,9 +89,10 @@ def test_the_answers_stand_in_a_table_and_in_words(last):
         "and is down at its final loss after 25% of the text (the paper: 67%); seeds: 3. Its own numbers in random "
         "order are worth +0.200; the curve is down at its final loss after 50% of the text."
     )
-    first, second = analysis.rungs(last).splitlines()
+    first, second = analysis.climbed_said(analysis.climbed(last)).splitlines()
+    assert first.startswith("- **code, width 128, as published**, rate 0.0003: ")
     assert first.endswith("random init ends at 9.010 (seeds: 3); gains: *set* +0.500, *set, permuted* +0.200")
-    assert second.startswith("- **wider start**, width 128, at a rate of 0.002:") and second.endswith("*set* -0.200")
+    assert second.startswith("- **code, width 128, wider start**, rate 0.002: ") and second.endswith("*set* -0.200")
 
 
 def test_a_loss_that_few_seeds_come_down_to_is_told_as_such():
@@ -117,17 +121,23 @@ def test_of_problems_the_words_say_how_many_are_solved(rows_of):
     ]
 
 
-def test_of_several_rates_the_words_are_about_the_baselines_best(rows_of):
-    losses = {
-        (f"code / {front} / warmed up at {rate}", 700): {1500: loss}
-        for rate, pair in {"0.001": (2.0, 1.0), "0.002": (1.5, 1.4)}.items()
-        for front, loss in zip(("random init", "set"), pair, strict=True)
+def test_a_step_has_the_rate_that_is_best_for_random_init_but_the_first_its_own(rows_of):
+    pairs = {
+        "": (2.0, 1.9),
+        " / no warm-up at 0.001": (1.9, 1.8),
+        " / warmed up at 0.001": (2.0, 1.0),
+        " / warmed up at 0.002": (1.5, 1.4),
     }
-    last = analysis.ends(analysis.curves(with_factors(rows_of(losses, metric="loss"), EXPERIMENT)))
-    assert (
-        "at the best of its 2 rates, 0.002: random init ends at 1.500 (seeds: 1); gains: *set* +0.100"
-        in analysis.rungs(last)
-    )
+    ends = {
+        f"code / {front}{name}": end for name, pair in pairs.items() for front, end in zip(FRONTS, pair, strict=True)
+    }
+    ends |= {"math / random init": 1.0, "math / set": 0.5}
+    rows = rows_of({(cell, 700): {1500: end} for cell, end in ends.items()}, metric="loss")
+    found = analysis.climbed(analysis.ends(analysis.curves(with_factors(rows, EXPERIMENT))))
+    assert set(found["task"]) == {"code"}, "on mathematics there is one step"
+    fronts = found[found["label"] == "set"].set_index("step")
+    assert fronts["amount"].to_dict() == {"as published": 3e-4, "no warm-up": 1e-3, "warmed up": 2e-3}
+    assert fronts["gain"].to_list() == pytest.approx([0.1, 0.1, 0.1])
 
 
 def test_what_is_in_front_is_reckoned_from_the_recipe():
@@ -205,12 +215,13 @@ def test_the_gain_is_drawn_against_the_updates_of_stage_one(rows_of):
     assert medians["set, permuted"] == pytest.approx({2500: -0.3}) and len(medians) == 2
 
 
-def test_the_ladder_has_a_panel_for_each_start_and_what_was_never_reached_at_its_top(last):
-    fig = draw.ladder(last, whats=(draw.LOSS, draw.GAIN, draw.NEEDED))
-    assert [each.text for each in fig.layout.annotations] == ["no warm-up", "wider start"]
-    medians = {(trace.name, trace.yaxis): trace.y[0] for trace in fig.data if trace.mode == "lines+markers"}
-    assert medians["set", "y3"] == pytest.approx(0.5) and medians["set", "y4"] == pytest.approx(-0.2)
-    assert medians["set", "y6"] == draw.NEVER and ("random init", "y3") not in medians
+def test_the_ladder_goes_from_step_to_step_and_what_was_never_reached_is_at_its_top(last):
+    fig = draw.ladder(analysis.climbed(last), whats=(draw.LOSS, draw.GAIN, draw.NEEDED))
+    assert [each.text for each in fig.layout.annotations] == ["code, width 128"]
+    medians = {(each.name, each.yaxis): (each.x, each.y) for each in fig.data if each.mode == "lines+markers"}
+    steps, gains = medians["set", "y2"]
+    assert list(steps) == ["as published", "wider start"] and list(gains) == pytest.approx([0.5, -0.2])
+    assert medians["set", "y3"][1][1] == draw.NEVER and ("random init", "y2") not in medians
 
 
 def test_a_front_is_told_apart_by_what_the_context_has(tmp_path, rows_of):

@@ -11,7 +11,7 @@ from structure_first.cost import flops
 from structure_first.data.batch import Source
 from structure_first.evidence.statistics import needed, share_read, told
 from structure_first.experiments.additive import spent
-from structure_first.experiments.published import EXPERIMENT, PUBLISHED
+from structure_first.experiments.published import EXPERIMENT, PUBLISHED, RUNGS
 from structure_first.runs.recipe import Recipe
 
 TOLD = ("set", "set, permuted", "set, rescaled")  # of every start
@@ -27,6 +27,7 @@ SOLVED = {"random init": 0.412, "set": 0.425, "union": 0.427}  # of held-out pro
 TOKENS = {"math": "character"}  # of other corpora: a byte
 ALIKE = ["task", "width", "swept", "amount", "seed"]  # what models that are compared have in common
 MODEL = ["width", "cell", "seed"]
+STEPS = ("as published", *RUNGS)  # of the ladder; `no warm-up`: as published but for another rate
 
 
 def every_size(results: Path = RESULTS, metric: str = "loss") -> pd.DataFrame:
@@ -207,18 +208,30 @@ def solved_said(last: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def rungs(last: pd.DataFrame) -> str:
-    """For each start, in words, what the fronts are worth at the rate at which random initialisation ends lowest."""
+def climbed(last: pd.DataFrame) -> pd.DataFrame:
+    """The `ends` by `step` of the ladder, of each the models of the rate at which random init ends lowest; of the
+    corpora and widths at which more than one step has run.
+    """
+    last = last.assign(step=last["swept"])
+    last.loc[published(last).index, "step"] = STEPS[0]
+    start, cold = [*ALIKE[:2], "step"], last[last["front"] == "random init"]
+    best = cold.groupby([*start, "amount"], sort=False)["loss"].median().groupby(start, sort=False).idxmin()
+    last = last[last.set_index([*start, "amount"]).index.isin(best)]
+    last = last.groupby(ALIKE[:2]).filter(lambda models: models["step"].nunique() > 1)
+    last = last.sort_values("step", key=lambda step: step.map(STEPS.index), kind="stable")
+    return last.sort_values(ALIKE[:2], kind="stable").reset_index(drop=True)
+
+
+def climbed_said(ladder: pd.DataFrame) -> str:
+    """For each step of the ladder, in words, where random init ends and what the fronts are worth there."""
     lines = []
-    for (width, rung), part in last.groupby(["width", "swept"], sort=False):
-        cold = part[part["label"] == "random init"].groupby("amount")["loss"].median()
-        best = part[part["amount"] == cold.idxmin()]
-        fronts = best[best["label"].isin(TOLD)].groupby("label", sort=False)["gain"]
+    for (corpus, width, step, rate), part in ladder.groupby([*ALIKE[:2], "step", "amount"], sort=False):
+        cold = part[part["front"] == "random init"]["loss"]
+        fronts = part[part["label"].isin(TOLD)].groupby("label")["gain"]
         gains = ", ".join(f"*{label}* {told('{:+.3f}', gain)}" for label, gain in fronts)
-        rate = f"the best of its {len(cold)} rates," if len(cold) > 1 else "a rate of"
         lines.append(
-            f"- **{rung}**, width {width}, at {rate} {cold.idxmin():g}: random init ends at {cold.min():.3f} "
-            f"(seeds: {best['seed'].nunique()})" + f"; gains: {gains}" * bool(gains)
+            f"- **{corpus}, width {width}, {step}**, rate {rate:g}: random init ends at {cold.median():.3f} "
+            f"(seeds: {len(cold)})" + f"; gains: {gains}" * bool(gains)
         )
     return "\n".join(lines)
 

@@ -65,19 +65,19 @@ def ledger() -> Iterator[str]:
     from structure_first.analysis.stored import sizes, stored
     from structure_first.evidence.statistics import told
     from structure_first.experiments.additive import FORMER
-    from structure_first.experiments.published import EXPERIMENT, PUBLISHED
+    from structure_first.experiments.published import EXPERIMENT
     from structure_first.experiments.text import BEST, CONTROLLED, MAIN
 
     for rows in sizes(EXPERIMENT, RESULTS):
-        ends = published.ends(published.curves(rows))
-        ladder = ends[ends["task"] == "code"]
-        cold = ladder[ladder["label"] == "random init"].groupby(["swept", "amount"])["loss"].median()
-        best = cold.groupby("swept").min()
-        front = published.published(ladder).groupby("label")["gain"].median()["set"]
-        start = best[PUBLISHED] - best.min()
-        yield f"the ledger at {sized(EXPERIMENT, rows)}, on code, in nats a byte:"
-        yield from published.rungs(ladder).replace("*", "").splitlines()
-        yield f"- a better start alone, of weights and rate: {start:+.3f}" + "; see to that first" * bool(start > front)
+        ladder = published.climbed(published.ends(published.curves(rows)))
+        yield f"the ledger at {sized(EXPERIMENT, rows)}, in nats a token:"
+        yield from published.climbed_said(ladder).replace("*", "").splitlines()
+        for corpus, steps in ladder.groupby("task"):
+            by_step = steps.groupby(["label", "step"])[["loss", "gain"]].median()
+            ends = by_step.loc["random init", "loss"]
+            start, front = ends[published.STEPS[0]] - ends.min(), by_step.loc[("set", published.STEPS[0]), "gain"]
+            words = f"- on {corpus} a better start alone, of weights and rate: {start:+.3f}"
+            yield words + "; see to that first" * bool(start > front)
     rows = stored(FORMER, RESULTS)
     ends = text.ends(text.curves(rows)).set_index(["front", "share"]).sort_index()
     gains = ends.loc[(MAIN, CONTROLLED[0])].groupby(["task", "carried"])["gain"]

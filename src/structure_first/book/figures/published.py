@@ -3,10 +3,9 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from structure_first.analysis.published import PARTS, PLACES, sized
+from structure_first.analysis.published import PARTS, PLACES, STEPS, sized
 from structure_first.book.figures.style import GREY, facets, looks, meant
 from structure_first.book.figures.text import DOTTED, GAIN, line, stepped, worth
-from structure_first.experiments.published import RUNGS
 
 LABELS = ("random init", "set", "set, permuted", "set, rescaled", "set, attention", "set, mlp", "union", "sort")
 STEEP = 0.5  # nats above the end: what lies higher, at the very beginning, would press the lines together
@@ -112,22 +111,27 @@ LOSS, NEEDED = "final loss, nats", "of the text, for its loss"
 NEVER = 1.06  # where a share stands that no part of the text was enough for
 
 
-def ladder(last: pd.DataFrame, shown: tuple[str, ...] = LABELS[:4], whats: tuple[str, ...] = (LOSS, GAIN)) -> go.Figure:
-    """A row of panels for each of `whats`, against the learning rate, a column for each start, every seed a dot."""
-    last = last[last["label"].isin(shown) & last["swept"].isin(RUNGS)]
-    last = last.assign(**{LOSS: last["loss"], GAIN: last["gain"], NEEDED: last["needed"].clip(upper=NEVER)})
-    last = last.sort_values("swept", key=lambda swept: swept.map(RUNGS.index), kind="stable")
-    treated = last[last["label"] != "random init"]
-    both = pd.concat([(last if what == LOSS else treated).assign(what=what, value=last[what]) for what in whats])
-    gaps = {"horizontal_spacing": 0.04, "vertical_spacing": 0.1}
-    fig, panels = facets(both, 100 + 260 * len(whats), "swept", "what", shared_yaxes="rows", **gaps)
+def ladder(
+    models: pd.DataFrame, shown: tuple[str, ...] = LABELS[:4], whats: tuple[str, ...] = (LOSS, GAIN)
+) -> go.Figure:
+    """A row of panels for each of `whats`, a column for each corpus and width: from step to step, every seed a dot."""
+    models = models[models["label"].isin(shown)].assign(size=sized(models))
+    models = models.assign(**{LOSS: models["loss"], GAIN: models["gain"], NEEDED: models["needed"].clip(upper=NEVER)})
+    treated = models[models["label"] != "random init"]
+    both = pd.concat([(models if what == LOSS else treated).assign(what=what, value=models[what]) for what in whats])
+    gaps = {"horizontal_spacing": 0.06, "vertical_spacing": 0.06}
+    fig, panels = facets(both, 100 + 260 * len(whats), "size", "what", shared_yaxes="rows", shared_xaxes=True, **gaps)
+    steps = [step for step in STEPS if models["step"].eq(step).any()]
+    order = {"categoryorder": "array", "categoryarray": steps, "range": [-0.4, len(steps) - 0.6]}
     for at, here in panels:
         for label, look in looks(shown).items():
-            line(fig, here[here["label"] == label], "amount", "value", label, "rate %{x}: %{y:.3f}", **look, **at)
-        stepped(fig, here["amount"], "learning rate" if at == {"row": len(whats), "col": 2} else "", **at)
+            line(fig, here[here["label"] == label], "step", "value", label, "%{x}: %{y:.3f}", **look, **at)
+        fig.update_xaxes(**order, **at)
     for row, what in enumerate(whats, 1):
         fig.update_yaxes(title=what, row=row, col=1)
-        if what != LOSS:
+        if what == LOSS:  # that of one corpus says nothing about another's
+            fig.update_yaxes(matches=None, showticklabels=True, row=row)
+        else:
             fig.add_hline(0 if what == GAIN else 1, line=DOTTED, row=row)
         if what == NEEDED:
             fig.update_yaxes(
