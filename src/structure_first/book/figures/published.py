@@ -120,13 +120,13 @@ def ladder(
     treated = models[models["label"] != "random init"]
     both = pd.concat([(models if what == LOSS else treated).assign(what=what, value=models[what]) for what in whats])
     gaps = {"horizontal_spacing": 0.06, "vertical_spacing": 0.06}
-    fig, panels = facets(both, 100 + 260 * len(whats), "size", "what", shared_yaxes="rows", shared_xaxes=True, **gaps)
+    fig, panels = facets(both, 100 + 260 * len(whats), "size", "what", shared_yaxes="rows", **gaps)
     steps = [step for step in STEPS if models["step"].eq(step).any()]
     order = {"categoryorder": "array", "categoryarray": steps, "range": [-0.4, len(steps) - 0.6]}
     for at, here in panels:
         for label, look in looks(shown).items():
             line(fig, here[here["label"] == label], "step", "value", label, "%{x}: %{y:.3f}", **look, **at)
-        fig.update_xaxes(**order, **at)
+        fig.update_xaxes(**order, showticklabels=at["row"] == len(whats), **at)
     for row, what in enumerate(whats, 1):
         fig.update_yaxes(title=what, row=row, col=1)
         if what == LOSS:  # that of one corpus says nothing about another's
