@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from math import isclose
 
 from structure_first.experiments.as_published import NARROW, Published, size
 from structure_first.experiments.text import BODY, CARRIED, tokens
@@ -54,8 +55,6 @@ def cells(scale: str) -> dict[str, Cell]:
     sized = size(scale)
     for corpus in sized.corpora:
         by_name |= at_rate(sized, corpus, PUBLISHED)
-    if scale == "paper":
-        return by_name
     text = sized.corpora["code"]
     for times in SHORTER:
         updates = max(1, sized.stage_one.steps // times)
@@ -71,7 +70,7 @@ def cells(scale: str) -> dict[str, Cell]:
         warm = text.at(warmup=min(WARMUP, text.stage.steps // 4))
         rungs = [(RUNGS[1], sized, warm.at(lr=best)), (RUNGS[2], wide, warm.at(lr=best))]
         if corpus == "code":
-            rungs += [(PUBLISHED, sized, text.at(lr=rate)) for rate in rates if rate != text.stage.lr]
+            rungs += [(PUBLISHED, sized, text.at(lr=rate)) for rate in rates if not isclose(rate, text.stage.lr)]
             rungs += [(RUNGS[1], sized, warm.at(lr=rate)) for rate in rates if rate != best]
         for rung, at, phase in rungs:
             ladder = replace(at, corpora={corpus: phase})
