@@ -21,6 +21,7 @@ def test_every_setting_stands_at_every_scale():
     assert found.loc["stage one: stops at an accuracy of", "paper"] == "0.98"
     assert found.loc["stage one: head tied to the embeddings", "laptop"] == "yes"
     assert found.loc["stage two: of the data", "laptop"] == "pairs 2"
+    assert found.loc["stage one: of the data", "laptop"] == "length 3, vocab 100", "its default too"
     assert found.loc["model: width", "laptop"] == "16; 32"
     assert found.loc["cells", "laptop"] == "2"
 

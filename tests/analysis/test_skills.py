@@ -52,7 +52,7 @@ def test_a_sentence_counts_what_stands_the_correction_and_what_is_left_out(taugh
     grid = analysis.grid(taught())
     said = analysis.said(grid, ["set"], ["full", "attention"])
     assert said.startswith("**Surely better than random init: 1 of 2 cells; surely worse: 1.**")
-    assert said.endswith("alone 1 are better and 1 worse.")
+    assert said.endswith("By their medians 1 of all are better and 1 worse.")
     sooner = analysis.said(grid, ["set"], ["full", "attention"], analysis.SOONER)
     assert sooner.startswith("**Surely sooner than random init: 1 of 2 cells; surely later: 0.**")
     assert sooner.endswith("at 90 %: 1 cells, drawn as a dot.")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from structure_first.data.registry import defaults
 from structure_first.model.transformer import Body
 from structure_first.runs.recipe import Experiment, Phase, Recipe
 from structure_first.scales import SCALES
@@ -58,10 +59,15 @@ def values(recipes: Iterable[Recipe]) -> dict[str, str]:
 
 
 def told(part: Recipe | Phase | Body | None) -> Iterator[tuple[str, Any]]:
-    """The settings of a part of a recipe; of a stage one that is a recipe itself, those of its stages."""
+    """The settings of a part of a recipe, its data's defaults among them; of a stage one that is a recipe itself,
+    those of its stages.
+    """
     if isinstance(part, Recipe):
         yield from told(part.stage_one)
         yield from told(part.stage_two)
+    elif isinstance(part, Phase):
+        known = {} if "/" in part.source else defaults(part.source)
+        yield from flat(asdict(part) | {"settings": {**known, **part.settings}})
     elif part:
         yield from flat(asdict(part))
 
@@ -69,7 +75,7 @@ def told(part: Recipe | Phase | Body | None) -> Iterator[tuple[str, Any]]:
 def flat(settings: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in settings.items():
         if name == "settings":
-            yield name, ", ".join(f"{key} {each}" for key, each in value.items())
+            yield name, ", ".join(f"{key} {each}" for key, each in value.items() if each is not None)
         elif isinstance(value, Mapping):
             yield from flat(value)
         else:

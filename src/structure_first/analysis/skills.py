@@ -98,8 +98,8 @@ def said(models: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str], me
     better, worse = ("better", "worse") if measure is BETTER else ("sooner", "later")
     told = (
         f"**Surely {better} than random init: {(sure > 0).sum()} of {len(here)} cells; surely {worse}: "
-        f"{(sure < 0).sum()}.** The others differ from it by no more than chance may bring about; by their medians "
-        f"alone {(here['gain'] > 0).sum()} are {better} and {(here['gain'] < 0).sum()} {worse}."
+        f"{(sure < 0).sum()}.** The others differ from it by no more than chance may bring about. By their "
+        f"medians {(here['gain'] > 0).sum()} of all are {better} and {(here['gain'] < 0).sum()} {worse}."
     )
     if measure is BETTER:
         return told
