@@ -29,7 +29,9 @@ def found(rows_of) -> pd.DataFrame:
         for cell, curve in CURVES.items()
         for seed in (700, 701, 702)
     }
-    return analysis.curves(with_factors(rows_of(losses, metric="loss"), EXPERIMENT))
+    first = rows_of({("code / set", 700): {2500: 0.1}}, metric="loss", stage=1)
+    rows = pd.concat([rows_of(losses, metric="loss"), first]).sample(frac=1, random_state=0)
+    return analysis.curves(with_factors(rows, EXPERIMENT))
 
 
 def test_a_live_run_is_a_part_of_the_curve_beside_the_stored_ones(rows_of, tmp_path):
@@ -77,7 +79,8 @@ def test_what_is_needed_is_read_off_the_curve_after_training_began(last):
 
 
 def test_what_was_published_is_the_rung_of_the_papers_rate(last):
-    assert set(analysis.published(last)["label"]) == {"random init", "set", "set, permuted"}
+    ours = analysis.published(pd.concat([last, last.assign(swept="warmed up")]))
+    assert set(ours["label"]) == {"random init", "set", "set, permuted"} and set(ours["swept"]) == {"no warm-up"}
 
 
 def test_the_answers_stand_in_a_table_and_in_words(last):
@@ -125,19 +128,32 @@ def test_a_step_has_the_rate_that_is_best_for_random_init_but_the_first_its_own(
     pairs = {
         "": (2.0, 1.9),
         " / no warm-up at 0.001": (1.9, 1.8),
-        " / warmed up at 0.001": (2.0, 1.0),
+        " / warmed up at 0.001": (2.0, 0.5),
         " / warmed up at 0.002": (1.5, 1.4),
     }
     ends = {
         f"code / {front}{name}": end for name, pair in pairs.items() for front, end in zip(FRONTS, pair, strict=True)
     }
     ends |= {"math / random init": 1.0, "math / set": 0.5}
-    rows = rows_of({(cell, 700): {1500: end} for cell, end in ends.items()}, metric="loss")
+    models = {(cell, seed): {1500: end} for cell, end in ends.items() for seed in (700, 701, 702)}
+    models["code / random init / warmed up at 0.001", 702] = {1500: 0.1}  # the luck of one seed
+    rows = rows_of(models, metric="loss")
     found = analysis.climbed(analysis.ends(analysis.curves(with_factors(rows, EXPERIMENT))))
     assert set(found["task"]) == {"code"}, "on mathematics there is one step"
     fronts = found[found["label"] == "set"].set_index("step")
     assert fronts["amount"].to_dict() == {"as published": 3e-4, "no warm-up": 1e-3, "warmed up": 2e-3}
-    assert fronts["gain"].to_list() == pytest.approx([0.1, 0.1, 0.1])
+    assert fronts["gain"].to_list() == pytest.approx([0.1] * 9)
+
+
+def test_each_width_climbs_by_itself_and_stands_by_itself(rows_of):
+    sizes = []
+    for scale, rate in {"laptop": "0.002", "gpu": "0.0005"}.items():
+        cells = [f"code / random init{rung}" for rung in ("", f" / warmed up at {rate}")]
+        rows = rows_of({(cell, 700): {1500: 1.0} for cell in cells}, metric="loss", scale=scale)
+        sizes.append(analysis.curves(with_factors(rows, EXPERIMENT)))
+    found = analysis.climbed(analysis.ends(pd.concat(sizes, ignore_index=True)))
+    steps = ("as published", "warmed up")
+    assert list(zip(found["width"], found["step"], strict=True)) == [(w, step) for w in (128, 512) for step in steps]
 
 
 def test_what_is_in_front_is_reckoned_from_the_recipe():
@@ -217,7 +233,7 @@ def test_the_gain_is_drawn_against_the_updates_of_stage_one(rows_of):
 
 def test_the_ladder_goes_from_step_to_step_and_what_was_never_reached_is_at_its_top(last):
     fig = draw.ladder(analysis.climbed(last), whats=(draw.LOSS, draw.GAIN, draw.NEEDED))
-    assert [each.text for each in fig.layout.annotations] == ["code, width 128"]
+    assert [each.text for each in fig.layout.annotations] == ["code,<br>width 128"]
     medians = {(each.name, each.yaxis): (each.x, each.y) for each in fig.data if each.mode == "lines+markers"}
     steps, gains = medians["set", "y2"]
     assert list(steps) == ["as published", "wider start"] and list(gains) == pytest.approx([0.5, -0.2])

@@ -115,18 +115,19 @@ def ladder(
     models: pd.DataFrame, shown: tuple[str, ...] = LABELS[:4], whats: tuple[str, ...] = (LOSS, GAIN)
 ) -> go.Figure:
     """A row of panels for each of `whats`, a column for each corpus and width: from step to step, every seed a dot."""
-    models = models[models["label"].isin(shown)].assign(size=sized(models))
+    models = models[models["label"].isin(shown)].assign(size=sized(models).str.replace(", ", ",<br>"))
     models = models.assign(**{LOSS: models["loss"], GAIN: models["gain"], NEEDED: models["needed"].clip(upper=NEVER)})
     treated = models[models["label"] != "random init"]
     both = pd.concat([(models if what == LOSS else treated).assign(what=what, value=models[what]) for what in whats])
     gaps = {"horizontal_spacing": 0.06, "vertical_spacing": 0.06}
     fig, panels = facets(both, 100 + 260 * len(whats), "size", "what", shared_yaxes="rows", **gaps)
     steps = [step for step in STEPS if models["step"].eq(step).any()]
-    order = {"categoryorder": "array", "categoryarray": steps, "range": [-0.4, len(steps) - 0.6]}
+    axis = {"categoryorder": "array", "categoryarray": steps, "range": [-0.4, len(steps) - 0.6]}
+    axis |= {"tickvals": steps, "ticktext": [step.replace(" ", "<br>") for step in steps]}
     for at, here in panels:
         for label, look in looks(shown).items():
             line(fig, here[here["label"] == label], "step", "value", label, "%{x}: %{y:.3f}", **look, **at)
-        fig.update_xaxes(**order, showticklabels=at["row"] == len(whats), **at)
+        fig.update_xaxes(**axis, showticklabels=at["row"] == len(whats), **at)
     for row, what in enumerate(whats, 1):
         fig.update_yaxes(title=what, row=row, col=1)
         if what == LOSS:  # that of one corpus says nothing about another's
@@ -137,4 +138,4 @@ def ladder(
             fig.update_yaxes(
                 tickvals=[0.25, 0.5, 0.75, 1, NEVER], ticktext=["25%", "50%", "75%", "all", "never"], row=row
             )
-    return fig.update_layout(margin={"t": 90}, legend={"y": 1.08})
+    return fig.update_layout(margin={"t": 100}, legend={"y": 1 + 0.2 / len(whats)})
