@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import count
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
@@ -87,8 +88,8 @@ def test_nothing_has_run(book):
 
 
 def test_what_is_saved_is_the_text_that_the_losses_do_without(book):
-    pair = ["warm / 100 %", "cold / 100 %"]
-    book.ask(metric="loss", saved="runs", compare=[pair], reproduced_from=0.2)
+    pair, asked = ["warm / 100 %", "cold / 100 %"], dict(metric="loss", saved="runs", reproduced_from=0.2)
+    book.ask(**asked, compare=[pair])
     for share, loss in (("50 %", 2.0), ("100 %", 1.0)):
         book.measure(f"warm / {share}", [loss] * 6, metric="loss")
     assert book.answer is None
@@ -96,12 +97,16 @@ def test_what_is_saved_is_the_text_that_the_losses_do_without(book):
     assert book.answer is None, "all of the text has not been read without it"
     book.measure("cold / 100 %", [2.0] * 5 + [1.5], metric="loss")
     assert (book.answer.decides.measured, book.answer.verdict, book.answer.seeds) == (0.5, "reproduced", 6)
-    book.ask(metric="loss", saved="runs", compare=[pair[::-1]], reproduced_from=0.2)
+    book.ask(**asked, compare=[pair[::-1]])
     assert (book.answer.decides.measured, book.answer.verdict) == (-np.inf, "not reproduced")
+    book.ask(**asked, compare=[pair], search_seeds=[5])
+    assert book.answer.seeds == 5
+    book.measure("warm / 50 %", [np.nan, 2.0], metric="loss")
+    assert book.answer.seeds == 5, "one that diverged is not left out"
 
 
 def test_a_lower_loss_is_a_gain(book):
-    book.ask(metric="loss", reproduced_from=0.1)
+    book.ask(metric="loss", reproduced_from=0.25)
     book.measure("dyck", [1.5] * 6, metric="loss")
     book.measure("random init", [1.75] * 6, metric="loss")
     assert (book.answer.decides.measured, book.answer.verdict) == (0.25, "reproduced")
@@ -183,6 +188,8 @@ def test_a_claim_of_several_comparisons_is_as_good_as_the_weakest(book):
     assert entry.verdict == "not reproduced" and entry.seeds == 9 and entry.decides.measured == pytest.approx(0.9)
     book.measure("set", [1.0] * 10)
     assert book.answer.verdict == "reproduced" and book.answer.decides.measured == pytest.approx(0.5)
+    book.measure("set", [0.55] * 4 + [1.0] * 6)
+    assert book.answer.decides.treated == "set", "both are reproduced, and this one is less dependable"
 
 
 def test_a_claim_has_the_seeds_and_the_scale_of_its_rarest_comparison(book):
@@ -221,7 +228,9 @@ def test_a_share_that_is_saved_can_be_read_off_one_curve(book):
     for cell, ends in {"dyck": (3.0, 1.5, 1.0), "random init": (3.0, 2.5, 2.0)}.items():
         run = f"{cell} {ends}"
         curves = {(cell, seed): dict(zip((0, 100, 400), ends, strict=True)) for seed in range(6)}
-        rows = book.rows_of(curves, run=run, metric="loss")
+        beside = {(cell, seed): {50: 0.5} for seed in range(6)}  # which is no loss of stage two
+        parts = [(curves, {"metric": "loss"}), (beside, {"metric": "loss", "stage": 1}), (beside, {})]
+        rows = pd.concat([book.rows_of(values, run=run, **what) for values, what in parts])
         Store(book.results / "trial").append(rows, {run: {"configuration": TRIAL.recipes("laptop")[cell].key}})
     assert (book.answer.decides.measured, book.answer.verdict) == (pytest.approx(0.75), "reproduced")
     book.ask(metric="loss", saved="curve", compare=[["random init", "dyck"]])
@@ -257,18 +266,19 @@ def test_a_seed_that_diverged_is_not_left_out(book):
     book.measure("dyck", [1.0] * 2 + [np.nan] * 4)
     entry = book.answer
     assert entry.verdict == "not reproduced" and entry.seeds == 6
+    assert entry.decides.gain() == "none (none to +0.900)"
     told = as_json(ledger(book.claims, book.results))
     assert told[0]["published"]["measured"] is None
     json.dumps(told, allow_nan=False)
 
 
 def test_the_largest_scale_with_enough_seeds_answers(book):
-    for scale, gain, seeds in [("laptop", 0.1, 6), ("gpu", 0.9, 6), ("paper", 0.0, 1)]:
+    for scale, gain, seeds in [("smoke", 0.9, 6), ("laptop", 0.1, 8), ("gpu", 0.9, 6), ("paper", 0.0, 1)]:
         book.measure("dyck", [0.1 + gain] * seeds, scale=scale)
         book.measure("random init", [0.1] * seeds, scale=scale)
     assert (book.answer.scale, book.answer.verdict) == ("gpu", "reproduced")
     elsewhere = [(each.scale, each.seeds, each.verdict) for each in book.answer.decides.elsewhere]
-    assert elsewhere == [("laptop", 6, "partly"), ("paper", 1, "too few seeds")]
+    assert elsewhere == [("laptop", 8, "partly"), ("smoke", 6, "reproduced"), ("paper", 1, "too few seeds")]
     assert book.answer.decides.otherwise == "partly at a size for two cores"
 
 

@@ -220,7 +220,10 @@ def test_a_manifest_names_the_commit_and_whether_the_tree_was_clean(tmp_path, mo
         return subprocess.run(command, capture_output=True, check=True, text=True).stdout
 
     assert said() == {}
-    git("init", "-q"), git("add", "src"), git("commit", "-qm", "all")
+    git("init", "-q"), git("commit", "-qm", "nothing", "--allow-empty")
+    assert said() == {}, "it is in the folder of a checkout, but none of its files"
+    (tmp_path / "notes").touch()
+    git("add", "src"), git("commit", "-qm", "all")
     commit = git("rev-parse", "HEAD").strip()
     assert said() == {"commit": commit, "clean": True}
     (package / "seeding.py").write_text("changed = 1\n")
@@ -241,11 +244,24 @@ def other_store(folder: Path, *runs: tuple) -> Store:
     return store
 
 
+def put_weights(store: Store, content: bytes) -> Path:
+    path = store.folder / "weights/0/2.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_rows_stand_in_one_order_whichever_run_came_first(store, tmp_path):
+    fresh = measured("random init")
+    other = other_store(tmp_path / "other", of_run("run-b", fresh), of_run("run-a", measured()))
+    store.append(*of_run("run-b", fresh[::-1]))
+    pd.testing.assert_frame_equal(store.rows(), other.rows())
+
+
 def test_what_two_machines_made_is_merged(store, tmp_path):
     fresh = of_run("run-b", measured(seeds=(1, 2)).query("seed == 2")), of_run("run-c", measured("random init"))
     other = other_store(tmp_path / "other", of_run("run-a", measured()), *fresh)
-    (kept := other.folder / "weights/0/2.safetensors").parent.mkdir(parents=True)
-    kept.write_bytes(b"weights")
+    put_weights(other, b"weights")
     before = store.rows()
     assert store.merge(other) == 3 and store.merge(other) == 0
     rows = store.rows()
@@ -262,17 +278,27 @@ def test_a_stage_one_stays_beside_the_stage_two_of_the_same_name(store):
 
 def test_weights_that_are_there_are_not_replaced_by_a_merge(store, tmp_path):
     other = other_store(tmp_path / "other", of_run("run-b", measured("random init")))
-    for folder, content in ((store.folder, b"ours"), (other.folder, b"theirs")):
-        (path := folder / "weights/0/1.safetensors").parent.mkdir(parents=True)
-        path.write_bytes(content)
+    ours, _ = put_weights(store, b"ours"), put_weights(other, b"theirs")
     store.merge(other)
-    assert (store.folder / "weights/0/1.safetensors").read_bytes() == b"ours"
+    assert ours.read_bytes() == b"ours"
+
+
+def test_a_full_disk_leaves_no_half_of_the_weights(store, tmp_path, monkeypatch):
+    def full(_, target):
+        Path(target).write_bytes(b"wei")
+        raise OSError(28, "No space left on device")
+
+    put_weights(other := Store(tmp_path / "other"), b"weights")
+    monkeypatch.setattr(module.shutil, "copyfile", full)
+    assert "No space left on device" in failure(store.merge, other)
+    assert not list(store.folder.glob("weights/*/*"))
 
 
 @pytest.mark.parametrize("change", ["value", "tokens", "flops", "rows"])
 def test_a_conflict_is_named_and_nothing_is_merged(store, tmp_path, change):
     rows = measured().query("step == 100") if change == "rows" else measured().assign(**{change: 1})
     other = other_store(tmp_path / "other", of_run("run-a", rows), of_run("run-c", measured("random init")))
+    put_weights(other, b"weights")
     before = {path: path.read_bytes() for path in store.folder.rglob("*") if path.is_file()}
     said = failure(store.merge, other)
     assert "differ in 2 models, the first: smoke, dyck, stage 2, seed 0; nothing was merged" in said

@@ -165,6 +165,9 @@ def test_permute_keeps_the_values_and_loses_their_order(trained):
     for a, b in zip(parts(new, "attention"), parts(trained, "attention"), strict=True):
         assert not torch.equal(a, b)
         assert torch.equal(a.flatten(1).sort().values, b.flatten(1).sort().values)
+        for axis in range(1, a.ndim if a.ndim > 2 else 1):
+            sums = (each.sum(axis).sort().values for each in (a, b))
+            assert not torch.allclose(*sums), "neither rows nor columns stay together"
 
 
 def test_rotate_keeps_the_singular_values_and_loses_their_directions(trained):
@@ -178,6 +181,13 @@ def test_rotate_keeps_the_singular_values_and_loses_their_directions(trained):
         assert not torch.allclose(a @ a.mT, b @ b.mT, atol=0.1), "what it writes"
     repeat = transfer(trained, trained.shape, Transfer(mlp="rotate"), SEEDS)
     assert all(torch.equal(a, b) for a, b in zip(parts(new, "mlp"), parts(repeat, "mlp"), strict=True))
+
+
+def test_a_rotation_is_as_likely_to_mirror_as_not(trained):
+    new = transfer(trained, trained.shape, Transfer(attention="rotate"), SEEDS)
+    pairs = zip(parts(new, "attention"), parts(trained, "attention"), strict=True)
+    mirrored = torch.cat([torch.linalg.det(a) * torch.linalg.det(b) < 0 for a, b in pairs if a.shape == a.mT.shape])
+    assert mirrored.any() and not mirrored.all()
 
 
 def test_noise_is_in_units_of_each_tensors_own_deviation(trained):
@@ -236,13 +246,23 @@ def test_another_run_of_more_replicas_is_refused_and_of_another_vocabulary_gives
         (dict(mlp="mean"), "is for embeddings and positions, not for mlp"),
         (dict(positions="match"), "is for embeddings, not for positions"),
         (dict(embeddings="fits"), "is for positions, not for embeddings"),
-        (dict(norms="noise(9999)"), "at most 1000"),
-        (dict(norms="noise(x)"), "unknown transfer rule"),
+        (dict(norms="noise(sigma)"), "unknown transfer rule"),
     ],
 )
 def test_wrong_rules_say_what_is_right(rules, message):
     with pytest.raises(UserError, match=message):
         Transfer(**rules)
+
+
+def test_a_group_that_there_is_not_is_no_group_kept():
+    with pytest.raises(UserError, match="unknown group of weights 'attentoin'; did you mean 'attention'"):
+        Transfer.only("attentoin")
+
+
+def test_the_loudest_noise_is_allowed_and_none_louder():
+    assert Transfer(norms="noise(1000)").norms == "noise(1000)"
+    with pytest.raises(UserError, match="at most 1000"):
+        Transfer(norms="noise(1000.1)")
 
 
 @pytest.mark.parametrize("body", [dict(width=32), dict(heads=2), dict(layers=3)])

@@ -1,25 +1,21 @@
 """Intervals, times to a jump and corrected comparisons, over seeds."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pandas as pd
 from einops import einsum
 from jaxtyping import Float
 
-RESAMPLES = 10_000
+RESAMPLES, LEVEL = 10_000, 0.95  # of an interval
 LEARNT = 0.9  # a stage one below this held-out accuracy has little to hand on, and is marked
 
 
-def interval(
-    values: np.ndarray, statistic: Callable[..., np.ndarray] = np.median, level: float = 0.95
-) -> tuple[float, float, float]:
-    """A statistic of `values`, which may be infinite, and its bootstrap percentile interval: (estimate, low, high)."""
+def interval(values: np.ndarray) -> tuple[float, float, float]:
+    """The median of `values`, which may be infinite, and its bootstrap percentile interval: (median, low, high)."""
     values = np.asarray(values, dtype=float)
     picks = np.random.default_rng(0).integers(len(values), size=(RESAMPLES, len(values)))
-    ends = [(1 - level) / 2, (1 + level) / 2]
-    low, high = np.quantile(statistic(values[picks], axis=1), ends, method="nearest")  # between infinities lies none
-    return float(statistic(values)), float(low), float(high)
+    ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]
+    low, high = np.quantile(np.median(values[picks], axis=1), ends, method="nearest")  # between infinities lies none
+    return float(np.median(values)), float(low), float(high)
 
 
 def told(form: str, values: pd.Series) -> str:
