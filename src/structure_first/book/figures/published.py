@@ -122,7 +122,7 @@ def ladder(
     gaps = {"horizontal_spacing": 0.06, "vertical_spacing": 0.06}
     fig, panels = facets(both, 100 + 260 * len(whats), "size", "what", shared_yaxes="rows", **gaps)
     steps = [step for step in STEPS if models["step"].eq(step).any()]
-    axis = {"categoryorder": "array", "categoryarray": steps, "range": [-0.4, len(steps) - 0.6]}
+    axis = {"categoryorder": "array", "categoryarray": steps, "range": [-0.4, len(steps) - 0.6], "automargin": True}
     axis |= {"tickvals": steps, "ticktext": [step.replace(" ", "<br>") for step in steps]}
     for at, here in panels:
         for label, look in looks(shown).items():
