@@ -17,6 +17,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from structure_first.book.resources import remote_resources
 
+DRAWN = 30  # seconds that a page may take to draw, with a browser on every core
 AXE = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 
 # A figure in a closed dropdown or tab has no size: open them all first.
@@ -73,9 +74,9 @@ def _open(browser: webdriver.Chrome, page: Path, theme: str) -> None:
 
 def _figures(browser: webdriver.Chrome) -> list[dict]:
     """The page's figures, as soon as all are drawn or after ten seconds as they are."""
-    WebDriverWait(browser, 30).until(lambda it: it.execute_script("return document.readyState") == "complete")
+    WebDriverWait(browser, DRAWN).until(lambda it: it.execute_script("return document.readyState") == "complete")
     with suppress(TimeoutException):
-        WebDriverWait(browser, 30, 0.1).until(lambda it: all(f["drawn"] for f in it.execute_script(FIGURES)))
+        WebDriverWait(browser, DRAWN, 0.1).until(lambda it: all(f["drawn"] for f in it.execute_script(FIGURES)))
     return browser.execute_script(FIGURES)
 
 
@@ -144,7 +145,7 @@ def test_a_figure_is_read_as_numbers_and_used_by_key(html: Path, browser: webdri
     table = (
         "return [...document.querySelectorAll('.sf-figure')].map((it) => it.querySelectorAll('.sf-numbers td').length)"
     )
-    WebDriverWait(browser, 30, 0.1).until(lambda it: all(it.execute_script(table)))
+    WebDriverWait(browser, DRAWN, 0.1).until(lambda it: all(it.execute_script(table)))
     legend = browser.find_elements("css selector", ".sf-figure .legendtoggle")
     if not legend:
         pytest.skip("no legend on this book's first page with a figure")
@@ -153,7 +154,7 @@ def test_a_figure_is_read_as_numbers_and_used_by_key(html: Path, browser: webdri
     before = browser.execute_script(shown)
     browser.execute_script("arguments[0].focus()", legend[0])
     webdriver.ActionChains(browser).send_keys(Keys.ENTER).perform()
-    WebDriverWait(browser, 30, 0.1).until(lambda it: it.execute_script(shown) != before)
+    WebDriverWait(browser, DRAWN, 0.1).until(lambda it: it.execute_script(shown) != before)
 
 
 def test_a_key_term_shows_its_meaning(html: Path, browser: webdriver.Chrome):
@@ -174,7 +175,7 @@ def test_a_figure_follows_the_theme(html: Path, browser: webdriver.Chrome):
     assert all(f["drawn"] for f in _figures(browser))
     browser.execute_script('document.documentElement.dataset.theme = "dark"')
     readable = "return (() => {" + FIGURES + "})().every((f) => f.contrasts.every((c) => c >= 4.5))"
-    WebDriverWait(browser, 30, 0.1).until(lambda it: it.execute_script(readable))
+    WebDriverWait(browser, DRAWN, 0.1).until(lambda it: it.execute_script(readable))
 
 
 def test_formulas_are_mathml(html: Path, browser: webdriver.Chrome):
