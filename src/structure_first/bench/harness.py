@@ -76,6 +76,10 @@ def by_steps(step: Callable[[], object]) -> TimedSteps:
     return take
 
 
+# Contenders are forked from one process that has loaded what they use, where a system can: loading takes seconds each.
+START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+LOADED = ["structure_first.bench.speed", "transformers.models.gpt2.modeling_gpt2", "transformers.trainer"]
+
 made: dict[Any, TimedSteps] = {}  # in a contender's process, by case
 
 
@@ -91,7 +95,8 @@ class Contender:
     """What is compared: `make(case)` in a process of its own, or each of some in its own at the same time."""
 
     def __init__(self, *makes: Callable[[Any], TimedSteps], replicas: int = 1, threads: int | None = None):
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context(START)
+        context.set_forkserver_preload(LOADED)
         self.replicas, self.threads = replicas, threads  # `threads` of each process, whatever the comparison says
         self.pools = [(ProcessPoolExecutor(1, context), make) for make in makes]
         for pool, _ in self.pools:
