@@ -187,3 +187,4 @@ def test_a_loss_that_is_never_met_needs_an_infinite_budget_and_one_met_at_once_t
     assert reached_at(budgets, losses, 1.9) == np.inf
     assert reached_at(budgets, losses, 3.5) == 0.25
     assert reached_at(budgets, losses, 2.0) == pytest.approx(0.5)  # the first time, though it rises again
+    assert reached_at(budgets, np.array([3.0, np.nan, 1.0]), 2.0) == 1.0  # what diverged draws no line

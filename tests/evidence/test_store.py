@@ -49,6 +49,15 @@ def test_an_empty_folder_has_no_rows(tmp_path):
     assert not (tmp_path / "nowhere").exists()
 
 
+def test_seconds_are_of_the_rows_programs_as_much_as_is_theirs(store):
+    cost = {"a": dict(seeds=[0, 1], replicas=4, seconds=10.0), "b": dict(seeds=[0], replicas=1, seconds=2.5)}
+    for run, spent in cost.items():
+        rows, runs = of_run(run, measured(run, spent["seeds"]))
+        store.append(rows, {run: runs[run] | spent})
+    rows = store.rows()
+    assert store.seconds(rows[rows["cell"].isin(cost)]) == 7.5 and store.seconds(rows[rows["cell"] == "a"]) == 5.0
+
+
 def test_rows_are_added(store):
     store.append(*of_run("run-b", measured("random init", seeds=(1,))))
     store.append(*of_run("run-c", measured(scale="laptop")))

@@ -278,10 +278,9 @@ def _gain(rows: pd.DataFrame, query: dict, factors: Mapping[str, Factors], treat
 
 def _family(cell: str, factors: Mapping[str, Factors], rows: pd.DataFrame) -> pd.DataFrame:
     """The models of the cells that differ from this one in their share of the text alone: seed, text, loss."""
-    own, last = factors[cell], final(rows, "loss")
-    losses = {name: values.droplevel("cell") for name, values in last.groupby("cell") if name in factors}
-    alike = [name for name in losses if replace(factors[name], text=own.text) == own]
-    return pd.concat(losses[name].rename("loss").reset_index().assign(text=factors[name].text) for name in alike)
+    shares = {name: own.text for name, own in factors.items() if replace(own, text=factors[cell].text) == factors[cell]}
+    losses = final(rows[rows["cell"].isin(shares)], "loss").rename("loss").reset_index()
+    return losses.assign(text=losses["cell"].map(shares))
 
 
 def _curve(cell: str, factors: Mapping[str, Factors], rows: pd.DataFrame) -> pd.DataFrame:

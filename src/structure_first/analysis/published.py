@@ -218,8 +218,8 @@ def climbed(last: pd.DataFrame) -> pd.DataFrame:
     best = cold.groupby([*start, "amount"], sort=False)["loss"].median().groupby(start, sort=False).idxmin()
     last = last[last.set_index([*start, "amount"]).index.isin(best)]
     last = last.groupby(ALIKE[:2]).filter(lambda models: models["step"].nunique() > 1)
-    last = last.sort_values("step", key=lambda step: step.map(STEPS.index), kind="stable")
-    return last.sort_values(ALIKE[:2], kind="stable").reset_index(drop=True)
+    last = last.assign(step=pd.Categorical(last["step"], STEPS)).sort_values([*ALIKE[:2], "step"])
+    return last.astype({"step": str}).reset_index(drop=True)
 
 
 def climbed_said(ladder: pd.DataFrame) -> str:

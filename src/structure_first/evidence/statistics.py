@@ -67,14 +67,14 @@ def needed(models: pd.DataFrame, budget: str) -> pd.Series:
 
 def reached_at(budgets: np.ndarray, losses: np.ndarray, target: float) -> float:
     """The budget at which the loss first comes down to `target`, between two of the ascending `budgets` by the line
-    through their logarithms; infinite where none reaches it, and the smallest where that one already does.
+    through their logarithms; infinite where none reaches it, the budget itself where the one before has no loss.
     """
     below = np.flatnonzero(losses <= target)
     if not below.size:
         return np.inf
     after = below[0]
-    if not after:
-        return float(budgets[0])
+    if not after or np.isnan(losses[after - 1]):
+        return float(budgets[after])
     part = (losses[after - 1] - target) / (losses[after - 1] - losses[after])
     return float(budgets[after - 1] * (budgets[after] / budgets[after - 1]) ** part)
 

@@ -132,6 +132,12 @@ class Store:
             raise UserError(f"cannot read manifest {self._manifest}: {error}; restore or remove the folder") from None
         return manifest
 
+    def seconds(self, rows: pd.DataFrame) -> float:
+        """How long it took to train the models of these rows: of a program, as much as its models are of it."""
+        runs = self.manifest()["runs"]
+        parts = {key: len(runs[key]["seeds"]) / runs[key]["replicas"] for key in rows["run"].unique()}
+        return sum(part * runs[key]["seconds"] for key, part in parts.items())
+
     def append(self, rows: pd.DataFrame, runs: Mapping[str, dict]) -> None:
         """Add the rows of `runs`, each run with its manifest, in place of older rows of the same models."""
         merged = self.manifest()
