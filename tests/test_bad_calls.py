@@ -119,6 +119,7 @@ GENERATE = [
     ("generate dyck --tokens 5 --out file/a.parquet", "cannot write file/a.parquet: "),
     ("generate dyck --tokens 5 --out ~nosuchuser/a.parquet", "there is no user of that name"),
     ("generate dyck --tokens 5 --out=~nosuchuser/a.parquet", "there is no user of that name"),
+    ("generate dyck --tokens 5 --out=~/a.parquet", "no shell expands ~ behind a =; write --out ~/a.parquet"),
     (f"generate dyck --tokens 5 --out {LONG}.parquet", "File name too long"),
     ("generate dyck --tokens 5 --out a.parquet --length 7", "length must be even, not 7"),
     ("generate dyck --tokens 5 --out a.parquet --length -2", "length must be from 1 to 65,536, not -2"),
@@ -194,6 +195,7 @@ RUN = [
     ("run haystack --scale smoke --cells 'random int'", "did you mean 'random init'?"),
     ("run haystack --scale smoke --cells '[' --plan", "unknown cell '['"),
     ("run haystack_search --scale gpu", "no cells at scale gpu; scales at which it has some: laptop"),
+    ("run additive_2x64_tuning --scale gpu", "no cells at scale gpu; scales at which it has some: smoke, laptop"),
     ("run haystack --scale smoke --device tpu", "unknown device 'tpu'"),
     ("run haystack --scale smoke --device cudda", "unknown device 'cudda'; did you mean 'cuda'?"),
     ("run haystack --scale smoke --device tpu --plan", "unknown device 'tpu'"),
@@ -204,6 +206,7 @@ RUN = [
     ("run haystack --scale smoke --out ~nosuchuser", "there is no user of that name"),
     ("run haystack --plna", "unknown option '--plna'; did you mean '--plan'?"),
     ("run haystack more", "extra argument"),
+    ("verify haystack --workers -1", "--workers must be from 1 to 1,000, not -1"),
     *(
         ("run haystack --scale smoke --workers 1 --out other", line, {f"other/haystack/{name}": content})
         for line, name, content in [
@@ -212,7 +215,7 @@ RUN = [
             ("cannot read manifest", "manifest.json", "3"),
             ("cannot read manifest", "manifest.json", b"\xff\xfe"),
             ("cannot read manifest", "manifest.json", f'{{"format": {FORMAT}}}'),
-            ("bring it up to date with", "manifest.json", '{"format": 1, "runs": {}}'),
+            ("was written in format 1", "manifest.json", '{"format": 1, "runs": {}}'),
             ("was written in format 99", "manifest.json", '{"format": 99, "runs": {}}'),
             ("cannot read results", "rows.parquet", b"PAR1"),
             ("cannot read results", "rows.parquet", b""),
@@ -289,6 +292,7 @@ CONFIG = [
         (" run.yaml", "unknown corpus ''", yaml("./texts", "''")),
         (" run.yaml", "unknown corpus 'langage'; did you mean 'language'?", yaml("./texts", "langage")),
         (" run.yaml", "write bpe:VOCAB", yaml("bytes", "'bpe:1'")),
+        (" run.yaml", "write bpe:VOCAB", yaml("bytes", f"'bpe:{'9' * 5000}'")),
         (" run.yaml", "cannot read the tokeniser texts/tokenizer.json", yaml("bytes", "texts")),
         (" run.yaml", "unknown precision 'float8'", yaml("float32", "float8")),
         (" run.yaml", "micro_batch must be 1 or more", yaml("precision: float32", "micro_batch: 0")),
@@ -397,7 +401,7 @@ CLAIMS = [
             ("cannot read manifest", None, f'{{"format": {FORMAT}, "runs": []}}'),
             ("cannot read manifest", None, f'{{"format": {FORMAT}, "runs": {{"a": 3}}}}'),
             ("cannot read manifest", None, f'{{"format": {FORMAT}, "runs": {{"a": {{"recipe": 3}}}}}}'),
-            ("bring it up to date with", None, '{"format": 1, "runs": {}}'),
+            ("was written in format 1", None, '{"format": 1, "runs": {}}'),
             (f"was written in format {FORMAT + 1}", None, f'{{"format": {FORMAT + 1}, "runs": {{}}}}'),
         ]
     ),
@@ -431,7 +435,8 @@ BOOK = [
     ),
     ("book", "cannot build the book: ", CHAPTER | {"book/a.ipynb": NOTEBOOK, "book/_build": "a file"}),
 ]
-TABLE = [*COMMAND, *GENERATE, *PACK, *RUN, *CONFIG, *TRAIN, *PLAN, *CLAIMS, *BOOK]
+BENCH = [("bench --quick --out texts", "texts is a folder; name a file with --out")]
+TABLE = [*COMMAND, *GENERATE, *PACK, *RUN, *CONFIG, *TRAIN, *PLAN, *CLAIMS, *BOOK, *BENCH]
 
 
 def prepare(folder: Path, files: dict[str, bytes | str]) -> None:

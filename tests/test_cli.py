@@ -91,6 +91,10 @@ def test_a_mistake_in_the_real_command_is_one_line_and_status_2():
     assert said.stderr == "structure-first: dyck: length must be even, not 7\n"
 
 
+def test_a_value_may_end_in_an_equals_sign():
+    cli.check(["sample", "run", "--prompt=1+1="])
+
+
 def test_alone_it_prints_its_help(command):
     assert command.prints() == command.prints("--help")
 

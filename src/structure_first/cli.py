@@ -44,13 +44,15 @@ def main() -> None:
 def check(arguments: list[str]) -> None:
     """Refuse what no verb has a use for, and few would see."""
     for argument in arguments:
-        name, _, value = argument.rpartition("=") if argument.startswith("--") else ("", "", argument)
+        name, value = argument.split("=", 1) if argument.startswith("--") and "=" in argument else ("", argument)
         if not value:
             raise UserError(f"an empty value{f' of {name}' if name else ''}; leave it out or fill it in")
         if argument.encode(errors="replace").decode() != argument:  # bytes that are no UTF-8 come as half letters
             raise UserError(f"{argument!r:.60} is no UTF-8; rename what it stands for")
         if value.startswith("~") and os.path.expanduser(value) == value:
             raise UserError(f"{value}: there is no user of that name; write ./{value} for a file that is called so")
+        if name and value.startswith("~"):
+            raise UserError(f"{argument}: no shell expands ~ behind a =; write {name} {value}")
 
 
 def explained(error: Exception) -> str | None:

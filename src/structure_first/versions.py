@@ -11,6 +11,7 @@ VERSIONS = {
     "dropout": 2,  # version 1: torch's own
     "code": 2,  # version 1: every Python file that was installed, whatever that was
     "language": 2,  # their docstrings
+    "nca": 2,  # version 1: in a training, another state where no unit of a rule answers
 }
 
 

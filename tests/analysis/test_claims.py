@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from itertools import count
 
 import numpy as np
@@ -368,11 +369,22 @@ def test_whatever_a_claim_holds_is_read_or_refused(book, misshapen):
 def test_answers_are_those_that_were_asked_for_as_a_table(book):
     book.measure("dyck", [1.0] * 6)
     book.measure("random init", [0.25] * 6)
-    entries = ledger(book.claims, book.results)
-    line = answers.table(entries, ("haystack",)).loc["It jumps", "10 % to 98 %", "as published"].to_list()
+    read = partial(answers.table, claims=book.claims, results=book.results)
+    line = read("haystack").loc["It jumps", "10 % to 98 %", "as published"].to_list()
     assert line == ["accuracy +0.75 (+0.75 to +0.75)", 6, "reproduced"]
     with pytest.raises(KeyError, match="another"):  # no chapter shows an empty ledger unawares
-        answers.table(entries, ("another",))
+        read("another")
+
+
+def test_the_table_and_the_words_are_of_the_claims_asked_for_in_their_order(book):
+    book.measure("dyck", [1.0] * 6)
+    book.measure("random init", [0.25] * 6)
+    (claim,) = yaml.safe_load(book.claims.read_text())
+    claims = [claim | {"id": statement, "statement": statement} for statement in ("jumps", "stays", "falls")]
+    book.claims.write_text(json.dumps(claims))  # which is YAML too
+    asked, read = ("stays", "jumps"), dict(claims=book.claims, results=book.results)
+    assert tuple(answers.table(*asked, **read).index.get_level_values("claim")) == asked
+    assert tuple(line.split("*")[1] for line in verdicts(*asked, **read).splitlines()) == asked
 
 
 def test_the_verdicts_are_told_in_words(book):

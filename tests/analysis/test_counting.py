@@ -46,7 +46,7 @@ def test_a_token_that_never_came_is_not_impossible():
 def test_it_is_told_when_each_front_is_below():
     found = pd.DataFrame(
         [
-            {"label": label, "seed": seed, "step": step, "text": step / 4, "loss": loss}
+            {"width": 128, "label": label, "seed": seed, "step": step, "text": step / 4, "loss": loss}
             for label, last in (("random init", 0.9), ("set", 1.2))
             for seed in range(3)
             for step, loss in ((0, 5.0), (1, 1.3), (2, 1.0), (4, last))
@@ -54,3 +54,7 @@ def test_it_is_told_when_each_front_is_below():
     )
     assert counting.said(found, 1.0).endswith("a model is below that: random init 50%, set 50%.")
     assert counting.said(found[found["loss"] != 1.0], 1.0).endswith("random init 71%, set never.")
+    both = pd.concat([found, found[found["loss"] != 1.0].assign(width=512)])
+    assert counting.said(both, 1.0).endswith(
+        "set at width 128 50%, random init at width 512 71%, set at width 512 never."
+    )

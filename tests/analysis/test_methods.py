@@ -35,6 +35,13 @@ def test_a_stage_one_that_is_a_recipe_tells_of_its_stages():
     assert not [line for line in found.index if line.startswith("stage one: width")]
 
 
+def test_a_stage_one_that_begins_otherwise_has_its_own_model():
+    found = methods(EXPERIMENTS["skills_tuned"])
+    first = "standard deviation of first weights"
+    assert found.loc[f"model: {first}", "laptop"] == "0.25; 0.02"
+    assert found.loc[f"model in stage one, where it begins otherwise: {first}", "laptop"] == "0.25"
+
+
 def test_many_values_are_their_range_or_how_many():
     assert worded([1e-3, 4e-3]) == "0.001; 0.004"
     assert worded([5, 3, 9, 2, 7_000]) == "2 to 7,000"

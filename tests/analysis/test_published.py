@@ -1,5 +1,7 @@
 """The published recipe: gains and savings are over random init of the same seed and settings."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +10,9 @@ from structure_first.analysis import published as analysis
 from structure_first.analysis.stored import with_factors
 from structure_first.book.figures import published as draw
 from structure_first.evidence.store import Store
-from structure_first.experiments.published import EXPERIMENT
+from structure_first.experiments.published import EXPERIMENT, PUBLISHED
+
+RESULTS = Path(__file__).parents[2] / "book" / "results"
 
 CURVES = {  # at a quarter, half and all of the text
     "code / random init": (3.0, 2.5, 2.0),
@@ -122,6 +126,13 @@ def test_of_problems_the_words_say_how_many_are_solved(rows_of):
         "seeds: 2",
         "- *set, permuted* solves 30.0% of the held-out problems, -10.0% beside random init of the same seed; seeds: 2",
     ]
+
+
+def test_the_problems_that_are_told_were_solved_by_models_as_published():
+    solved = analysis.as_published("problems", RESULTS)
+    assert set(solved["swept"]) == {PUBLISHED} and "random init" in set(solved["label"])
+    assert (solved.groupby(["width", "label"])["seed"].nunique() == 3).all()
+    assert not solved.duplicated(["width", "label", "seed"]).any()
 
 
 def test_a_step_has_the_rate_that_is_best_for_random_init_but_the_first_its_own(rows_of):

@@ -14,9 +14,10 @@ from structure_first import cli
 from structure_first.bench import grid, report
 from structure_first.bench.speed import program
 from structure_first.data.registry import PROCEDURAL
+from structure_first.errors import UserError
+from structure_first.machine import cores
 from structure_first.model.transformer import Transformer
 from structure_first.model.weights import to_hf
-from structure_first.training.devices import cores
 from structure_first.training.loop import Run
 from structure_first.training.predictions import predict
 from structure_first.training.stream import Stream
@@ -83,6 +84,11 @@ def test_a_ratio_lower_than_nine_tenths_of_the_former_is_slower(capsys):
     assert not report.compared({"a": 0.89, "b": 3.0}, {"a": 1.0, "b": 3.0})
     said = capsys.readouterr().out
     assert "0 of 1 ratios" in said and "1 of 2 ratios" in said and len(re.findall("slower$", said, re.MULTILINE)) == 1
+
+
+def test_ratios_of_another_part_are_not_compared():
+    with pytest.raises(UserError, match="none of the former ratios was measured; bench the part that they are of"):
+        report.compared({"a": 1.0}, {"gone": 1.0})
 
 
 def test_the_command_compares_and_exits(tmp_path, monkeypatch, capsys):

@@ -1,6 +1,5 @@
 """The build, on a book of two pages: what it writes, what it leaves alone, and how it fails."""
 
-import fcntl
 import re
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 
 from structure_first.book.resources import remote_resources
 from structure_first.errors import UserError
+from structure_first.files import locked
 
 FRAME = Path(__file__).parents[2]
 
@@ -236,10 +236,8 @@ def test_a_broken_configuration_is_one_line(tiny_book):
 
 
 def test_two_builds_do_not_mix(tiny_book):
-    (tiny_book.book / "_build").mkdir()
-    with (tiny_book.book / "_build/lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        assert failure(tiny_book).startswith("another build is running")
+    with locked(tiny_book.book / "_build"):
+        assert failure(tiny_book).startswith("another process is writing to")
 
 
 def test_a_build_killed_between_two_renames_keeps_the_last_book(tiny_book):

@@ -1,5 +1,6 @@
 """Figures: what is put on the page, and that what they draw is all there is in the rows."""
 
+import html
 import json
 import re
 from itertools import pairwise
@@ -117,6 +118,16 @@ def test_an_exhibit_says_in_words_what_it_shows(page):
     assert (
         "tokens from last to first. Teaches to copy a sequence backwards. Here with length 3, vocab 5: 7 to" in page[0]
     )
+
+
+@pytest.mark.parametrize("name", ["dyck", "reversed_addition"])
+def test_an_exhibit_reads_out_the_first_sequence_that_it_draws(page, name):
+    settings = {"length": 16} if name == "dyck" else {}
+    data.exhibit(name, 100, **settings)
+    told = re.search(r"as rows of cells, the first: (.*?)\. (?:Arrows|Beside)", page[0])[1]
+    traces = data.gallery(source(name, **settings), statistics_of=100).select_traces({"mode": "text"})
+    drawn = {x: text for each in traces for x, y, text in zip(each.x, each.y, each.text, strict=True) if y == 0}
+    assert html.unescape(told).split(" ") == [drawn[x] for x in sorted(drawn)]
 
 
 def test_match_distances():

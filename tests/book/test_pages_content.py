@@ -170,7 +170,7 @@ def test_every_claim_of_the_book_that_asks_is_answered_from_the_stored_rows(book
 )
 def test_a_chapter_on_text_shows_its_lines_of_the_ledger(stem, ids, book_ledger, monkeypatch):
     cells = nbformat.read(BOOK / "chapters" / f"{stem}.ipynb", as_version=4).cells
-    (code,) = (cell.source for cell in cells if cell.cell_type == "code" and "ledger" in cell.source)
+    (code,) = (cell.source for cell in cells if cell.cell_type == "code" and "answers.table" in cell.source)
     shown = []
     monkeypatch.chdir(BOOK / "chapters")
     exec(code, {"Path": Path, "table": shown.append})

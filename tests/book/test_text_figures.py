@@ -80,6 +80,12 @@ def test_every_source_has_a_place_in_the_comparison_of_fronts(last):
     }, "the text is no source, and ten per cent are another share"
 
 
+def test_a_seed_that_diverged_leaves_the_others_their_median():
+    models = pd.DataFrame({"task": "code", "at": 1, "gain": [0.1, np.nan, 0.3], "seed": range(3), "label": "set"})
+    dots, median = draw.lines(models, 300, "at", "gain", "label", {"set": {}}, "").data
+    assert list(dots.y) == [0.1, 0.3] and list(median.y) == [0.2]
+
+
 def test_the_gain_by_budget_and_the_iso_loss_are_told_by_what_is_in_front(models):
     lines = {trace.legendgroup: trace for trace in draw.budgets(models).data if trace.mode == "lines+markers"}
     assert np.allclose(lines["identity 1 %"].y, np.log(2), atol=1e-3)

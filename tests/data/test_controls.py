@@ -31,6 +31,13 @@ def test_shuffling_keeps_tokens_mask_and_pads(name, seed):
         assert torch.equal(plain.tokens == pad, mixed.tokens == pad)
 
 
+def test_shuffling_loses_no_token_of_a_sequence_longer_than_two_bytes_can_count():
+    inner = source("identity", length=40_000)
+    plain, mixed = (each.draw(1, generator("cpu", 0)).tokens for each in (inner, shuffled(inner)))
+    assert inner.length > 1 << 16 and torch.equal(plain.sort(1).values, mixed.sort(1).values)
+    assert not torch.equal(plain, mixed)
+
+
 def test_every_place_is_alike_after_shuffling():
     inner = source("identity", length=3, vocab=50_000)
     tokens, _ = shuffled(inner).draw(30_000, generator("cpu", 0))

@@ -311,6 +311,26 @@ def test_a_tokeniser_of_a_folder(tmp_path):
         tokenisers.tokeniser(str(tmp_path), list)
 
 
+def test_a_tokeniser_of_the_hub_that_cannot_be_read_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda *_, **__: str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer.json").write_text('{"model": {"type": "of a later version"}}')
+    with pytest.raises(
+        UserError, match=r"cannot read the tokeniser .*tokenizer.json .*; name a tokenizer.json of"
+    ) as said:
+        tokenisers.tokeniser("a/b", list)
+    assert "\n" not in str(said.value)
+
+
+def test_a_vocabulary_with_gaps_ends_with_its_largest_number(tmp_path):
+    tokenisers.save(tokenisers.Bytes(), tmp_path)
+    described = json.loads((tmp_path / "tokenizer.json").read_text())
+    described["added_tokens"].append(described["added_tokens"][0] | {"id": 400, "content": "<|endoftext|>"})
+    described["model"]["vocab"]["<|endoftext|>"] = 400
+    (tmp_path / "tokenizer.json").write_text(json.dumps(described))
+    made = tokenisers.tokeniser(str(tmp_path), list)
+    assert (made.vocab, made.separator) == (401, 400)
+
+
 @pytest.mark.parametrize("name", ["bytes", "characters", "bpe:300"])
 def test_transformers_reads_what_is_saved(tmp_path, name):
     from transformers import AutoTokenizer

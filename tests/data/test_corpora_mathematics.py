@@ -95,6 +95,12 @@ def test_workers_make_the_same_questions_from_any_start_on():
     late.close()
 
 
+def test_a_process_that_ends_early_is_one_line(monkeypatch):
+    monkeypatch.setattr(mathematics.sys, "executable", "true")
+    with pytest.raises(UserError, match=r"makes math:train has ended in block 2 .*; give the same command again"):
+        next(questions("train", start=2 * BLOCK, workers=1))
+
+
 def test_no_code_of_the_current_folder_runs(tmp_path, monkeypatch):
     for name in ("random", "sympy", "numpy", "structure_first"):
         (tmp_path / f"{name}.py").write_text("open('ran', 'w')\nraise SystemExit")

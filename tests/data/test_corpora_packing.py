@@ -6,7 +6,7 @@ import resource
 import subprocess
 import sys
 from dataclasses import replace
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -48,10 +48,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 def read(folder: Path) -> dict[str, list[str]]:
     """The documents of each split."""
     made = tokenisers.saved(folder / tokenisers.FILE, read_manifest(folder)["tokeniser"]["name"])
-    return {
-        split: [made.decode(document) for document in Packed(folder, split).documents()]
-        for split in ("train", "held_out")
-    }
+
+    def texts(shard: np.ndarray) -> list[str]:
+        return [made.decode(part[1:]) for part in np.split(shard, np.flatnonzero(shard == made.separator))[1:]]
+
+    return {split: [*chain.from_iterable(map(texts, Packed(folder, split).shards))] for split in ("train", "held_out")}
 
 
 documents_of_any_kind = st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), min_size=1)
@@ -470,6 +471,23 @@ def test_what_was_killed_before_the_first_shard_begins_anew(tmp_path, corpus, mo
     monkeypatch.undo()
     assert (tmp_path / "out" / "manifest.json").exists()
     assert pack(corpus, "bytes", tmp_path / "out") == pack(corpus, "bytes", tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["held_out-00000.npy", "hashes-00000.npy"])
+def test_a_disk_that_is_full_within_the_first_shard_leaves_nothing_in_the_way(tmp_path, corpus, monkeypatch, name):
+    real = packing.write_array
+
+    def full(path, array):
+        if path.name == name:
+            raise UserError("No space left on device")
+        return real(path, array)
+
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="No space left"):
+        patch.setattr(packing, "write_array", full)
+        pack(corpus, "bytes", tmp_path / "out", held_out=0.2)
+    pack(corpus, "bytes", tmp_path / "whole", held_out=0.2)
+    pack(corpus, "bytes", tmp_path / "out", held_out=0.2)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 def test_two_processes_do_not_pack_into_one_folder(tmp_path, corpus):

@@ -13,6 +13,7 @@ from structure_first.data.procedural import automata
 from structure_first.data.registry import source
 from structure_first.errors import UserError
 from structure_first.seeding import generator
+from structure_first.training.devices import flushed
 
 SMALL = {"grids": 12, "width": 6, "states": 4, "patch": 2, "least": 0.4}
 
@@ -67,6 +68,17 @@ def test_a_step_is_three_convolutions_and_the_largest_logit():
         assert torch.equal(logits.argmax(0)[clear], after.long()[clear])
         compared += int(clear.sum())
     assert compared > 0.9 * grid.numel()
+
+
+def test_a_training_draws_the_same_grids_though_it_flushes_what_is_not_normal():
+    """Hidden units that are all silent leave logits of zero."""
+    drawn = automata.random_rules(200, 10, generator("cpu", 0))
+    silent = automata.Rules(drawn.seeing.abs(), -drawn.mixing.abs(), drawn.choosing)
+    grid = torch.randint(10, (200, 36), generator=generator("cpu", 1)).int()
+    for rules in (drawn, silent):
+        outside = automata.advanced(rules, grid, automata.neighbours(6))
+        with flushed():
+            assert torch.equal(automata.advanced(rules, grid, automata.neighbours(6)), outside)
 
 
 def test_rules_are_kept_by_what_gzip_leaves_of_ten_grids():

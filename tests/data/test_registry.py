@@ -26,6 +26,10 @@ def test_a_source_says_what_it_is(name):
     assert batch.tokens.shape == (3, made.length) and batch.tokens.is_contiguous()
 
 
+def test_a_change_is_told_of_the_whole_mixture():
+    assert describe("shuffled:set+dyck").startswith(f"{describe('set+dyck')} Then shuffled: ")
+
+
 def test_the_papers_settings_are_the_defaults():
     assert dict(source("dyck").settings) == {"length": 2048, "k": 64, "p": 0.49}
     assert dict(source("dyck_shuffle").settings) == {"length": 2048, "k": 64, "p": 0.5, "depth": 16}

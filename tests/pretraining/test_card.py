@@ -1,8 +1,10 @@
 """The card beside an exported model: numbers that are the rows', a recipe that makes the same run again."""
 
 import re
+from math import nan
 
 import yaml
+from pandas import concat
 
 from structure_first.evidence.statistics import final
 from structure_first.pretraining.card import FILE, card
@@ -30,3 +32,9 @@ def test_a_run_without_a_front_says_so(tmp_path, config):
     made = config((config.stage_one, "stage_one: null"))
     rows = train(made, tmp_path / "run", "cpu")
     assert "corpus.jsonl alone\n" in card(made, rows) and "| 1 |" not in card(made, rows)
+
+
+def test_a_loss_that_is_no_longer_finite_stands_beside_the_last_update(config, rows_of):
+    losses, right = (rows_of({("a", 0): {3: 0.5, 6: nan}}, metric) for metric in ("loss", "accuracy"))
+    (line,) = (line for line in card(config(), concat([losses, right])).splitlines() if line.startswith("| 2 |"))
+    assert line.split(" | ")[1] == "6" and line.endswith("| nan | nan |")

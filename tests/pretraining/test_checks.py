@@ -12,6 +12,7 @@ from structure_first.model import weights
 from structure_first.model.transformer import Shape, Transformer
 from structure_first.pretraining import two_stages
 from structure_first.pretraining.checks import check
+from structure_first.pretraining.stages import jobs, stand_in
 from structure_first.pretraining.two_stages import train
 from structure_first.runs import execution
 
@@ -148,3 +149,18 @@ def test_memory_is_known_before_it_is_taken(tmp_path, config, monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda device: 100_000)
     with pytest.raises(UserError, match=r"stage 1 needs more memory than there is \(0.0 GB for one sequence at once"):
         check(config(), tmp_path / "run", CPU)
+
+
+def test_memory_is_that_of_all_the_processes_that_torchrun_started(tmp_path, config, monkeypatch):
+    made = config((config.stage_one, "compute: {sharded: true}"), ("layers: 1", "layers: 8"))
+    (job,) = jobs(made, stand_in(made.corpus))
+    alone, of_four = (
+        sum(memory.needed(job.shape, job.source, job.phase.stage, 1, job.compute, count)[0].values())
+        for count in (1, 4)
+    )
+    monkeypatch.setattr(memory, "usable_memory", lambda device: (alone + of_four) / 2)
+    with pytest.raises(UserError, match="stage 2 needs more memory than there is"):
+        check(made, tmp_path / "run", CPU)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "any")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    check(made, tmp_path / "run", CPU)

@@ -14,6 +14,7 @@ from structure_first.errors import UserError
 from structure_first.model.transfer import Transfer
 from structure_first.model.transformer import Shape
 from structure_first.pretraining.config import Corpus, ShapeSection, StageOne, Training, check, read
+from structure_first.pretraining.reading import read_yaml
 from structure_first.pretraining.stages import jobs, stand_in
 from structure_first.runs.jobs import weights_path
 from structure_first.runs.recipe import Phase
@@ -87,6 +88,10 @@ def test_every_way_to_write_a_rate_is_a_number(tmp_path_factory, rate, letter, p
     text = repr(rate) if plain else f"{rate:{letter}}"
     config = read(written(tmp_path_factory.getbasetemp(), GOOD.replace("5e-4", text)))
     assert config.stage_one.lr == float(text)
+
+
+def test_what_only_begins_as_a_number_is_text(tmp_path):
+    assert read_yaml(written(tmp_path, "[1e9-tokens, 1e9]")) == ["1e9-tokens", 1e9]
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,25 @@ def test_tokens_come_as_often_as_the_temperature_says():
     assert few == {6}
 
 
+def test_the_coldest_text_is_the_likeliest(tmp_path):
+    assert sample(run_of(tmp_path, echoing()), "ab", tokens=5, temperature=1e-40) == "abcdefg"
+
+
+def test_a_model_that_diverged_is_one_line(tmp_path):
+    model = echoing()
+    with torch.no_grad():
+        model.unembedding[0, 0, 0] = torch.nan
+    with pytest.raises(UserError, match="logits are not finite: its training diverged; train again with a lower lr"):
+        sample(run_of(tmp_path, model))
+
+
+def test_a_tokeniser_that_is_no_text_is_one_line(tmp_path):
+    run = run_of(tmp_path, echoing())
+    (run / "export" / tokenisers.FILE).write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"cannot read the tokeniser .*tokenizer\.json .*; name a tokenizer.json of"):
+        sample(run)
+
+
 def test_each_tokeniser_is_known_again(tmp_path):
     text = "caf\u00e9 au lait " * 20
     for made in (BYTES, tokenisers.Characters(), tokenisers.tokeniser("bpe:300", lambda: [text])):

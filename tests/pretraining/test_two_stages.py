@@ -1,6 +1,5 @@
 """A run of two stages, for real and tiny: what it leaves behind, how it goes on, and what it refuses."""
 
-import json
 import os
 import subprocess
 import sys
@@ -22,7 +21,6 @@ from structure_first.pretraining.config import read
 from structure_first.pretraining.stages import jobs
 from structure_first.pretraining.two_stages import train
 from structure_first.runs import execution
-from structure_first.runs.migrate import migrate
 from structure_first.training import processes
 from structure_first.training.loop import Run, fit
 
@@ -98,23 +96,6 @@ def test_the_configuration_of_a_row_is_what_was_trained_whatever_its_seed_and_ma
         keys.append([each.configuration for job in stages for each in job.replicas])
     assert all(isinstance(key, str) and len(key) == 12 for stages in keys for key in stages)
     assert keys[0] == keys[1] == keys[2] and len({*keys[0], *keys[3]}) == 3 and keys[0][0] == keys[3][0]
-
-
-def test_a_run_that_was_written_in_the_first_format_is_migrated(tmp_path, config):
-    rows = train(config(), tmp_path / "run", "cpu")
-    path = tmp_path / "run" / "manifest.json"
-    manifest = json.loads(path.read_text())
-    for run in manifest["runs"].values():
-        run["configuration"] = run.pop("settings")
-        del run["recipe"]
-    path.write_text(json.dumps(manifest | {"format": 1}))
-    with pytest.raises(UserError, match="bring it up to date with"):
-        train(config(), tmp_path / "run", "cpu")
-    assert migrate(tmp_path / "run") == 2
-    migrated = Store(tmp_path / "run").rows()
-    pd.testing.assert_frame_equal(migrated.drop(columns="configuration"), rows.drop(columns="configuration"))
-    second = rows["stage"] == 2
-    assert [*migrated.loc[second, "configuration"]] == [*rows.loc[second, "configuration"]]
 
 
 def test_another_configuration_is_refused_but_another_machine_is_not(tmp_path, config):

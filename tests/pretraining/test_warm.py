@@ -1,5 +1,6 @@
 """Stage one for a model of `transformers`: learnt, repeatable, said plainly, and nothing else of the model changed."""
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -153,3 +154,16 @@ def test_bad_calls_are_one_line_and_leave_the_model_as_it_was(arguments, options
 def test_a_loss_that_is_no_longer_finite_is_said():
     with pytest.raises(UserError, match=r"no longer finite after \d+ updates; lower its lr"):
         quietly(gpt2(), COPY, steps=50, lr=1000.0, warmup=0, clip=None)
+
+
+def test_after_a_loss_that_is_no_longer_finite_a_lower_rate_is_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr(warm, "timed", lambda *_: 1.0)
+    with pytest.raises(UserError, match="lower its lr"):
+        quietly(gpt2(), COPY, steps=20, lr=1000.0, warmup=0, clip=None, checkpoint=tmp_path / "stage.safetensors")
+    assert quietly(gpt2(), COPY, steps=3, checkpoint=tmp_path / "stage.safetensors").updates == 3
+
+
+def test_what_else_a_source_measures_is_not_in_the_way(monkeypatch):
+    monkeypatch.setattr(warm, "timed", lambda *_: 1.0)
+    packed = replace(COPY, in_sight=lambda tokens: tokens > 3)
+    assert quietly(gpt2(), packed, steps=3).updates == 3

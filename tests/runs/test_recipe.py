@@ -4,16 +4,13 @@ import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 import structure_first.versions
-from structure_first.errors import UserError
 from structure_first.evidence.store import Store
 from structure_first.experiments.registry import EXPERIMENTS
 from structure_first.model.transfer import Transfer
 from structure_first.model.transformer import Body
-from structure_first.runs.migrate import migrate
 from structure_first.runs.planning import current
 from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe, brief, digest, plain
 from structure_first.training.stage import Stage
@@ -121,37 +118,3 @@ def test_factors_stand_in_columns():
     factors = experiment.factors("smoke")
     assert factors.loc["a", ["task", "front", "share", "text"]].to_list() == ["haystack", "identity", 0.1, 1.0]
     assert factors.loc["b", "front"] == "random init" and experiment.recipes("smoke")["b"].body.width == 32
-
-
-def test_a_folder_of_the_first_format_is_migrated(tmp_path):
-    """Its rows, renamed, are then today's: the weights are found, and what it lacks is all that is run."""
-    recipe = replace(RECIPE, stage_two=replace(RECIPE.stage_two, source="code/bytes", settings={"context": 8}))
-    former = {"lr": "rate", "stage_one": "first", "stage_two": "second"}
-
-    def told(value):
-        if not isinstance(value, dict):
-            return value
-        value = value | (value.get("body") or {})
-        later = ("dropout", "precision", "body", "body_stage_one", "beside")
-        return {former.get(name, name): told(each) for name, each in value.items() if name not in later}
-
-    runs = {
-        "one": {"stage": 1, "recipe": told(plain(recipe.alone)), "configuration": "aaaa00000000"},
-        "two": {"stage": 2, "recipe": told(plain(recipe)), "configuration": "bbbb00000000"},
-    }
-    (tmp_path / "weights" / "aaaa00000000").mkdir(parents=True)
-    store = Store(tmp_path)
-    line = {"experiment": "t", "scale": "smoke", "step": 1, "tokens": 1, "flops": 1, "metric": "loss", "value": 0.5}
-    rows = [
-        line | {"cell": cell, "stage": stage, "seed": 0, "run": run}
-        for cell, stage, run in [(f"stage one: {recipe.stage_one.label} aaaa", 1, "one"), ("copy", 2, "two")]
-    ]
-    pd.DataFrame(rows).to_parquet(tmp_path / "rows.parquet")
-    (tmp_path / "manifest.json").write_text(json.dumps({"format": 1, "runs": runs}))
-    with pytest.raises(UserError, match="bring it up to date with"):
-        store.rows()
-    assert migrate(tmp_path) == 2 and migrate(tmp_path) == 0
-    marked = replace(recipe, stage_two=replace(recipe.stage_two, source="code@1/bytes"))
-    experiment = Experiment("t", "", lambda scale: {"copy": marked}, {})
-    assert set(current(experiment, "smoke", store.rows())["stage"]) == {1, 2}
-    assert (tmp_path / "weights" / marked.alone.key).is_dir()

@@ -3,6 +3,7 @@
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from structure_first.errors import UserError
@@ -62,6 +63,16 @@ def test_rounding_that_grows_holds_within_the_spread_and_no_further(results):
         again = stored.assign(value=stored["value"].where(~last, stored["value"] + part * spread))
         assert compared(stored, again, rows)["holds"] is holds
     assert not compared(stored, stored[stored["step"] < 12], rows)["holds"], "a measurement is missing"
+
+
+@pytest.mark.parametrize(("at", "holds"), [((4, 12), True), ((12,), False), ((), False)])
+def test_what_diverged_holds_where_it_diverged_alike(rows_of, at, holds):
+    def rows(diverged):
+        return rows_of({("a", 0): {0: 1.0, 4: 0.9, 8: 0.8, 12: 0.7} | dict.fromkeys(diverged, np.nan)}, "loss")
+
+    stored = rows((4, 12))
+    found = compared(stored, rows(at), stored)
+    assert (found["bits"], found["holds"]) == (holds, holds)
 
 
 def test_rows_of_other_settings_are_not_there_to_be_verified(results):

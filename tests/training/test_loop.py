@@ -92,6 +92,16 @@ def test_a_replica_that_leaves_keeps_its_weights_and_a_stopped_run_knows_who_is_
     assert same(weights(whole), weights(fresh))
 
 
+def test_a_run_stopped_before_its_last_evaluation_knows_who_is_left(tmp_path, stopped):
+    stage = replace(STAGE, lr=5e-3, schedule="constant", evaluate_every=10, mastery=0.2)
+    left = {row["seed"]: row["step"] for row in fit(Transformer(SHAPE, (0, 2)), COPY, stage)}
+    short, path = replace(stage, steps=min(left.values()) + 1), tmp_path / "run.safetensors"
+    assert short.steps < max(left.values()), "one should have left, and another train on"
+    stopped(short.steps, path, Transformer(SHAPE, (0, 2)), COPY, short)
+    rows = fit(Transformer(SHAPE, (0, 2)), COPY, short)
+    assert fit(Transformer(SHAPE, (0, 2)), COPY, short, checkpoint=path) == rows
+
+
 @pytest.mark.parametrize(("most", "calls"), [(1 << 26, 1), (5 * COPY.window * COPY.vocab, 8), (1, 40)])
 def test_an_evaluation_holds_so_many_logits_at_once_and_measures_the_same(monkeypatch, most, calls):
     model, sizes = Transformer(SHAPE, (0, 1)), []
@@ -205,6 +215,12 @@ def test_a_broken_or_foreign_checkpoint_is_one_line_and_stays(tmp_path):
     path.write_bytes(content[: len(content) // 2])
     with pytest.raises(UserError, match=r"cannot read checkpoint .*run\.safetensors"):
         fit(Transformer(SHAPE, (0,)), COPY, STAGE, checkpoint=path)
+
+
+def test_weights_in_the_place_of_a_checkpoint_are_one_line(tmp_path):
+    save(tmp_path / "stage_2.safetensors", Transformer(SHAPE, (0,)))
+    with pytest.raises(UserError, match=r"checkpoint .*stage_2\.safetensors belongs to other settings"):
+        fit(Transformer(SHAPE, (0,)), COPY, STAGE, checkpoint=tmp_path / "stage_2.safetensors")
 
 
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):

@@ -177,6 +177,13 @@ def test_when_one_process_ends_the_others_say_so_and_end(tmp_path):
     assert "File " + '"' + str(tmp_path) not in done.stderr, "no traceback"
 
 
+@pytest.mark.parametrize("rank", ["1", ""])
+def test_a_rank_that_torchrun_did_not_give_is_no_rank(monkeypatch, rank):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    monkeypatch.setenv("RANK", rank)
+    assert processes.is_main()
+
+
 def test_the_shares_are_the_whole_and_fill_up_with_what_bears_no_loss(monkeypatch):
     batch = Batch(torch.arange(14).view(1, 7, 2), torch.ones(1, 7, 2, dtype=torch.bool))
     monkeypatch.setattr(processes, "world_size", lambda: 3)

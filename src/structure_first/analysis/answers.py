@@ -14,10 +14,18 @@ GAIN = ("measured", "low", "high")
 COMPARED = ("treated", "control", *GAIN, "seeds", "scale")
 
 
-def verdicts(*ids: str, claims: Path = Path("../claims.yml"), results: Path = RESULTS) -> str:
-    """What the ledger says to these claims, in words: a line each."""
+LEDGER = Path("../claims.yml")  # as a chapter sees it
+
+
+def asked(ids: tuple[str, ...], claims: Path, results: Path) -> list[Entry]:
+    """The ledger's entries of these claims."""
     by_id = {entry.id: entry for entry in ledger(claims, results)}
-    return "\n".join(f"- {told(entry)}" for entry in map(by_id.__getitem__, ids))
+    return [by_id[each] for each in ids]
+
+
+def verdicts(*ids: str, claims: Path = LEDGER, results: Path = RESULTS) -> str:
+    """What the ledger says to these claims, in words: a line each."""
+    return "\n".join(f"- {told(entry)}" for entry in asked(ids, claims, results))
 
 
 def told(entry: Entry) -> str:
@@ -32,9 +40,8 @@ def _worded(answer: Answer | None) -> str:
     return f"**{answer.verdict}** ({'; '.join(filter(None, (answer.decides.in_words, answer.others)))})"
 
 
-def table(entries: list[Entry], ids: tuple[str, ...]) -> pd.DataFrame:
+def table(*ids: str, claims: Path = LEDGER, results: Path = RESULTS) -> pd.DataFrame:
     """The ledger's lines for these claims: a line for each column that has run."""
-    by_id = {entry.id: entry for entry in entries}
     lines = [
         {
             "claim": entry.statement,
@@ -44,7 +51,7 @@ def table(entries: list[Entry], ids: tuple[str, ...]) -> pd.DataFrame:
             "seeds": answer.seeds,
             "verdict": answer.verdict,
         }
-        for entry in map(by_id.__getitem__, ids)
+        for entry in asked(ids, claims, results)
         for column in COLUMNS
         if (answer := getattr(entry, column))
     ]

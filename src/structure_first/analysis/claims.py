@@ -189,7 +189,9 @@ def _answer(claim: dict, column: str, results: Path) -> Answer | None:
 
 
 def _compared(claim: str, query: dict, results: Path) -> Iterator[Comparison | None]:
-    """Each comparison of the query at the largest scale at which it has some seeds; None where it has no rows."""
+    """Each comparison of the query at the largest scale at which it has `FEWEST_SEEDS`, else at the largest with any;
+    None where it has no rows.
+    """
     experiment, threshold = _checked(claim, query), query["reproduced_from"]
     unit = "share of the text saved" if query.get("saved") else UNITS[query["metric"]]
     stored = of_today(experiment, results)

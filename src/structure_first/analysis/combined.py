@@ -3,7 +3,7 @@
 import pandas as pd
 
 from structure_first.analysis.haystack import has_jumped
-from structure_first.analysis.stored import ended
+from structure_first.analysis.stored import ended, ordered
 from structure_first.experiments.haystack import ACROSS, ROWS
 
 BOTH = "both, composed"
@@ -36,8 +36,7 @@ def apart(rows: pd.DataFrame) -> pd.DataFrame:
     ends = ends[ends["front"] != "random init"].rename(
         columns={"front": "source", "carried": "across", "swept": "rows"}
     )
-    order = [*sorted(set(ends["source"])), *ROWS.values(), *ACROSS]
-    return ends.sort_values(["source", "rows", "across"], key=lambda column: column.map(order.index), kind="stable")
+    return ordered(ends, ["source", "rows", "across"], [*sorted(set(ends["source"])), *ROWS.values(), *ACROSS])
 
 
 def counted(ends: pd.DataFrame, by: str) -> str:
@@ -80,8 +79,7 @@ def composed(rows: pd.DataFrame) -> pd.DataFrame:
     ends = ended(rows)
     ends["start"] = [LABELS.get(each) for each in zip(ends["front"], ends["carried"].fillna(""), strict=True)]
     ends = ends[ends["task"].isin(TASKS)].dropna(subset="start")
-    order = list(LABELS.values())
-    return ends.sort_values(["task", "start"], key=lambda column: column.map([*TASKS, *order].index), kind="stable")
+    return ordered(ends, ["task", "start"], [*TASKS, *LABELS.values()])
 
 
 def medians(ends: pd.DataFrame) -> pd.DataFrame:

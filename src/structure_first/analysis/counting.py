@@ -8,14 +8,14 @@ from structure_first.evidence.statistics import needed, told
 from structure_first.seeding import generator
 
 
-def last_token(source: Source, sequences: int = 8_000, held_out: int = 1_000, seed: int = 0) -> float:
-    """The held-out loss, in nats a token, of a bigram table: how often each token followed each in so many `sequences`.
+def last_token(source: Source) -> float:
+    """The held-out loss, in nats a token, of a bigram table: how often each token followed each in 8,000 sequences.
 
     Every row of the table has one count more, spread as the tokens are in all, so that no pair is impossible (MacKay
     and Bauman Peto 1995). A model that ends above this has not used more of its context than the last token.
     """
-    seen = source.draw(sequences, generator("cpu", "counted", seed)).tokens
-    asked = (source.held_out or source).draw(held_out, generator("cpu", "asked", seed)).tokens
+    seen = source.draw(8_000, generator("cpu", "counted", 0)).tokens
+    asked = (source.held_out or source).draw(1_000, generator("cpu", "asked", 0)).tokens
     vocab = source.vocab
     single = torch.bincount(seen.flatten(), minlength=vocab) + 0.5  # of what never came, half a count
     pairs = torch.bincount(seen[:, :-1].flatten() * vocab + seen[:, 1:].flatten(), minlength=vocab**2)
@@ -27,7 +27,11 @@ def last_token(source: Source, sequences: int = 8_000, held_out: int = 1_000, se
 def said(evaluations: pd.DataFrame, level: float) -> str:
     """After how much of the text the models of `published.curves` are below that loss, in words."""
     read = evaluations[evaluations["step"] > 0].assign(target=level)
-    shares = {label: needed(part, "text") for label, part in read.groupby("label", sort=False)}
+    many = read["width"].nunique() > 1
+    shares = {
+        label + f" at width {width}" * many: needed(part, "text")
+        for (width, label), part in read.groupby(["width", "label"], sort=False)
+    }
     passed = ", ".join(f"{label} {told('{:.0%}', share)}" for label, share in shares.items())
     table = f"A table of which byte follows which has a loss of {level:.3f} nats."
     return f"{table} Share of the text after which a model is below that: {passed}."

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from structure_first.analysis import combined, skills
-from structure_first.analysis.stored import ended, untreated
+from structure_first.analysis.stored import ended, ordered, untreated
 from structure_first.evidence.statistics import final, told
 from structure_first.experiments.skills import ARITHMETIC, DRAWS, THEIR_STACK, diagnostics
 
@@ -36,8 +36,7 @@ def drawn(rows: pd.DataFrame) -> pd.DataFrame:
     models["start"] = [LABELS[each] for each in zip(models["front"], models["carried"].fillna(""), strict=True)]
     keys = ["task", "drawn", "seed"]
     models["gain"] = models["accuracy"] - untreated(models, keys)["accuracy"]
-    order = [*ARITHMETIC, *DRAWS, *LABELS.values()]
-    models = models.sort_values(["task", "drawn", "start"], key=lambda column: column.map(order.index), kind="stable")
+    models = ordered(models, ["task", "drawn", "start"], [*ARITHMETIC, *DRAWS, *LABELS.values()])
     return models[["cell", *keys, "start", "accuracy", "gain"]].reset_index(drop=True)
 
 
@@ -90,8 +89,7 @@ def by_size(every: Iterable[pd.DataFrame]) -> pd.DataFrame:
         learnt = final(rows, "mastery").rename("learnt")
         models = models[models["drawn"] == list(DRAWS)[-1]].join(learnt, on=["cell", "seed"])
         by_scale.append(models.assign(size=models["task"].map(sizes)))
-    largest = pd.MultiIndex.from_frame(by_scale[-1][["task", "start"]])
-    return pd.concat([models[pd.MultiIndex.from_frame(models[["task", "start"]]).isin(largest)] for models in by_scale])
+    return pd.concat(by_scale).merge(by_scale[-1][["task", "start"]].drop_duplicates())
 
 
 def by_start(rows: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from einops import rearrange
 
 from structure_first.analysis import attention
@@ -16,7 +15,7 @@ from structure_first.evidence.statistics import final, share_interval, steps_to
 from structure_first.experiments.haystack import FASTER
 from structure_first.model.transfer import Transfer, transfer
 from structure_first.model.transformer import Body, Transformer
-from structure_first.runs.jobs import Job, initial_model, trained, trained_model
+from structure_first.runs.jobs import Job, initial_model, trained
 from structure_first.runs.recipe import Experiment
 from structure_first.training.devices import device, keep_freed_memory
 from structure_first.training.loop import fit
@@ -103,7 +102,8 @@ def that_jump(rows: pd.DataFrame) -> pd.DataFrame:
 def that_jump_said(rows: pd.DataFrame) -> str:
     """Of how many cells some seed has jumped, in words."""
     some = has_jumped(rows).groupby("cell").any()
-    return f"**Of {len(some)} beginnings {some.sum()} make a seed jump; the others, not drawn, make none.**"
+    others = "the others make none, and of them only GPT-2's is drawn"
+    return f"**Of {len(some)} beginnings {some.sum()} make a seed jump; {others}.**"
 
 
 def jumped_said(rows: pd.DataFrame, cells: Sequence[str] | None = None) -> str:
@@ -135,7 +135,7 @@ def label(job: Job) -> str:
 def states(job: Job) -> dict[str, tuple[Transformer, Source]]:
     """The model after stage one, then as stage two found and left it, each with the source of its tokens."""
     task, first = job.phase.make(), [one for replica in job.replicas if (one := replica.before)]
-    as_found, as_left = trained_model(job)
+    as_found, as_left = initial_model(job), trained(job.replicas, job.folder)
     before = trained(first, job.folder)
     return {
         "after stage one": (before, first[0].phase.make()),
@@ -244,8 +244,3 @@ def watched(job: Job, rows: pd.DataFrame, pairs: int = 6, frames: int = 20) -> W
     measurements = fit(model, task, stage, random_key=name, label=f"{label(job)}, again", watch=watch)
     right = {row["step"]: row["value"] for row in measurements if row["metric"] == "accuracy"}
     return Watched(label(job), tokens[0].tolist(), model.shape.layers, maps, right)
-
-
-def asked(tokens: Sequence[int]) -> int:
-    """Where the key stands that the last of the tokens asks for."""
-    return int(attention.asked(torch.tensor([tokens])))

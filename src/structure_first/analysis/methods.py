@@ -11,7 +11,12 @@ from structure_first.model.transformer import Body
 from structure_first.runs.recipe import Experiment, Phase, Recipe
 from structure_first.scales import SCALES
 
-PARTS = {"stage one": "stage_one", "stage two": "stage_two", "model": "body"}
+PARTS = {
+    "stage one": "stage_one",
+    "stage two": "stage_two",
+    "model": "body",
+    "model in stage one, where it begins otherwise": "body_stage_one",
+}
 SHOWN = 4  # values of a setting; of more their range
 SETTINGS = {  # a recipe's fields in the words of the text; what no reader asks for is left out
     "source": "data",

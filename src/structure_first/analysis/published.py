@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from structure_first.analysis.stored import RESULTS, of_today, sizes, with_factors
+from structure_first.analysis.stored import RESULTS, of_today, ordered, sizes, with_factors
 from structure_first.analysis.text import PAPER, gains, labels
 from structure_first.cost import flops
 from structure_first.data.batch import Source
@@ -102,17 +102,21 @@ def early_said(evaluations: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def as_published(metric: str = "loss", results: Path = RESULTS) -> pd.DataFrame:
+    """The `ends` of what was published, of all models measured so."""
+    return published(ends(every_size(results, metric)))
+
+
 def by_place(results: Path = RESULTS) -> pd.DataFrame:
-    """The `ends` of what was published, apart for the tokens of each of `PLACES`, of all models measured so."""
-    by_where = {where: published(ends(every_size(results, metric))) for where, metric in PLACES.items()}
+    """The same, apart for the tokens of each of `PLACES`."""
+    by_where = {where: as_published(metric, results) for where, metric in PLACES.items()}
     return pd.concat(by_where, names=["where"]).reset_index("where").dropna(subset="gain")
 
 
 def parts(last: pd.DataFrame) -> pd.DataFrame:
     """The `ends` by what of *set* goes across, at each `start` from which its attention and its MLPs both ran."""
     last = last.groupby(ALIKE[:4]).filter(lambda models: {"set, attention", "set, mlp"} <= set(models["label"]))
-    last = last[last["label"].isin(PARTS)]
-    last = last.sort_values("label", key=lambda label: label.map(list(PARTS).index), kind="stable")
+    last = ordered(last[last["label"].isin(PARTS)], "label", PARTS)
     last["start"] = sized(last) + ", " + last["swept"] + " at " + last["amount"].map("{:g}".format)
     return last.reset_index(drop=True)
 
@@ -197,7 +201,7 @@ def reached(shares: pd.Series) -> str:
 
 
 def solved_said(last: pd.DataFrame) -> str:
-    """Which share of the held-out problems is solved in the end, in words, of the `ends` of `problems`."""
+    """Which share of the held-out problems is solved in the end, in words, `as_published("problems")`."""
     lines = []
     for label, part in last.groupby("label", sort=False):
         line = f"- *{label}* solves {told('{:.1%}', 1 - part['loss'])} of the held-out problems"

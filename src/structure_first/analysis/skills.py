@@ -6,11 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from structure_first.analysis.stored import ended, untreated
+from structure_first.analysis.stored import ended, ordered, untreated
 from structure_first.evidence.statistics import adjusted, final, interval, steps_to
 from structure_first.experiments import skills
 from structure_first.runs.jobs import Replica
-from structure_first.runs.recipe import Experiment
 
 SOLVED = 0.9
 CERTAIN = 0.05
@@ -82,9 +81,8 @@ def summary(models: pd.DataFrame, gain: str = "gain") -> pd.DataFrame:
     cells = models.groupby("cell", sort=False)
     table = cells[["task", "front", "carried"]].first()
     table[["accuracy", "gain", "steps", "learnt"]] = cells[["accuracy", gain, "steps", "learnt"]].median()
-    ends = {cell: interval(seeds.dropna().to_numpy()) for cell, seeds in compared.groupby("cell")[gain]}
-    ends = pd.DataFrame.from_dict(ends, orient="index", columns=["gain", "low", "high"])
-    table[["low", "high"]] = ends[["low", "high"]].reindex(table.index)
+    ends = {cell: interval(seeds.to_numpy())[1:] for cell, seeds in compared.groupby("cell")[gain]}
+    table[["low", "high"]] = pd.DataFrame.from_dict(ends, orient="index", columns=["low", "high"]).reindex(table.index)
     table["p"], table["solved"] = p.reindex(table.index), cells["accuracy"].agg(lambda each: (each >= SOLVED).mean())
     table["seeds"] = cells["seed"].count()
     return table
@@ -106,13 +104,13 @@ def said(models: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str], me
     tasks, moved = in_time(table, fronts, carried)
     left = [each.replace("_", " ") for each in TASKS if each in set(here["task"]) - set(tasks)]
     left += [front for front in fronts if front in set(here["front"]) - set(moved)]
-    told += f" Without half of their seeds at 90 %: {(~np.isfinite(here['steps'])).sum()} cells, drawn as a dot."
-    return told + f" Left out, since no cell has them and none is surely later: {', '.join(left)}." * bool(left)
+    told += f" With at most half of their seeds at 90 %: {(~np.isfinite(here['steps'])).sum()} cells, drawn as a dot."
+    return told + f" Left out, since no cell has more and none is surely later: {', '.join(left)}." * bool(left)
 
 
 def in_time(table: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The diagnostics in which some of these cells, or random init, have half of their seeds at 90 %; and the fronts of
-    which some cell has, or stands the correction.
+    """The diagnostics in which some of these cells, or random init, have more than half of their seeds at 90 %; and the
+    fronts of which some cell has, or stands the correction.
     """
     cells = _within(table, fronts, carried)
     shown = pd.concat([cells, table[table["front"] == "random init"]])
@@ -136,12 +134,12 @@ def standing(models: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]
     return pd.DataFrame(lines, columns=columns).set_index(columns[:2])
 
 
-def bill(rows: pd.DataFrame, cells: Sequence[str], experiment: Experiment = skills.TUNED) -> pd.DataFrame:
+def bill(rows: pd.DataFrame, cells: Sequence[str]) -> pd.DataFrame:
     """What reaching 90 % costs, a line a cell that has run, medians over all of its seeds: updates of either stage, and
     the FLOPs of both together.
     """
     accuracy = rows[(rows["stage"] == 2) & (rows["metric"] == "accuracy")]
-    recipes, lines = experiment.recipes(rows["scale"].iloc[0]), {}
+    recipes, lines = skills.TUNED.recipes(rows["scale"].iloc[0]), {}
     for cell in cells:
         own = accuracy[accuracy["cell"] == cell]
         if own.empty:
@@ -161,11 +159,11 @@ def bill(rows: pd.DataFrame, cells: Sequence[str], experiment: Experiment = skil
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("cell")
 
 
-def stage_ones(rows: pd.DataFrame, experiment: Experiment = skills.EXPERIMENT) -> pd.Series:
+def stage_ones(rows: pd.DataFrame) -> pd.Series:
     """How well every seed's stage one was learnt, of those that teach structure; index: cell (the source), seed."""
     scale = rows["scale"].iloc[0]
-    fronts, sources = experiment.factors(scale)["front"], skills.sources(scale)
-    taught = {cell: recipe for cell, recipe in experiment.recipes(scale).items() if fronts[cell] in sources}
+    fronts, sources = skills.EXPERIMENT.factors(scale)["front"], skills.sources(scale)
+    taught = {cell: recipe for cell, recipe in skills.EXPERIMENT.recipes(scale).items() if fronts[cell] in sources}
     before = {cell: Replica(cell, recipe, 0).before for cell, recipe in taught.items()}
     named = {one.cell: fronts[cell] for cell, one in before.items() if one}
     last = final(rows, stage=1)
@@ -188,12 +186,10 @@ def beside_the_paper(models: pd.DataFrame) -> pd.DataFrame:
 
 def controls(models: pd.DataFrame) -> pd.DataFrame:
     """The cells that ask whether it is the structure, each named as a source of its own, beside what they control."""
-    named = {(front, None): front for front in UNTAUGHT} | {("random tokens", "full"): "random tokens"}
+    named = {(front, ""): front for front in UNTAUGHT} | {("random tokens", "full"): "random tokens"}
     for front in sorted(models.loc[models["carried"] == "permuted", "front"].unique()):
         twins = {(f"shuffled {front}", "full"): f"shuffled {front}", (front, "permuted"): f"{front}, permuted"}
         named |= {(front, "full"): front} | twins
-    carried = models["carried"].astype(object).where(models["carried"].notna(), None)
-    shown = [named.get(each) for each in zip(models["front"], carried, strict=True)]
+    shown = [named.get(each) for each in zip(models["front"], models["carried"].fillna(""), strict=True)]
     models = models.assign(front=shown, carried="full").dropna(subset="front")
-    order = list(dict.fromkeys(named.values()))
-    return models.sort_values("front", key=lambda fronts: fronts.map(order.index), kind="stable")
+    return ordered(models, "front", dict.fromkeys(named.values()))

@@ -1,5 +1,6 @@
 """The stored rows of an experiment, each beside what its cell is to the experiment."""
 
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 
@@ -64,6 +65,12 @@ def ended(rows: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
     """The last value of a metric, a line a model, with its cell's factors."""
     factors = rows.drop_duplicates("cell").set_index("cell")[[each.name for each in fields(Factors)]]
     return final(rows, metric).rename(metric).reset_index().join(factors, on="cell")
+
+
+def ordered(models: pd.DataFrame, by: str | list[str], order: Iterable) -> pd.DataFrame:
+    """The models sorted by columns whose values come in a given order."""
+    places = list(order)
+    return models.sort_values(by, key=lambda column: column.map(places.index), kind="stable")
 
 
 def with_factors(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:

@@ -2,12 +2,11 @@
 
 from dataclasses import asdict
 
-import numpy as np
 import pandas as pd
 
 from structure_first.analysis.stored import ended, untreated
 from structure_first.errors import UserError
-from structure_first.evidence.statistics import final, interval, needed
+from structure_first.evidence.statistics import final, interval, needed, told
 from structure_first.experiments import additive
 from structure_first.runs.recipe import Experiment
 from structure_first.schema import COUNT, validated
@@ -101,7 +100,7 @@ def learnt(last: pd.DataFrame, size: additive.Size) -> pd.DataFrame:
     by_cell = known.groupby(["cell", "front", "share"], sort=False)["learnt"].median()
     shown = by_cell.groupby(["front", "share"]).median().unstack("share")
     shown.columns = [f"{additive.percent(share)}: {share * size.tokens:,.0f} tokens" for share in shown]
-    return shown.map(lambda value: "" if np.isnan(value) else f"{value:.0%}")
+    return shown.map(lambda value: "" if pd.isna(value) else f"{value:.0%}")
 
 
 def by_share(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
@@ -160,19 +159,13 @@ def savings(models: pd.DataFrame) -> pd.DataFrame:
         budgets = {budget: needed(part, budget) for budget in ("text", "flops share")}
         seeds = len(budgets["text"])
         if seeds:
-            shares = [written(*interval(by_seed), most=part[budget].max()) for budget, by_seed in budgets.items()]
+            shares = [
+                told("{:.0%}", by_seed).replace("never", f"> {part[budget].max():.0%}")
+                for budget, by_seed in budgets.items()
+            ]
             paper = f"{PAPER[corpus]:.0%}" if corpus in PAPER else ""
             lines.append([corpus, "whole" if width == whole else f"{width:g}", front, seeds, *shares, paper])
     return pd.DataFrame(lines, columns=columns).set_index("corpus")
-
-
-def written(middle: float, low: float, high: float, most: float) -> str:
-    """A share and its interval; what is infinite is above the `most` that was tried."""
-
-    def one(value: float) -> str:
-        return f"> {most:.0%}" if np.isinf(value) else f"{value:.0%}"
-
-    return one(middle) if middle == low == high else f"{one(middle)} ({one(low)} to {one(high)})"
 
 
 def at_each_budget(models: pd.DataFrame) -> pd.DataFrame:

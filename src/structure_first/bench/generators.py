@@ -17,7 +17,7 @@ from structure_first.bench.harness import Ratios, Sizes, met, table
 from structure_first.data.batch import Batch, Source
 from structure_first.data.registry import PROCEDURAL, source
 from structure_first.seeding import generator
-from structure_first.training.devices import keep_freed_memory
+from structure_first.training.devices import keep_freed_memory, one_thread
 from structure_first.training.stream import Stream
 
 HEAVY = ("dyck", "dyck_shuffle", "stack", "eca")
@@ -27,16 +27,14 @@ TARGET_RATIOS = {"dyck": 10, "dyck_shuffle": 5}  # to plain Python, as the train
 BATCH = 32  # sequences of a step
 
 
+@one_thread()
 def report(sizes: Sizes, ratios: Ratios) -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     keep_freed_memory()
     head = ("source", "length", "M tokens/s", "target", "met", "against plain Python")
     table(f"Generators, {sizes.sequences:,} sequences at once, one thread", head, list(generators(sizes, ratios)))
     heads = ("source", "length", "ours", "plain Python", "target", "met", "ratio, median (range)")
     title = f"M tokens/s as the trainer draws them, {BATCH} sequences a step, one thread"
     table(title, heads, list(for_training(sizes, ratios)))
-    torch.set_num_threads(before)
 
 
 def plain_identity(of: Source, random: Random) -> tuple[list[int], list[int]]:

@@ -23,10 +23,11 @@ from structure_first.bench import harness
 from structure_first.bench.harness import Contender, Ratios, Sizes, TimedSteps
 from structure_first.bench.speed import by_replicas, program
 from structure_first.data.batch import Batch
+from structure_first.machine import cores
 from structure_first.model.transformer import Transformer
 from structure_first.model.weights import to_hf
 from structure_first.runs.budget import bytes_of
-from structure_first.training.devices import cores, device, keep_freed_memory, settle
+from structure_first.training.devices import device, keep_freed_memory, settle
 from structure_first.training.loop import Run
 from structure_first.training.stage import Stage
 from structure_first.training.stream import Stream

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from structure_first.errors import UserError
-from structure_first.training.devices import cores, settle
+from structure_first.machine import cores
+from structure_first.training.devices import settle
 
 TimedSteps = Callable[[int], float]  # makes so many steps, and says how many seconds they took
 

@@ -16,7 +16,7 @@ from structure_first.bench.harness import QUICK, Ratios, Sizes, table
 from structure_first.errors import UserError, check_known
 from structure_first.evidence.store import processor
 from structure_first.files import write_text
-from structure_first.training.devices import cores
+from structure_first.machine import cores
 
 PARTS = {"generators": generators.report, "steps": steps.report, "grid": grid.report, "text": text.report}
 NO_SLOWER = 0.9  # of a former ratio: what the same code may lose to the machine's mood
@@ -59,11 +59,13 @@ def former(path: Path) -> dict[str, float]:
 def compared(ratios: dict[str, float], before: dict[str, float]) -> bool:
     """Print each ratio beside its former one; whether none is lower than `NO_SLOWER` of it."""
     both = [what for what in ratios if what in before]
+    if not both:
+        raise UserError("none of the former ratios was measured; bench the part that they are of with --only")
     slower = [what for what in both if ratios[what] < NO_SLOWER * before[what]]
+    shown = ((what, before[what], ratios[what]) for what in both)
     lines = [
-        (what, f"{before[what]:.2f}", f"{now:.2f}", f"{now / before[what]:.2f}", "slower" if what in slower else "")
-        for what, now in ratios.items()
-        if what in before
+        (what, f"{then:.2f}", f"{now:.2f}", f"{now / then:.2f}", "slower" if what in slower else "")
+        for what, then, now in shown
     ]
     head = ("ratio", "before", "now", "now / before", "")
     table(f"{len(slower)} of {len(both)} ratios are lower than {NO_SLOWER:g} of what they were", head, lines)

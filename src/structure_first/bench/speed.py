@@ -16,9 +16,9 @@ from structure_first.training.devices import out_of_memory, settle
 CELL = "reversed_addition / random init"
 
 
-def program(replicas: int, scale: str = "laptop", device: str = "auto", cell: str = CELL) -> Job:
+def program(replicas: int, scale: str = "laptop", device: str = "auto") -> Job:
     """So many replicas of a cell of the grid as one program; no file of it is ever read or written."""
-    return Job.of(cell, skills.EXPERIMENT.recipes(scale)[cell], range(replicas), Path(), device)
+    return Job.of(CELL, skills.EXPERIMENT.recipes(scale)[CELL], range(replicas), Path(), device)
 
 
 def by_replicas(

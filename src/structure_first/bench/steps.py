@@ -13,9 +13,10 @@ import torch
 from structure_first.bench import harness
 from structure_first.bench.harness import Contender, Ratios, Sizes, TimedSteps
 from structure_first.data.registry import source
+from structure_first.machine import cores
 from structure_first.model.transformer import Shape, Transformer
 from structure_first.model.weights import hf_config
-from structure_first.training.devices import cores, keep_freed_memory
+from structure_first.training.devices import keep_freed_memory
 from structure_first.training.loop import Run
 from structure_first.training.stage import Stage
 from structure_first.training.stream import Stream

@@ -26,10 +26,11 @@ from structure_first.cost import flops
 from structure_first.data.batch import Source
 from structure_first.data.common import predicted_from
 from structure_first.data.corpora import packed
+from structure_first.machine import cores
 from structure_first.model.transformer import Shape, Transformer
 from structure_first.model.weights import to_hf
 from structure_first.training.compute import Compute
-from structure_first.training.devices import LARGE, choose_products, cores, device, keep_freed_memory
+from structure_first.training.devices import LARGE, choose_products, device, keep_freed_memory
 from structure_first.training.loop import Run
 from structure_first.training.stage import Stage
 from structure_first.training.stream import Stream

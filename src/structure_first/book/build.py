@@ -14,8 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import yaml
@@ -25,6 +24,7 @@ from structure_first.book import chapters, pages, repository
 from structure_first.book.chapters import ANSI, log
 from structure_first.book.resources import remote_resources
 from structure_first.errors import UserError, check_known
+from structure_first.files import locked
 
 EDITIONS = ("full", "student")
 
@@ -52,7 +52,7 @@ def build(
     computed = fragments(book / "results")
     try:
         work.mkdir(exist_ok=True)
-        with _alone(work):
+        with locked(work):
             _restore(work / "html")
             staging = _stage(book, work / "staging", computed)
             took = chapters.execute(notebooks, sure, scale, book, staging)
@@ -62,19 +62,6 @@ def build(
             return swap_in(_render(staging, work), work / "html") / "index.html"
     except OSError as error:
         raise UserError(f"cannot build the book: {error.filename or work}: {error.strerror or error}") from error
-
-
-@contextmanager
-def _alone(work: Path) -> Iterator[None]:
-    """Hold the build folder, so that two builds never mix their pages; a killed build holds nothing."""
-    import fcntl
-
-    with (work / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another build is running in {work}; wait for it") from error
-        yield
 
 
 def _stage(book: Path, staging: Path, computed: Mapping[str, str]) -> Path:

@@ -22,14 +22,13 @@ def sources() -> str:
 
 def rules() -> str:
     """A line for each rule of a transfer, and to which groups of weights it may apply."""
-    from structure_first.model.transfer import ONLY, RULES, Transfer
+    from structure_first.model.transfer import ONLY, RULES
 
-    every = Transfer.__dataclass_fields__
     lines = ["| rule | what stage two begins with | groups |", "|---|---|---|"]
     for name, meaning in RULES.items():
-        allowed = ", ".join(f"`{part}`" for part in ONLY.get(name, every))
+        allowed = ", ".join(f"`{part}`" for part in ONLY.get(name, ())) or "any"
         meaning = re.sub(r" \((embeddings|positions)[^)]*\)$", "", meaning)  # the last column says so
-        lines.append(f"| `{name}` | {words(meaning)} | {'any' if name not in ONLY else allowed} |")
+        lines.append(f"| `{name}` | {words(meaning)} | {allowed} |")
     return "\n".join(lines)
 
 

@@ -23,9 +23,10 @@ def shuffled(source: Source) -> Source:
         tokens, loss_mask = source.draw(count, generator)
         position = torch.arange(source.length, device=tokens.device)
         last = (position * loss_mask).amax(1, keepdim=True)
-        rank = torch.randint(1 << 46, tokens.shape, generator=generator, device=tokens.device)
-        rank = rank.maximum((position > last).long() << 46)  # behind the last, above all ranks and so in order
-        order = ascending(rank << 16 | position) & 0xFFFF
+        bits = max(16, (source.length - 1).bit_length())  # that hold a place; of 62 the rest are its rank
+        rank = torch.randint(1 << 62 - bits, tokens.shape, generator=generator, device=tokens.device)
+        rank = rank.maximum((position > last).long() << 62 - bits)  # behind the last, above all ranks and so in order
+        order = ascending(rank << bits | position) & (1 << bits) - 1
         return Batch(tokens.gather(1, order), loss_mask)
 
     return source.changed(

@@ -100,8 +100,7 @@ def product(a: Int[Tensor, "batch digits"], b: Int[Tensor, "batch digits"]) -> I
 
 
 def carried(columns: Int[Tensor, "batch place"]) -> Int[Tensor, "batch place"]:
-    """Single digits of the number whose place values are these sums, least significant first."""
-    columns = columns.clone()
+    """Single digits of the number whose place values are these sums, least significant first; made in their place."""
     for place in range(columns.shape[1] - 1):
         columns[:, place + 1] += columns[:, place] // 10
     return columns % 10

@@ -64,8 +64,7 @@ def write(source: Source, tokens: int, out: Path, seed: int) -> Path:
     if not out.name.isprintable():
         raise UserError(f"the name {out.name!r} holds what cannot be shown; name another file")
     check_range("the number of tokens", tokens, 1, MOST_TOKENS)
-    if seed < 0:
-        raise UserError(f"the seed must be 0 or more, not {seed}")
+    generator("cpu", seed)  # raises what is wrong with it before anything is written
     card = out.with_suffix(".md")
     for path in (out, card):
         if os.path.lexists(path) and not (path.is_file() and is_card_of(card, out.name)):

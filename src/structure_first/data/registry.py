@@ -212,11 +212,11 @@ def defaults(name: str) -> dict[str, int | float | None]:
 
 def describe(name: str) -> str:
     """A source's rule in one sentence."""
-    if "+" in name:
-        return "Each sequence is of one of these. " + " ".join(describe(each) for each in name.split("+"))
     change, changed, base = name.partition(":")
     if changed:
         return f"{describe(base)} Then {change}: {first_paragraph(CHANGES[change])}"
+    if "+" in name:
+        return "Each sequence is of one of these. " + " ".join(describe(each) for each in name.split("+"))
     return first_paragraph(rule_of(name).draw)
 
 

@@ -34,10 +34,9 @@ def share_interval(successes: int, trials: int) -> tuple[float, float, float]:
 
 def steps_to(rows: pd.DataFrame, threshold: float) -> pd.Series:
     """The first step at which each seed's accuracy reached `threshold`, else infinite; index: cell, seed."""
-    accuracy = rows[(rows["stage"] == 2) & (rows["metric"] == "accuracy")]
-    reached = accuracy[accuracy["value"] >= threshold].groupby(["cell", "seed"])["step"].min()
-    everyone = pd.MultiIndex.from_frame(accuracy[["cell", "seed"]].drop_duplicates())
-    return reached.reindex(everyone).astype(float).fillna(np.inf)
+    accuracy = rows[(rows["stage"] == 2) & (rows["metric"] == "accuracy")].set_index(["cell", "seed"])
+    reached = accuracy["step"].astype(float).where(accuracy["value"] >= threshold, np.inf)
+    return reached.groupby(level=["cell", "seed"]).min()
 
 
 def final(rows: pd.DataFrame, metric: str = "accuracy", stage: int = 2) -> pd.Series:

@@ -122,11 +122,8 @@ class Store:
         try:
             manifest = json.loads(self._manifest.read_text())
             if validated(manifest, {"format": object, ...: object})["format"] != FORMAT:
-                advice = "name another results folder"
-                if manifest["format"] == 1:
-                    advice = f"bring it up to date with: python -m structure_first.runs.migrate {self.folder}"
                 problem = f"{self.folder} was written in format {manifest['format']!r:.60}, this version reads {FORMAT}"
-                raise UserError(f"{problem}; {advice}")
+                raise UserError(f"{problem}; name another results folder")
             validated(manifest, {"format": FORMAT, "runs": {...: RUN}, ...: object})
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"cannot read manifest {self._manifest}: {error}; restore or remove the folder") from None

@@ -21,9 +21,8 @@ def spent(recipe: Recipe) -> tuple[int, int]:
     if recipe.stage_one is None:
         return 0, 0
     first = recipe.alone.last
-    made, stage = first.make(), first.stage
-    shape = recipe.shape(first, made)
-    return stage.sequences * made.length, stage.sequences * flops.training(shape, made)
+    made = first.make()
+    return flops.tokens(first.stage, made), flops.spent(first.stage, made, recipe.shape(first, made))
 
 
 def cells(

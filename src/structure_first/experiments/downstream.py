@@ -10,11 +10,9 @@ from dataclasses import replace
 from structure_first.data.registry import ANSWERS
 from structure_first.experiments import as_published
 from structure_first.experiments.text import BEST, CARRIED, MAIN, SIZES, SOURCES, percent, tokens
-from structure_first.model.transfer import Transfer
 from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe
 
 FOLLOWS = {"code": ("language", "math"), "language": ("code", "math")}
-ALL = Transfer(embeddings="keep")
 SHARE = 0.2  # of the updates on the text before
 PINCH = 0.01  # of the text's tokens, in front of it, where the baseline is tuned
 RATES = (2, 1, 1 / 4, 1 / 16)  # times that of the text before, tried on models that had no structure
@@ -41,7 +39,7 @@ def shorter(text: Phase, corpus: str, rate: float = 1.0) -> Phase:
 def after(named: str, before: Mapping[str, tuple[Factors, Recipe]], later: Phase) -> dict[str, Cell]:
     """Stage two after each recipe, all of whose model goes on."""
     return {
-        f"{named} / {end}": Cell(Recipe(recipe, ALL, later, recipe.body), replace(factors, task=named))
+        f"{named} / {end}": Cell(Recipe(recipe, CARRIED["all"], later, recipe.body), replace(factors, task=named))
         for end, (factors, recipe) in before.items()
     }
 
@@ -114,6 +112,6 @@ TUNING = Experiment(
     name="downstream_tuning",
     asks="At which rate does a model without structure in front learn most when it is trained on?",
     cells=tuning,
-    seeds={"smoke": 1, "laptop": 3},
+    seeds={"smoke": 1, "laptop": 3, "gpu": 3, "paper": 3},
     first_seed=590,
 )

@@ -24,7 +24,7 @@ TUNED = Beginning(WIDE, 4 * WIDE, tied=True, faster=4)  # the best of `tuning`
 FASTER = f" at {TUNED.faster * Stage.lr:g}"  # how the cells that have its rate end
 
 
-def stage_one(name: str, settings: dict, steps: int, mastery: float | None = 0.98, tied: bool = True) -> Phase:
+def stage_one(name: str, settings: dict, steps: int, mastery: float | None = 0.98) -> Phase:
     """Stage one. Its head shares its embeddings: what is then learnt of copying holds for any table of embeddings."""
     stage = Stage(
         steps=steps,
@@ -35,7 +35,7 @@ def stage_one(name: str, settings: dict, steps: int, mastery: float | None = 0.9
         held_out=200,
         evaluate_every=max(1, min(250, steps // 4)),
     )
-    return Phase(name, stage, settings, tied)
+    return Phase(name, stage, settings, tied=True)
 
 
 def stage_two(scale: str, more: int = 0) -> Phase:
@@ -184,9 +184,8 @@ def published_search() -> dict[str, Cell]:
     put("lr 5e-05, 200,000 updates", AUTHORS.at(lr=5e-5, steps=200_000, evaluate_every=5_000))
     put("no dropout", replace(AUTHORS, dropout=0.0))
     put("untied", replace(AUTHORS, tied=False))
-    for setting in ({"k": 8}, {"k": 64}, {"length": 64}):
-        (name, value), *_ = setting.items()
-        put(f"{name} {value}", replace(AUTHORS, settings={**AUTHORS.settings, **setting}))
+    for name, value in (("k", 8), ("k", 64), ("length", 64)):
+        put(f"{name} {value}", replace(AUTHORS, settings={**AUTHORS.settings, name: value}))
     put("curriculum", AUTHORS.at(curriculum=(8, 16, 32, 64)))
     return by_name
 

@@ -29,8 +29,6 @@ SOURCES["mixture"] = "set+sort+dyck"
 MAIN = "identity"  # of set and identity, tried on code with seeds 500 to 502, the one that a pinch was enough for
 HARMFUL = "eca"  # of the sources at 1 %, on code and language with seeds 506 to 508, the one that costs most
 BEST = {"language": "mlp", "code": "mlp", "math": "full"}  # of full, attention and mlp, untuned, on seeds 503 to 505
-SHARES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)  # of stage two's tokens
-CONTROLLED = (0.01, 0.1)  # the claim's largest pinch, and a front in which stage one is surely learnt
 
 
 class Text(NamedTuple):

@@ -8,12 +8,12 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 import torch
-from einops import repeat
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from structure_first.errors import UserError
+from structure_first.model.transformer import stream_at
 from structure_first.seeding import generator
 
 if TYPE_CHECKING:
@@ -51,10 +51,7 @@ class Causal:
     ) -> Float[Tensor, "1 batch n vocab"]:
         weights = {name: each.squeeze(0) for name, each in self.mine.items()}
         given = {"input_ids": tokens[0], "use_cache": False}
-        logits = functional_call(self.theirs, weights, kwargs=given).logits[None]
-        if at is None:
-            return logits
-        return logits.gather(2, repeat(at, "replica batch n -> replica batch n vocab", vocab=logits.shape[-1]))
+        return stream_at(functional_call(self.theirs, weights, kwargs=given).logits[None], at)
 
     def pick(self, replicas: Sequence[int]) -> "Causal":
         return Causal(deepcopy(self.theirs), self.seeds[0])

@@ -72,7 +72,7 @@ class Transfer:
 
     @classmethod
     def only(cls, *groups: str, **rules: str) -> "Transfer":
-        """Keep `parts` and start everything else afresh, unless `rules` says otherwise."""
+        """Keep the `groups` and start everything else afresh, unless `rules` says otherwise."""
         for name in groups:
             check_known("group of weights", name, cls.__dataclass_fields__)
         return cls(**{name: "keep" if name in groups else "fresh" for name in cls.__dataclass_fields__} | rules)

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from structure_first.errors import UserError
+from structure_first.errors import UserError, reason
 from structure_first.files import replacing, write_text
 from structure_first.model.transformer import Shape, Transformer
 
@@ -40,8 +40,8 @@ def load(*paths: Path) -> Transformer:
             model = Transformer(shapes[0], seeds, fresh=False)
             model.load_state_dict({name: torch.stack([each[name] for each in replicas]) for name in replicas[0]})
         except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"cannot read weights from {path}: {reason}; remove the file and train again") from None
+            problem = f"cannot read weights from {path}: {reason(error)}"
+            raise UserError(f"{problem}; remove the file and train again") from None
     return model
 
 
@@ -102,8 +102,7 @@ def hf_state(model: Transformer, replica: int = 0) -> dict[str, Tensor]:
 def export(folder: Path, model: Transformer, replica: int = 0) -> None:
     """Write a folder that `AutoModelForCausalLM.from_pretrained` loads, without needing Hugging Face to write it."""
     with replacing(Path(folder) / "model.safetensors") as temporary:
-        state = {name: tensor.contiguous() for name, tensor in hf_state(model, replica).items()}
-        save_file(state, temporary, metadata={"format": "pt"})
+        save_file(hf_state(model, replica), temporary, metadata={"format": "pt"})
     write_text(Path(folder) / "config.json", json.dumps(hf_config(model.shape), indent=2) + "\n")
 
 

@@ -36,10 +36,10 @@ Procedural pretraining: Jiang et al. 2026, *Procedural Pretraining: Warming Up L
 
 def card(config: Config, rows: DataFrame) -> str:
     """What is said of the model of a run whose rows these are."""
-    last = rows.sort_values("step").groupby(["stage", "metric"]).last().reset_index()
+    last = rows.sort_values("step").drop_duplicates(["stage", "metric"], keep="last")
     numbers = last.pivot(index=["stage", "step", "tokens", "flops"], columns="metric", values="value").reset_index()
     front = config.stage_one.phase.label if config.stage_one else None
-    text = config.corpus.name or config.corpus.packed
+    text = config.corpus.title
     return CARD.format(
         title=f"{front}, then {text}" if front else f"{text} alone",
         **{size: getattr(config.shape, size) for size in ("layers", "heads", "width")},

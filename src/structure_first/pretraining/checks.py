@@ -97,7 +97,7 @@ def check_weights(part: str, path: Path, body: Body) -> None:
 
 def check_memory(job: Job, device: torch.device) -> None:
     """Refuse a stage of which not even one sequence at once fits into the memory that can be used."""
-    by_use, _ = memory.needed(job.shape, job.source, job.phase.stage, 1, job.compute, processes.world_size())
+    by_use, _ = memory.needed(job.shape, job.source, job.phase.stage, 1, job.compute, processes.launched())
     wanted, usable = sum(by_use.values()), memory.usable_memory(device)
     if wanted > usable:
         raise too_large(job, f" ({wanted / 1e9:,.1f} GB for one sequence at once, {usable / 1e9:,.1f} GB can be used)")

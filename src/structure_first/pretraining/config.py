@@ -86,6 +86,7 @@ class StageOne(Training):
 
     def __post_init__(self):
         super().__post_init__()
+        Shape(vocab=1, context=1, dropout=self.dropout)  # says what is wrong with it
         data = self.phase.make()
         for length in self.curriculum:
             if data.at(length).length > data.length:
@@ -250,8 +251,6 @@ def check(config: Config) -> None:
     if config.corpus.packed is None and config.corpus.limit_tokens is None and config.enough > most:
         problem = f"stage two needs {config.enough:,} tokens, of which {most:,} can be packed"
         raise UserError(f"{problem}; lower stage_two.steps, raise corpus.held_out, or write corpus.limit_tokens")
-    if config.stage_one:
-        replace(config.shape, dropout=config.stage_one.dropout)
     stage_one_tokens, stage_two_tokens = config.stage_one.tokens if config.stage_one else 0, config.tokens
     if stage_one_tokens > stage_two_tokens and not config.allow_larger_stage_one:
         problem = f"stage one would read {stage_one_tokens:,} tokens, more than stage two's {stage_two_tokens:,}"

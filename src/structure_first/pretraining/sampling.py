@@ -13,8 +13,7 @@ from structure_first.model.transformer import Transformer
 from structure_first.seeding import generator
 from structure_first.training.devices import device as pick_device
 
-MOST = {"tokens": (1, 1 << 20), "top_k": (1, 1 << 24)}
-HOTTEST = 100
+COLDEST, HOTTEST = 1e-6, 100  # what is colder is the likeliest token as well, but overflows
 
 
 def sample(
@@ -33,8 +32,8 @@ def sample(
     document begins, and sees at most its context. Raises `UserError` where there is no trained run, or a setting is out
     of range.
     """
-    for name, value in (("tokens", tokens), ("top_k", top_k)):
-        check_range(name, value, *MOST[name])
+    check_range("tokens", tokens, 1, 1 << 20)
+    check_range("top_k", top_k, 1, 1 << 24)
     if not 0 < temperature <= HOTTEST:
         raise UserError(
             f"temperature must be above 0 and at most {HOTTEST}, not {temperature}; top_k 1 is the likeliest"
@@ -59,7 +58,11 @@ def following(
     """The next token."""
     seen = written[-model.shape.context :]
     last = torch.tensor([[[len(seen) - 1]]], device=seen.device)
-    logits = model(seen[None, None], last).flatten() / temperature
+    logits = model(seen[None, None], last).flatten()
+    if not logits.isfinite().all():
+        problem = "the model's logits are not finite: its training diverged"
+        raise UserError(f"{problem}; train again with a lower lr and another --out")
+    logits /= max(temperature, COLDEST)
     if top_k is not None:
         logits[logits < logits.topk(min(top_k, len(logits))).values[-1]] = -torch.inf
     return torch.multinomial(logits.softmax(-1), 1, generator=random)
@@ -67,6 +70,6 @@ def following(
 
 def known(file: Path) -> tokenisers.Tokeniser:
     """The tokeniser in a file, which does not say whether it is one of ours."""
-    text = file.read_text(encoding="utf-8")
+    text = file.read_text(encoding="utf-8", errors="replace")  # `saved` says it of what is no text
     ours = (each() for each in tokenisers.OURS.values())
     return next((each for each in ours if each.to_json() == text), None) or tokenisers.saved(file, str(file))

@@ -88,6 +88,6 @@ def vocab(corpus: Corpus) -> int:
     if corpus.vocab is not None:
         return corpus.vocab
     kind, _, size = wanted.partition(":")
-    if kind == "bpe" and size.isdecimal() and VOCABS[0] <= int(size) <= VOCABS[1]:
+    if kind == "bpe" and size.isdecimal() and len(size) < 10 and VOCABS[0] <= int(size) <= VOCABS[1]:
         return int(size)
     return tokeniser(wanted, lambda: ()).vocab

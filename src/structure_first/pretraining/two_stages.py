@@ -102,7 +102,8 @@ def of_keys() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(re.sub(r"--(text|held|limit)-(column|out|tokens)", r"corpus.\1_\2", str(error))) from None
+        told = re.sub(r"--(text|held|limit)-(column|out|tokens)", r"corpus.\1_\2", str(error))
+        raise UserError(told.replace("raise corpus.held_out", "remove that folder and raise corpus.held_out")) from None
 
 
 def reaches(folder: Path, limit: int) -> bool:

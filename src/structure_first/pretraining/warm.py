@@ -4,7 +4,7 @@ Its embeddings and head are set aside meanwhile; attention, MLPs, norms and posi
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from structure_first.cost import memory
 from structure_first.cost.hours import seconds_of, timed_update
 from structure_first.data import registry
 from structure_first.data.batch import Batch, Source
-from structure_first.errors import UserError, check_known, unknown
+from structure_first.errors import UserError, check_known
 from structure_first.evidence.statistics import LEARNT
 from structure_first.model.causal import Causal, fresh, lent_vocabulary, vocabulary
 from structure_first.seeding import generator
@@ -121,13 +121,21 @@ def warm_up(
         rows = fit(replica, data, stage_one, random_key="stage 1", label=label, checkpoint=checkpoint, compute=compute)
     last = {row["metric"]: row["value"] for row in rows}
     if not last["accuracy"] >= 0:
+        if checkpoint:
+            checkpoint.unlink(missing_ok=True)  # it would refuse the lower rate
         raise UserError(f"stage one's loss is no longer finite after {rows[-1]['step']:,} updates; lower its lr")
     if embeddings == "fresh":
         with torch.no_grad():
             for table, drawn in fresh(model, seed).items():
                 table.copy_(drawn)
     warmed = Warmed(
-        data, embeddings, **last, updates=rows[-1]["step"], tokens=rows[-1]["tokens"], seconds=monotonic() - began
+        data,
+        embeddings,
+        last["accuracy"],
+        last["loss"],
+        updates=rows[-1]["step"],
+        tokens=rows[-1]["tokens"],
+        seconds=monotonic() - began,
     )
     say(str(warmed))
     return warmed
@@ -136,9 +144,8 @@ def warm_up(
 def stage_for(model: "PreTrainedModel", source: Source, **changes: Any) -> Stage:
     """How the model is trained on the source, unless `changes` says otherwise; raises `UserError` if it cannot be."""
     width = vocabulary(model)[0].weight.shape[-1]
-    names = [each.name for each in fields(Stage)]
-    if wrong := next((name for name in changes if name not in names), None):
-        raise unknown("setting of stage one", wrong, names)
+    for name in changes:
+        check_known("setting of stage one", name, Stage.__dataclass_fields__)
     context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or source.length
     if source.length - 1 > context:
         problem = f"{source.name} has sequences of {source.length:,} tokens, the model a context of {context:,}"
@@ -163,7 +170,7 @@ def cost(replica: Causal, source: Source, stage: Stage, compute: Compute) -> Cos
     missing, usable = sum(by_use.values()) - weights, memory.usable_memory(device)
     if missing > usable:
         problem = f"stage one needs {missing / 1e9:,.1f} GB more, {usable / 1e9:,.1f} GB can be used"
-        fits = int((usable - missing + by_use["activations"]) // (two_peak - one_peak)) - 1
+        fits = at_once + int((usable - missing) // (two_peak - one_peak))
         raise UserError(f"{problem}; {f'micro_batch {fits} would fit' if fits > 0 else 'take a smaller model'}")
     seconds = timed(replica, source, stage, compute) if missing + weights <= usable else None
     return Cost(source, stage, flops, by_use, None if seconds is None else seconds * stage.steps / 60)

@@ -46,11 +46,11 @@ def warm_folder(
 ) -> dict:
     """Warm up the model that `path` names, as `warm.warm_up` does, and write it to `out`; returns the manifest.
 
-    `path` is a `config.json` of `transformers`, or a folder with one; weights beside it (safetensors) are taken, and
-    otherwise drawn from `seed`. No code that comes with a model is run. `out`, new or empty, is either whole or not
-    there; a killed call goes on from the checkpoint beside it, and where it holds what this one would make, nothing is
-    done again. Raises `UserError` for a folder that holds anything else, and for a model that `transformers` cannot
-    read.
+    `path` is a `config.json` of `transformers`, or a folder with one, whose weights (safetensors) are taken; for a file
+    alone, or a folder without any, they are drawn from `seed`. No code that comes with a model is run. `out`, new or
+    empty, is either whole or not there; a killed call goes on from the checkpoint beside it, and where it holds what
+    this one would make, nothing is done again. Raises `UserError` for a folder that holds anything else, and for a
+    model that `transformers` cannot read.
     """
     path, out = Path(path), Path(out)
     config = path / "config.json" if path.is_dir() else path

@@ -189,8 +189,3 @@ def initial_replicas(replicas: Sequence[Replica], job: Job) -> Transformer:
     others = {path: weights.load(*[Path(path)] * len(seeds)) for path in set(recipe.others.values())}
     others |= {name: trained([each.beside[name] for each in replicas], job.folder) for name in recipe.beside}
     return transfer(trained(before, job.folder), job.shape, recipe.transfer or Transfer(), seeds, others)
-
-
-def trained_model(job: Job) -> tuple[Transformer, Transformer]:
-    """The job's model before and after its training, from the weights that were kept."""
-    return initial_model(job), trained(job.replicas, job.folder)

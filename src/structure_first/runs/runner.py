@@ -19,11 +19,11 @@ from tqdm import tqdm
 
 from structure_first.errors import UserError
 from structure_first.evidence.store import Store, configured
+from structure_first.machine import cores
 from structure_first.runs.execution import execute_or_split
 from structure_first.runs.jobs import Job
 from structure_first.runs.planning import beginning, chosen, current, plan
 from structure_first.runs.recipe import Experiment
-from structure_first.training.devices import cores
 from structure_first.training.devices import device as pick_device
 
 UNGUARDED = 71  # the exit status of a worker that would have begun the experiment once more
@@ -84,7 +84,7 @@ def run(
         opened.enter_context(store.locked())
         missing = planned(experiment, scale, seeds, store, device)
         jobs = [replace(job, part=part) if job.stage == 2 else job for job in missing.jobs]
-        if not cluster and workers > 1 and len(jobs) > 1:
+        if workers > 1 and len(jobs) > 1:  # of a cluster, 0
             pool = opened.enter_context(local(workers))
         with tqdm(
             total=sum(job.steps for job in jobs),

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from structure_first.errors import UserError
+from structure_first.evidence.statistics import final
 from structure_first.evidence.store import KEY, Store, environment
 from structure_first.runs.planning import chosen, current
 from structure_first.runs.recipe import Experiment
@@ -60,16 +61,15 @@ def measured(rows: pd.DataFrame) -> pd.DataFrame:
 def compared(stored: pd.DataFrame, again: pd.DataFrame, others: pd.DataFrame) -> dict:
     """How two makings of one model differ, beside how the `others`, of all seeds, differ from one another."""
     both = stored.merge(again, on=[*KEY, "step", "metric"], how="outer", suffixes=("", " again")).sort_values("step")
-    whole = len(both) == len(stored) and both[["value", "value again"]].notna().all(axis=None)
+    same = (both["value"] == both["value again"]) | both[["value", "value again"]].isna().all(axis=1)  # diverged alike
     apart = (both["value"] - both["value again"]).abs() / both["value"].abs().clip(lower=1e-9)
     at_first = both["step"] == both.loc[both["step"] > 0, "step"].min()
     last = both[both["metric"] == "loss"].iloc[-1]
-    final = others[others["metric"] == "loss"].sort_values("step").groupby("seed")["value"].last()
     differences = {
         "first": apart[at_first & (both["metric"] == "loss")].max(),
         "last": abs(last["value"] - last["value again"]),
-        "spread": np.ptp(final),
-        "bits": whole and (both["value"] == both["value again"]).all(),
+        "spread": np.ptp(final(others, "loss").dropna()),
+        "bits": bool(len(stored) == len(again) == len(both) and same.all()),
     }
     close = differences["first"] <= CLOSE and differences["last"] <= differences["spread"]
     return differences | {"holds": bool(differences["bits"] or close)}

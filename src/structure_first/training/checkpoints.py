@@ -7,7 +7,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from structure_first.errors import UserError
+from structure_first.errors import UserError, reason
 from structure_first.files import replacing
 
 
@@ -24,4 +24,4 @@ def load(path: Path) -> tuple[dict[str, Tensor], dict]:
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["meta"])  # noqa: SIM118
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"cannot read checkpoint {path}: {error}; delete it to start this run again") from None
+        raise UserError(f"cannot read checkpoint {path}: {reason(error)}; delete it to start this run again") from None

@@ -173,19 +173,20 @@ class Run:
     def restore(self, path: Path) -> None:
         """Go on from the checkpoint at `path`; raises `UserError` if it is of another run."""
         tensors, meta = checkpoints.load(path)
-        if meta["digest"] != self.digest:
+        if meta.get("digest") != self.digest:
             raise UserError(f"checkpoint {path} belongs to other settings; delete it, or use those it was made with")
         self.step, self.tokens, self.measurements = meta["step"], meta["tokens"], meta["measurements"]
         self.left_at = meta["left_at"]
         for name, parameter in self.model.named_parameters():
             parameter.copy_(tensors[f"model.{name}"])
-        if self.finished:
+        training = [replica for replica, step in enumerate(self.left_at) if step is None]
+        if not training:
             return self.train_only(self.training)
         state: dict[int, dict[str, Tensor]] = {}
         for key in (key for key in tensors if key.startswith("optimizer.")):
             _, index, name = key.split(".")
             state.setdefault(int(index), {})[name] = tensors[key]
-        self.train_only([replica for replica, step in enumerate(self.left_at) if step is None], state)
+        self.train_only(training, state)
 
 
 def fit(

@@ -21,12 +21,19 @@ TIMEOUT = timedelta(minutes=10)  # the longest that one process waits for anothe
 
 def rank() -> int:
     """The number of this process."""
-    return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
+    if dist.is_initialized():
+        return dist.get_rank()
+    return int(os.environ["RANK"]) if dist.is_torchelastic_launched() else 0
 
 
 def world_size() -> int:
     """How many train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def launched() -> int:
+    """How many torchrun has started, whether or not they have joined."""
+    return int(os.environ["WORLD_SIZE"]) if dist.is_torchelastic_launched() else 1
 
 
 def is_main() -> bool:

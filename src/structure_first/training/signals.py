@@ -27,8 +27,9 @@ def put_off(wanted: bool = True) -> Iterator[Callable[[], int]]:
             restore()
 
     def restore() -> None:
-        while before:
-            signal.signal(*before.popitem())
+        for number in list(before):
+            if (handler := before.pop(number, None)) is not None:  # a signal that comes in between restores the others
+                signal.signal(number, handler)
 
     if wanted and threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):

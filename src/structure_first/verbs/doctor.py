@@ -41,7 +41,8 @@ def machine() -> Iterator[str]:
     import torch
 
     from structure_first.cost.memory import free_memory
-    from structure_first.training.devices import cores, device
+    from structure_first.machine import cores
+    from structure_first.training.devices import device
 
     where = device()
     name = torch.cuda.get_device_name() if where.type == "cuda" else platform.machine()
@@ -87,6 +88,6 @@ def chapters() -> Iterator[str]:
             live, store = chosen(experiment, scale, experiment.live), Store(RESULTS / experiment.name)
             table = costs(plan(live, scale, experiment.live_seeds, store, "auto", workers).jobs, workers)
             hours = table["hours"].where(table["stage"] == 1, experiment.live_part * table["hours"])
-            estimates.append(f"{60 * hours.sum():.1f} minutes at {scale}")
+            estimates.append(f"{60 * hours.sum(skipna=False):.1f} minutes at {scale}")
         if estimates:
             yield f"  {experiment.name:14} {', '.join(estimates)}"

@@ -36,7 +36,7 @@ def warm(
 ) -> None:
     """Warm up a Hugging Face model with structure.
 
-    Weights beside the configuration are taken; without any they are drawn. The source's settings are options too:
+    The weights of a folder are taken; for a configuration alone they are drawn. The source's settings are options too:
     `--length 32`, `--vocab 50`, ... `AutoModelForCausalLM.from_pretrained` loads what is written.
     """
     from structure_first.pretraining.warm_folder import warm_folder
@@ -64,9 +64,9 @@ def ledger() -> Iterator[str]:
     from structure_first.analysis import published, text
     from structure_first.analysis.stored import sizes, stored
     from structure_first.evidence.statistics import told
-    from structure_first.experiments.additive import FORMER
+    from structure_first.experiments.additive import CONTROLLED, FORMER
     from structure_first.experiments.published import EXPERIMENT
-    from structure_first.experiments.text import BEST, CONTROLLED, MAIN
+    from structure_first.experiments.text import BEST, MAIN
 
     for rows in sizes(EXPERIMENT, RESULTS):
         ladder = published.climbed(published.ends(published.curves(rows)))

@@ -53,7 +53,9 @@ def run(
         raise UserError("--workers and --plan are for this machine; leave them out where --cluster is given")
     if plan_only and part != 1:
         raise UserError("--plan is of whole runs; leave --part out")
-    count = chosen.seeds[scale] if seeds is None else seeds
+    names = cells_of(cells, chosen, scale)
+    wished = only(chosen, scale, names)  # says so where there are no such cells, or none at this scale
+    count = chosen.seeds.get(scale, 1) if seeds is None else seeds
     first_seed = chosen.first_seed if first_seed is None else first_seed
     check_range("--seeds", count, 1, MOST_SEEDS)
     check_range("--first-seed", first_seed, 0, LAST_SEED - count)
@@ -61,11 +63,10 @@ def run(
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; name a folder with --out")
     wanted = range(first_seed, first_seed + count)
-    names = cells_of(cells, chosen, scale)
     if plan_only:
         workers = worker_count(device, workers)
         store = Store(out / chosen.name)
-        show_plan(plan(only(chosen, scale, names), scale, wanted, store, device, workers).jobs, workers)
+        show_plan(plan(wished, scale, wanted, store, device, workers).jobs, workers)
         return
     rows = run_experiment(chosen, scale, wanted, out, device, workers, names, cluster, part)
     accuracy, loss = (final(rows, metric).groupby("cell") for metric in ("accuracy", "loss"))
@@ -88,6 +89,7 @@ def verify(
     from structure_first.runs.verify import verify
 
     check_range("--sample", sample, 1, MOST_SEEDS)
+    check_range("--workers", workers, 1, MOST_WORKERS)
     chosen = experiment_of(experiment)
     table = verify(chosen, scale, results, cells_of(cells, chosen, scale), sample, device, workers)
     typer.echo(table.to_string(index=False, float_format="{:.3g}".format))
@@ -137,7 +139,7 @@ def show_plan(jobs: "list[Job]", workers: int) -> None:
     typer.echo(table.to_string(index=False, float_format="{:.3g}".format))
     typer.echo(
         f"in all {table['models'].sum():,} models, {table['PFLOPs'].sum():.3g} PFLOPs and at most "
-        f"{table['hours'].sum():.2g} hours on this machine with {workers} processes"
+        f"{table['hours'].sum(skipna=False):.2g} hours on this machine with {workers} processes"
     )
 
 
@@ -182,6 +184,8 @@ def bench(
     """
     from structure_first.bench.report import compared, former, measured
 
+    if out is not None and out.is_dir():
+        raise UserError(f"{out} is a folder; name a file with --out")
     before = former(against) if against else None
     ratios = measured(quick, only, out)
     if before is not None and not compared(ratios, before):

@@ -55,11 +55,10 @@ def dots(models: pd.DataFrame, panel: str, column: str, colour: str, level: floa
 
 def compositions(models: pd.DataFrame) -> go.Figure:
     """Every start of every diagnostic, and, hollow, what the paper has at its own sizes."""
-    models = models.assign(task=models["task"].str.replace("_", " "))
-    fig = dots(models, "task", "start", "start")
+    fig = dots(models.assign(task=models["task"].str.replace("_", " ")), "task", "start", "start")
     names = list(dict.fromkeys(models["start"]))
-    for place, values in enumerate(PAPER.values(), 1):
-        stated(fig, names, values, place)
+    for place, task in enumerate(dict.fromkeys(models["task"]), 1):
+        stated(fig, names, PAPER[task], place)
     return fig
 
 

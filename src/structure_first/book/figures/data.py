@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import cycle
 
 import numpy as np
 import plotly.graph_objects as go
@@ -16,14 +17,16 @@ from structure_first.data.batch import Batch, Source
 from structure_first.data.registry import defaults, describe, source
 from structure_first.seeding import generator
 
+DRAWN = 4  # sequences of a gallery
 
-def gallery(of: Source, sequences: int = 4, seed: int = 0, statistics_of: int = 20_000) -> go.Figure:
+
+def gallery(of: Source, seed: int = 0, statistics_of: int = 20_000) -> go.Figure:
     """A source at a glance: some sequences as coloured cells, and which positions tell of which.
 
     Hollow cells are given, filled ones bear loss. The triangle holds the mutual information of each two positions,
     estimated from `statistics_of` sequences; the strongest tie has the full colour, unless all are weak.
     """
-    batch = of.draw(sequences, generator("cpu", seed))
+    batch = of.draw(DRAWN, generator("cpu", seed))
     fig = make_subplots(1, 2, column_widths=[0.73, 0.27], horizontal_spacing=0.05)
     fig.update_layout(template=TEMPLATE, height=230, barmode="overlay", margin={"l": 5, "t": 30, "b": 40, "r": 50})
     fig.update_layout(font={"size": 11})
@@ -43,7 +46,7 @@ def gallery(of: Source, sequences: int = 4, seed: int = 0, statistics_of: int = 
     )
     fig.add_trace(triangle, 1, 2)
     fig.update_xaxes(showgrid=False, row=1, col=1)
-    fig.update_yaxes(visible=False, range=[sequences - 0.45, -0.55], row=1, col=1)
+    fig.update_yaxes(visible=False, range=[DRAWN - 0.45, -0.55], row=1, col=1)
     fig.update_xaxes(title="position that tells", showgrid=False, row=1, col=2)
     fig.update_yaxes(title="of position", side="right", autorange="reversed", showgrid=False, row=1, col=2)
     stacked = {"xaxis": [0, 1], "yaxis": [0.62, 1], "xaxis2": [0.2, 1], "yaxis2": [0, 0.45]}
@@ -113,7 +116,7 @@ def exhibit(name: str, statistics_of: int = 20_000, **settings) -> None:
     tokens, loss_mask = of.draw(statistics_of, generator("cpu", 0, "statistics"))
     share = tokens[loss_mask].bincount().double() / loss_mask.sum()
     bits = -(share[share > 0].log2() * share[share > 0]).sum()
-    first = of.draw(1, generator("cpu", 0)).tokens[0]
+    first = of.draw(DRAWN, generator("cpu", 0)).tokens[0]
     left = {setting: value for setting, value in defaults(name).items() if value in (0, 1)}  # switches, not turned
     given = ", ".join(f"{setting} {value}" for setting, value in of.settings.items() if value != left.get(setting))
     show(
@@ -130,7 +133,7 @@ def exhibit(name: str, statistics_of: int = 20_000, **settings) -> None:
 def answer_lengths(sources: Iterable[Source], count: int = 20_000) -> go.Figure:
     """How many tokens bear loss, as a distribution over sequences: one line a source."""
     fig = plain(320, xaxis_title="tokens in the answer", yaxis_title="share of sequences", yaxis_rangemode="tozero")
-    for size, of in zip((11, 6, 4) * 4, sources, strict=False):
+    for size, of in zip(cycle((11, 6, 4)), sources, strict=False):
         share = of.draw(count, generator("cpu", 0)).loss_mask.sum(1).bincount() / count
         lengths = np.flatnonzero(share)
         fig.add_scatter(

@@ -6,11 +6,12 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from structure_first.analysis.haystack import LOOKS, HeadStudy, Watched, asked, guess, whole_layers
+from structure_first.analysis.haystack import LOOKS, HeadStudy, Watched, guess, whole_layers
 from structure_first.book.figures.runs import jump_curves
 from structure_first.book.figures.style import GREY, INK, PALETTE, TEMPLATE, facets, stacked
 from structure_first.book.figures.tokens import in_haystack
 from structure_first.data.batch import Source
+from structure_first.data.diagnostics import KEY, QUERY
 
 KINDS = ("previous token", "induction", "bracket match", *LOOKS, "copying")
 BOTH_WAYS = ((0, "rgba(213,94,0,1)"), (0.5, "rgba(213,94,0,0)"), (0.5, "rgba(15,127,196,0)"), (1, "rgba(15,127,196,1)"))
@@ -44,7 +45,7 @@ def head_maps(percent: Sequence[Sequence[Sequence[int]]], tokens: Sequence[int],
     That is, in the first layer from each value at its key, in the others from the query at the value it asks for.
     """
     names, heads, end = [in_haystack(token) for token in tokens], len(percent) // layers, len(tokens) - 1
-    answer = asked(tokens) + 1
+    answer = tokens.index(tokens[-1] - QUERY + KEY) + 1
     names[answer] = f"<b>▶{names[answer]}</b>"
     needed = [(value, value - 1) for value in range(1, end, 2)], [(end, answer)]
     titles = [f"layer {layer}, head {head}" for layer in range(layers) for head in range(heads)]

@@ -1,6 +1,7 @@
 """The model and the trainer: where attention looks and FLOPs go, schedules, and what replicas cost."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
-from structure_first.book.figures.style import GREY, INK, PALETTE, TEMPLATE, coloured, plain
+from structure_first.book.figures.style import DASHES, GREY, INK, PALETTE, TEMPLATE, coloured, plain
 from structure_first.training.stage import Stage
 
 
@@ -55,7 +56,7 @@ def flops_bars(parts: Mapping[str, int]) -> go.Figure:
 def schedules(stages: Mapping[str, Stage]) -> go.Figure:
     """The learning rate at every step, a line for each stage."""
     fig = plain(340, xaxis_title="step", yaxis={"title": "learning rate", "rangemode": "tozero"})
-    for (colour, name), dash in zip(coloured(stages), ("solid", "dash", "dot", "dashdot") * 4, strict=False):
+    for (colour, name), dash in zip(coloured(stages), cycle(DASHES), strict=False):
         stage = stages[name]
         steps = np.unique(np.linspace(0, stage.steps - 1, 201, dtype=int))
         fig.add_scatter(

@@ -3,18 +3,19 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from structure_first.analysis.published import PARTS, PLACES, STEPS, sized
+from structure_first.analysis.published import PARTS, PLACES, STEPS, TOLD, sized
 from structure_first.book.figures.style import GREY, facets, looks, meant
 from structure_first.book.figures.text import DOTTED, GAIN, line, stepped, worth
 
-LABELS = ("random init", "set", "set, permuted", "set, rescaled", "set, attention", "set, mlp", "union", "sort")
+LABELS = ("random init", *TOLD)
 STEEP = 0.5  # nats above the end: what lies higher, at the very beginning, would press the lines together
 
 
-def curves(evaluations: pd.DataFrame, shown: tuple[str, ...] = LABELS[:3], level: float | None = None) -> go.Figure:
+def curves(evaluations: pd.DataFrame, level: float | None = None) -> go.Figure:
     """Held-out loss against the share of the text read, each seed and their median, a panel a corpus and width; the
     dotted line is where random init ends, a dashed one what the last token alone tells (`level`).
     """
+    shown = LABELS[:3]
     evaluations = evaluations[evaluations["label"].isin(shown) & (evaluations["step"] > 0)]
     fig, panels = facets(evaluations.assign(size=sized(evaluations)), 430, "size", horizontal_spacing=0.08)
     for at, here in panels:
@@ -74,12 +75,12 @@ def early(evaluations: pd.DataFrame) -> go.Figure:
     return fig
 
 
-def doses(last: pd.DataFrame, front: str = "set") -> go.Figure:
-    """What a front and its permuted twin are worth against the updates that it was trained for, a panel a width, every
+def doses(last: pd.DataFrame) -> go.Figure:
+    """What *set* and its permuted twin are worth against the updates that it was trained for, a panel a width, every
     seed a dot.
     """
-    carried = {front: "full", f"{front}, permuted": "permuted"}
-    last = last[last["front"].eq(front) & last["carried"].isin(carried.values())]
+    carried = {"set": "full", "set, permuted": "permuted"}
+    last = last[last["front"].eq("set") & last["carried"].isin(carried.values())]
     fig, panels = facets(last.assign(size="width " + last["width"].astype(str)), 380, "size", shared_yaxes=True)
     for at, here in panels:
         for name, look in looks(carried).items():
@@ -111,11 +112,9 @@ LOSS, NEEDED = "final loss, nats", "of the text, for its loss"
 NEVER = 1.06  # where a share stands that no part of the text was enough for
 
 
-def ladder(
-    models: pd.DataFrame, shown: tuple[str, ...] = LABELS[:4], whats: tuple[str, ...] = (LOSS, GAIN)
-) -> go.Figure:
+def ladder(models: pd.DataFrame, whats: tuple[str, ...] = (LOSS, GAIN)) -> go.Figure:
     """A row of panels for each of `whats`, a column for each corpus and width: from step to step, every seed a dot."""
-    models = models[models["label"].isin(shown)].assign(size=sized(models).str.replace(", ", ",<br>"))
+    models = models[models["label"].isin(LABELS)].assign(size=sized(models).str.replace(", ", ",<br>"))
     models = models.assign(**{LOSS: models["loss"], GAIN: models["gain"], NEEDED: models["needed"].clip(upper=NEVER)})
     treated = models[models["label"] != "random init"]
     both = pd.concat([(models if what == LOSS else treated).assign(what=what, value=models[what]) for what in whats])
@@ -125,7 +124,7 @@ def ladder(
     axis = {"categoryorder": "array", "categoryarray": steps, "range": [-0.4, len(steps) - 0.6], "automargin": True}
     axis |= {"tickvals": steps, "ticktext": [step.replace(" ", "<br>") for step in steps]}
     for at, here in panels:
-        for label, look in looks(shown).items():
+        for label, look in looks(LABELS).items():
             line(fig, here[here["label"] == label], "step", "value", label, "%{x}: %{y:.3f}", **look, **at)
         fig.update_xaxes(**axis, showticklabels=at["row"] == len(whats), **at)
     for row, what in enumerate(whats, 1):

@@ -7,6 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from structure_first.analysis.downstream import WHEN
+from structure_first.analysis.stored import ordered
 from structure_first.analysis.text import SWEPT, at_each_budget, baseline, choices, labels
 from structure_first.book.figures.style import GREY, coloured, facets, looks, meant
 from structure_first.evidence.statistics import interval
@@ -18,6 +19,7 @@ GAIN = "gain, nats"
 
 def line(fig: go.Figure, part: pd.DataFrame, x: str, y: str, name: str, hover: str, **look) -> None:
     """In one panel every seed a dot, and a line through their medians with 95 % intervals; the legend names it once."""
+    part = part.dropna(subset=y)
     if part.empty:
         return
     colour, common = look["color"], {"name": name, "legendgroup": name, "offsetgroup": name}
@@ -69,7 +71,7 @@ def tuned(tuning: pd.DataFrame, size: additive.Size) -> go.Figure:
     """The baseline's final loss against its learning rate, the deviation of its first weights, the updates in which the
     rate rises, and its weight decay, a line a corpus; a cross has GPT-2's small embeddings.
     """
-    last = baseline(tuning, size).sort_values("swept", key=lambda swept: swept.map(list(SWEPT).index), kind="stable")
+    last = ordered(baseline(tuning, size), "swept", SWEPT)
     fig, parts = facets(last, 400, "swept", subplot_titles=None, shared_yaxes=True, horizontal_spacing=0.05)
     for at, here in parts:
         for colour, corpus in coloured(sorted(set(last["task"]))):
@@ -96,7 +98,7 @@ def chosen(tuning: pd.DataFrame) -> go.Figure:
     """The final loss against the learning rate, its warm-up and the weight decay, without a front and with one, where
     both ran, a column of panels a corpus.
     """
-    last = choices(tuning).sort_values("swept", key=lambda swept: swept.map(list(SWEPT).index), kind="stable")
+    last = ordered(choices(tuning), "swept", SWEPT)
     fronts = sorted(set(last["label"]), key=lambda front: (front != "random init", front))
     gaps = {"horizontal_spacing": 0.08, "vertical_spacing": 0.13}
     fig, parts = facets(last, 900, "task", "swept", shared_yaxes="columns", **gaps)
@@ -111,10 +113,11 @@ def chosen(tuning: pd.DataFrame) -> go.Figure:
     return fig.update_yaxes(title="final loss, nats a token", col=1)
 
 
-def dose(last: pd.DataFrame, main: str = additive.MAIN) -> go.Figure:
-    """The gain over random init against the tokens in front, as a share of the text: `main` and its controls, a panel a
-    corpus.
+def dose(last: pd.DataFrame) -> go.Figure:
+    """The gain over random init against the tokens in front, as a share of the text: the main source and its controls,
+    a panel a corpus.
     """
+    main = additive.MAIN
     swept = last[last["share"].notna() & last["gain"].notna()]
     parts = swept["carried"].map({"full": "", "mlp": ", mlp alone"})  # others: no name
     swept = swept.assign(name=swept["front"] + parts)
@@ -134,13 +137,13 @@ def dose(last: pd.DataFrame, main: str = additive.MAIN) -> go.Figure:
     return fig.update_yaxes(title="gain, nats a token", col=1)
 
 
-def where(last: pd.DataFrame, share: float = additive.CONTROLLED[0], main: str = additive.MAIN) -> go.Figure:
+def where(last: pd.DataFrame, main: str = additive.MAIN) -> go.Figure:
     """The gain of one front by what of it is carried over, every seed a dot, a panel a corpus; and that of an
     initialisation which is only wider.
     """
     wider = last["front"] == "wider init"
     last = last.assign(carried=last["carried"].mask(wider, "wider init"))
-    here = last[(wider | (last["front"] == main) & (last["share"] == share)) & last["gain"].notna()]
+    here = last[(wider | (last["front"] == main) & (last["share"] == additive.CONTROLLED[0])) & last["gain"].notna()]
     here = here[here["task"].isin(here.loc[here["front"] == main, "task"])]
     kinds = sorted(set(here["carried"]), key=[*additive.CARRIED, "wider init"].index)
     own: dict[str, dict] = {kind: {} for kind in kinds}
@@ -150,9 +153,10 @@ def where(last: pd.DataFrame, share: float = additive.CONTROLLED[0], main: str =
     return fig.update_layout(showlegend=False).update_yaxes(title="gain, nats a token", col=1)
 
 
-def fronts(last: pd.DataFrame, share: float = additive.CONTROLLED[0]) -> go.Figure:
+def fronts(last: pd.DataFrame) -> go.Figure:
     """The gain of every source, by what of it is carried over, every seed a dot, a panel below another for a corpus."""
-    here = last[last["front"].isin(additive.SOURCES) & (last["share"] == share) & last["gain"].notna()]
+    one_per_cent = last["share"] == additive.CONTROLLED[0]
+    here = last[last["front"].isin(additive.SOURCES) & one_per_cent & last["gain"].notna()]
     own = {kind: {"mode": "markers"} for kind in ("full", "attention", "mlp") if (here["carried"] == kind).any()}
     grid = {"down": "task", "shared_xaxes": True, "vertical_spacing": 0.07}
     height = 120 + 190 * here["task"].nunique()

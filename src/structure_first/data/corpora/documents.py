@@ -65,7 +65,7 @@ def documents(
         texts = mathematics.questions(rest or "train", seed, position)
         return Documents(source | {"seed": seed}, texts, position, endless=True)
     if name in LOCAL:
-        source |= {"seed": seed, "version": VERSIONS[name], "files": pinned.digest()}
+        source |= {"seed": seed, "version": VERSIONS[name], "files": short_digest(pinned.listed())}
         user_files, texts = [], LOCAL[name](pinned.files(seed))
     else:
         user_files, column = files(name), text_column or "text"
@@ -85,7 +85,7 @@ def readable(name: str) -> str:
 def stamp(name: str) -> str:
     """The name of a corpus and, where this may come to be another one's name, which one it is."""
     if readable(name) in LOCAL:
-        return f"{name}@{VERSIONS[name]}-{pinned.digest()}"
+        return f"{name}@{VERSIONS[name]}-{short_digest(pinned.listed())}"
     if name in hub.HUB or name.partition(":")[0] in ("hub", "math"):
         return name
     return f"{name}@{short_digest(file_stats(files(name)))}"
@@ -122,7 +122,7 @@ def short_digest(value: object) -> str:
 
 
 def manifest_source(stream: Documents) -> dict:
-    """The source of a stream, for a manifest that `same` will compare with another."""
+    """The source of a stream, for a manifest that `same_source` will compare with another."""
     return stream.source | ({"content": content_digest(stream.files)} if stream.files else {})
 
 

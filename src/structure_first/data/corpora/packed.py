@@ -1,7 +1,6 @@
 """Packed corpora as sources: windows of memory-mapped shards. This file needs only numpy and torch."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b, file_digest
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Integer
 from numpy.lib.stride_tricks import sliding_window_view
 
 from structure_first.data.batch import Batch, Source
@@ -102,16 +100,10 @@ class Packed:
             self.shards = [np.load(shard_path(folder, split, number), mmap_mode="r") for number in numbers]
         except (OSError, ValueError, EOFError) as error:
             raise UserError(f"cannot read the shards in {folder} ({error}); restore them or pack again") from None
-        self.vocab, self.separator = (self.manifest["tokeniser"][name] for name in ("vocab", "separator"))
+        self.vocab = self.manifest["tokeniser"]["vocab"]
 
     def tokens(self) -> int:
         return sum(map(len, self.shards))
-
-    def documents(self) -> Iterator[Integer[np.ndarray, " token"]]:
-        """The tokens of each document in order, without its separator."""
-        for shard in self.shards:
-            starts = np.flatnonzero(shard == self.separator)
-            yield from (part[1:] for part in np.split(shard, starts)[1:])
 
     def match(self, tokeniser_digest: str) -> None:
         """Raise `UserError` unless the shards were made by the tokeniser of that digest."""

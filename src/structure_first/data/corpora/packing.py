@@ -36,8 +36,8 @@ MOST_BYTES = 4  # that a character takes, so that only the document that reaches
 SHARD_TOKENS = 1 << 24
 SLOW_SHARD_TOKENS = 1 << 20  # of a corpus that is generated, at some ten thousand tokens a second
 MOST_TOKENS = 10**13
-NAMES = map(re.escape, (MANIFEST, tokenisers.FILE, tokenisers.SETTINGS))
-OURS = "|".join((*NAMES, r"\w+-\d{5,}\.npy"))  # the files of a folder
+OWN = (MANIFEST, tokenisers.FILE, tokenisers.SETTINGS)  # beside the shards
+OURS = "|".join((*map(re.escape, OWN), r"\w+-\d{5,}\.npy"))  # the files of a folder
 
 
 def pack(
@@ -73,8 +73,9 @@ def pack(
         manifest = read_manifest(folder) if (folder / MANIFEST).exists() else None
         if manifest is None and any(folder.iterdir()):
             raise UserError(f"{folder} holds files but no packed corpus; name a folder that is new or empty")
-        if manifest and not manifest["shards"]:
-            manifest = None  # there is nothing to go on with
+        if manifest and not manifest["shards"]:  # there is nothing to go on with
+            clear(folder)
+            manifest = None
         stream = read(manifest and manifest["state"])
         if stream.endless and limit_tokens is None:
             raise UserError(f"the corpus {corpus} has no end; say how much of it with --limit-tokens")
@@ -102,10 +103,16 @@ def pack(
                 raise UserError(f"the corpus {corpus} holds no document; name another")
         except UserError:
             if not manifest["shards"]:
-                for name in (MANIFEST, tokenisers.FILE, tokenisers.SETTINGS):
-                    (folder / name).unlink(missing_ok=True)
+                clear(folder)
             raise
     return manifest
+
+
+def clear(folder: Path) -> None:
+    """Remove what a call leaves that ends within its first shard."""
+    begun = (shard_path(folder, kind, 0).name for kind in (*SPLITS, HASHES))
+    for name in (*begun, *reversed(OWN)):  # the manifest last, for it says that the folder is ours
+        (folder / name).unlink(missing_ok=True)
 
 
 def add_shards(
@@ -221,14 +228,8 @@ def saved_tokeniser(folder: Path, manifest: dict) -> Tokeniser:
 
 def joined(tokeniser: Tokeniser, texts: list[str], dtype: str) -> Integer[np.ndarray, " token"]:
     """The tokens of the texts, each behind a separator."""
-    if not texts:
-        return np.empty(0, dtype)
     tokens, lengths = tokeniser.encode(texts)
-    inside = np.ones(len(tokens) + len(texts), bool)
-    inside[np.cumsum(lengths + 1) - lengths - 1] = False
-    tokens_and_separators = np.full(len(inside), tokeniser.separator, dtype)
-    tokens_and_separators[inside] = tokens
-    return tokens_and_separators
+    return np.insert(tokens.astype(dtype), np.cumsum(lengths) - lengths, tokeniser.separator)
 
 
 def hashed(texts: list[str]) -> UInt64[np.ndarray, " text"]:

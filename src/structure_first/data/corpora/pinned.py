@@ -2,7 +2,7 @@
 
 `pinned.json.gz` lists the files with their digests. It holds what all wheels of a package have in common, so that it
 serves each Python and each machine. When constraints.txt takes another version of one of these packages, raise both
-`documents.VERSIONS` and make the list of the wheels for several Pythons and machines:
+their numbers in `versions.VERSIONS` and make the list of the wheels for several Pythons and machines:
 
     packages="networkx numpy pandas plotly sqlalchemy sympy torch"
     pip download --no-deps --only-binary :all: --python-version 3.13 -c constraints.txt -d wheels $packages
@@ -60,11 +60,6 @@ def listed() -> dict[str, dict[str, tuple[int, str]]]:
     return json.loads(gzip.decompress(LIST.read_bytes()))
 
 
-def digest() -> str:
-    """Short for the list."""
-    return short_digest(json.dumps(listed()).encode())
-
-
 def files(seed: int) -> list[File]:
     """Every file in an order that depends on `seed` and the names alone; raises `UserError` if one is not in its place.
 
@@ -111,8 +106,7 @@ def docstrings(pinned_files: Iterable[File]) -> Iterator[str]:
 
 
 def parsed(text: str) -> ast.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         return ast.parse(text, feature_version=OLDEST)
 
 

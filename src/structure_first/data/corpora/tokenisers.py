@@ -102,7 +102,7 @@ class Trained:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True  # a document that holds "<|endoftext|>" ends none
-        self.vocab = self._tokenizer.get_vocab_size()
+        self.vocab = 1 + max(self._tokenizer.get_vocab().values())  # ids may have gaps
         numbers = (self._tokenizer.token_to_id(token) for token in SEPARATORS)
         known = [number for number in numbers if number is not None]
         if not known:
@@ -133,7 +133,7 @@ def tokeniser(name: str, texts: Callable[[], Iterable[str]]) -> Tokeniser:
     if os.path.exists(name):
         path = Path(name)
         return saved(path if path.is_file() else path / FILE, name)
-    return Trained(name, fetched(name))
+    return saved(fetched(name), name)
 
 
 OURS = {each.name: each for each in (Bytes, Characters)}
@@ -165,8 +165,8 @@ def first_texts(texts: Iterable[str], characters: int, each: int = 0) -> Iterato
             return
 
 
-def fetched(name: str) -> str:
-    """The JSON of a tokeniser of the hub."""
+def fetched(name: str) -> Path:
+    """The `tokenizer.json` of a tokeniser of the hub."""
     from huggingface_hub import HfApi, hf_hub_download
     from huggingface_hub.errors import (
         EntryNotFoundError,
@@ -182,7 +182,7 @@ def fetched(name: str) -> str:
         except LocalEntryNotFoundError:
             HfApi().model_info(name, timeout=TIMEOUT)  # a download alone would try for half a minute
             path = hf_hub_download(name, FILE)
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path)
     except (EntryNotFoundError, RepositoryNotFoundError, HFValidationError):
         problem = unknown("tokeniser", name, (*OURS, "bpe:8192"))
         raise UserError(f"{problem} (the hub has no {FILE} of that name)") from None

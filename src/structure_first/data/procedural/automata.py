@@ -20,6 +20,7 @@ JUDGED = 10  # grids by whose compressed size a rule is judged (the same)
 GZIP_MORE = 12  # bytes that gzip's head and tail are longer than zlib's
 AT_ONCE = 512  # rules tried together
 MOST_TRIED = 1 << 14  # one after another without a success
+LEAST = 1e-30  # lost beside any logit but 0, which with the last bits alone would be below the normal numbers
 ID_BITS = 15  # the last bits of a logit, which hold the state that it is for
 
 
@@ -124,7 +125,7 @@ def advanced(rules: Rules, grid: Int[Tensor, "rule cell"], near: Int[Tensor, "ce
     row = grid.index_select(1, near) + offset
     row += rows * torch.arange(count, dtype=torch.int32, device=grid.device)[:, None]
     seen = F.embedding_bag(row.view(-1, 9), rules.seeing.flatten(0, 1), mode="sum").view(*grid.shape, CHANNELS)
-    logits = rules.choosing @ (rules.mixing @ seen.mT).relu_()
+    logits = (rules.choosing @ (rules.mixing @ seen.mT).relu_()).add_(LEAST)
     # The largest logit's state, in a tenth of argmax's time: each logit's last bits say whose it is.
     state = torch.arange(states, dtype=torch.int32, device=grid.device)[:, None]
     logits.view(torch.int32).bitwise_and_(~ID_BITS).bitwise_or_(state)
