@@ -14,6 +14,6 @@ warm_up(model, source("identity", length=8, vocab=20), steps=400)
 
 text = list(Path("README.md").read_bytes())
 rows = [{"input_ids": text[at : at + 64], "labels": text[at : at + 64]} for at in range(0, len(text) - 63, 64)]
-settings = TrainingArguments("runs/warm", max_steps=20, report_to=[], save_strategy="no", use_cpu=True)
+settings = TrainingArguments("runs/warmed_up", max_steps=20, report_to=[], save_strategy="no", use_cpu=True)
 Trainer(model, settings, train_dataset=rows).train()
-model.save_pretrained("runs/warm")
+model.save_pretrained("runs/warmed_up")

@@ -31,7 +31,7 @@ def test_data_for_ones_own_trainer(printed):
 def test_a_model_is_warmed_up_and_trained_on(printed):
     lines = printed("warm_up")
     assert "identity was learnt" in lines[1] and any("train_loss" in line for line in lines)
-    assert AutoModelForCausalLM.from_pretrained("runs/warm").config.vocab_size == 256
+    assert AutoModelForCausalLM.from_pretrained("runs/warmed_up").config.vocab_size == 256
 
 
 def test_two_structures_are_compared(printed):

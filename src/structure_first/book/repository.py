@@ -95,9 +95,10 @@ of `environment.yml`, on a JupyterHub whose image was made of the same file, or 
 
 ```text
 !git clone --depth 1 --branch {branch(config)} {url}
-%cd {name}/book/chapters
-%pip install --quiet -c ../../constraints.txt -e ../..
+%pip install --quiet -c {name}/constraints.txt -e ./{name}
 ```
+
+Then restart the session, and begin with `%cd {name}/book/chapters`.
 """
 
 

@@ -5,7 +5,7 @@ and `gpu` the rate is theirs for the width, since Adam's best rate goes as one o
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from structure_first.model.transformer import Body
 from structure_first.runs.recipe import Phase
@@ -25,10 +25,12 @@ class Published:
     corpora: Mapping[str, Phase]  # stage two on each
     stage_one: Stage
     settings: Mapping[str, int]  # of the procedural sources
+    otherwise: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # before one of the corpora
 
-    def front(self, source: str) -> Phase:
-        """Stage one on a procedural source."""
-        return Phase(source, self.stage_one, self.settings, tied=True, dropout=DROPOUT)
+    def front(self, source: str, corpus: str) -> Phase:
+        """Stage one on a procedural source, before that corpus."""
+        settings = {**self.settings, **self.otherwise.get(corpus, {})}
+        return Phase(source, self.stage_one, settings, tied=True, dropout=DROPOUT)
 
 
 def stage_two(source: str, stage: Stage, context: int, pool: int) -> Phase:
@@ -48,7 +50,8 @@ def size(scale: str) -> Published:
             "language": stage_two("c4/gpt2", language, 2_048, 655_360_000 // EPOCHS),
             "math": stage_two(MATH, replace(code, steps=50_000, batch=64), 512, 1_640_000_000),
         }
-        return Published(Body(layers=12, heads=12, width=768), corpora, first, {"length": 32, "vocab": 100})
+        body, settings = Body(layers=12, heads=12, width=768), {"length": 32, "vocab": 100}
+        return Published(body, corpora, first, settings, {"language": {"length": 64}})
     code = Stage(1_500, 16, 3e-4, warmup=0, weight_decay=0.01, held_out=256, evaluate_every=75)
     language = replace(code, lr=3e-3, floor=0.1, weight_decay=0)
     body, context, settings = Body(layers=4, heads=4, width=NARROW), 256, {"length": 32, "vocab": 100}

@@ -52,7 +52,7 @@ def cells(scale: str) -> dict[str, Cell]:
         text, width = size.corpora[corpus], size.body.width
         before = {"random init": (Factors(width=width), Recipe(None, None, text, size.body))}
         for carried, end in {"full": "set", "permuted": "set / permuted"}.items():
-            recipe = Recipe(size.front("set"), CARRIED[carried], text, size.body)
+            recipe = Recipe(size.front("set", corpus), CARRIED[carried], text, size.body)
             before[end] = Factors(front="set", carried=carried, width=width), recipe
         for other in others:
             name = size.corpora[other].source.partition("/")[0].removeprefix(ANSWERS)

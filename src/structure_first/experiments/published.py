@@ -36,7 +36,7 @@ def at_rate(
     text, by_name = sized.corpora[corpus], {}
 
     def put(front: str, carried: str | None = None) -> None:
-        first, rules = (None, None) if carried is None else (sized.front(front), PARTS[carried])
+        first, rules = (None, None) if carried is None else (sized.front(front, corpus), PARTS[carried])
         name = f"{corpus} / {front}{'' if carried in (None, 'full') else f' / {carried}'}{ending}"
         factors = Factors(corpus, front, carried, width=sized.body.width, swept=rung, amount=text.stage.lr)
         by_name[name] = Cell(Recipe(first, rules, text, sized.body), factors)
@@ -58,7 +58,7 @@ def cells(scale: str) -> dict[str, Cell]:
     text = sized.corpora["code"]
     for times in SHORTER:
         updates = max(1, sized.stage_one.steps // times)
-        first = sized.front("set").at(steps=updates, evaluate_every=updates)
+        first = sized.front("set", "code").at(steps=updates, evaluate_every=updates)
         share = round(first.stage.sequences * first.make().length / tokens(text), 3)
         factors = Factors("code", "set", "full", share, width=sized.body.width, swept=PUBLISHED, amount=text.stage.lr)
         by_name[f"code / set / {updates} updates"] = Cell(Recipe(first, PARTS["full"], text, sized.body), factors)

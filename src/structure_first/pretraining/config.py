@@ -147,7 +147,7 @@ class Corpus:
 
 
 class Config(BaseModel):
-    """Everything that a run of two stages is. `compute` is how, and changes no result but by rounding."""
+    """Everything that a run of two stages is. `compute` is how: it changes rounding, and what is dropped."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
 

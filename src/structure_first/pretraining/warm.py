@@ -58,7 +58,9 @@ class Warmed:
     def __str__(self) -> str:
         words = {True: "was learnt", False: "was NOT learnt", None: "may be learnt (its accuracy is over all tokens)"}
         spent = f"{self.updates:,} updates, {self.tokens:,} tokens, {self.seconds / 60:,.1f} minutes"
-        advice = "an unlearnt stage one transfers nothing: give it more steps, another lr, or a shorter length"
+        advice = (
+            "an unlearnt stage one transfers nothing: load the model again; more steps, another lr, a shorter length?"
+        )
         lines = [
             f"stage one  {self.source.name} {words[self.learnt]}: held-out accuracy {self.accuracy:.3f} after {spent}",
             *([advice] if self.learnt is False else ()),

@@ -15,7 +15,7 @@ PRECISIONS = ("float32", "bfloat16")
 
 @dataclass(frozen=True)
 class Compute:
-    """What a machine makes of a stage; none of it changes what is trained, but for rounding."""
+    """What a machine makes of a stage; it changes rounding and, where there is dropout, what is dropped."""
 
     precision: str = "float32"  #: or bfloat16: weights stay float32, products are taken in bfloat16 (autocast)
     compile: bool = False  #: the blocks, by torch.compile

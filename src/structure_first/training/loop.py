@@ -213,8 +213,9 @@ def fit(
     schedule unfinished; called again without, it goes on from there. `watch(step, model)` is called at every
     evaluation. Raises `UserError` on a checkpoint of another run.
 
-    `compute` changes nothing but how fast, and rounding. Within `processes.joined`, all processes call this alike: each
-    trains on its share and ends with the same weights and measurements; the first alone writes and watches.
+    `compute` changes how fast, rounding and, where there is dropout, what is dropped. Within `processes.joined`, all
+    processes call this alike: each trains on its share and ends with the same weights and measurements; the first alone
+    writes and watches.
     """
     model.train()
     with (
