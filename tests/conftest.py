@@ -39,6 +39,37 @@ settings.register_profile("local", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
+LONG = (  # the files that take longest, longest first: left for the end, one would keep all cores but its own waiting
+    "book/test_build.py",
+    "runs/test_runner.py",
+    "training/test_processes.py",
+    "test_promises.py",
+    "bench/test_bench.py",
+    "runs/test_cluster.py",
+    "test_cli_stopped.py",
+    "test_readme.py",
+    "training/test_loop.py",
+    "test_bad_calls.py",
+    "pretraining/test_two_stages.py",
+    "training/test_compute.py",
+    "data/test_corpora_packing.py",
+    "book/test_pages.py",
+    "pretraining/test_warm.py",
+    "cost/test_memory.py",
+    "book/test_repository.py",
+    "test_examples.py",
+)
+
+
+def pytest_configure(config):
+    config.option.loadscopereorder = False  # xdist's own order, by how many tests a file has
+
+
+def pytest_collection_modifyitems(items):
+    here, places = Path(__file__).parent, {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.path.relative_to(here).as_posix(), len(LONG)))
+
+
 Values = Mapping[tuple[str, int], float | Mapping[int, float]]
 
 

@@ -12,8 +12,13 @@ EXAMPLES = {path.stem: path for path in sorted((ROOT / "examples").glob("*.py"))
 
 @pytest.fixture
 def printed(tmp_path, monkeypatch, capsys):
-    for name in ("book", "src", "README.md"):
+    for name in ("src", "README.md"):
         (tmp_path / name).symlink_to(ROOT / name)
+    quick = (ROOT / "book" / "configs" / "quick.yaml").read_text()
+    assert "\nshape: tiny " in quick
+    smaller = quick.replace("\nshape: tiny ", "\nshape: {layers: 2, heads: 4, width: 64} #")
+    (tmp_path / "book" / "configs").mkdir(parents=True)
+    (tmp_path / "book" / "configs" / "quick.yaml").write_text(smaller)
     monkeypatch.chdir(tmp_path)
 
     def run(example: str) -> list[str]:

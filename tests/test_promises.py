@@ -90,10 +90,21 @@ def test_the_tests_know_both_by_name_and_pass(copy):
     ran(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", *TESTS)
 
 
+BOTH = """
+import sys
+from structure_first import cli
+for words in ("sources", "run counting --scale smoke --out results --workers 1"):
+    sys.argv = ["structure-first", *words.split()]
+    try:
+        cli.main()
+    except SystemExit as ended:
+        assert not ended.code
+"""
+
+
 def test_the_command_knows_both(copy):
-    assert "to count" in ran(copy, "-m", "structure_first.cli", "sources")
-    words = ["run", "counting", "--scale", "smoke", "--out", "results", "--workers", "1"]
-    assert "counted " in ran(copy, "-m", "structure_first.cli", *words)
+    said = ran(copy, "-c", BOTH)
+    assert "to count" in said and "\ncounted " in said
 
 
 @pytest.mark.parametrize("chapter", ["01_procedural_data", "03_haystack_jump"])
@@ -102,11 +113,7 @@ def test_chapters_pass(copy, chapter):
     cells = json.loads((copy / "book" / "chapters" / f"{chapter}.ipynb").read_text())["cells"]
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     code.insert(1, f"scale, out = 'smoke', {str(copy / 'live')!r}")
-    # Guarded, since the processes that the runner starts import it anew.
-    (copy / "book" / "chapters" / "cells.py").write_text("if __name__ == '__main__':\n" + indented("\n".join(code)))
-    command = "import runpy, os; os.chdir('book/chapters'); runpy.run_path('cells.py', run_name='__main__')"
+    (copy / "book" / "chapters" / "cells.py").write_text("\n".join(code))
+    command = "import runpy, os; from structure_first.runs import runner; runner.worker_count = lambda *_: 1; "
+    command += "os.chdir('book/chapters'); runpy.run_path('cells.py', run_name='__main__')"
     ran(copy, "-c", command, STRUCTURE_FIRST_BOOK="1")
-
-
-def indented(code: str) -> str:
-    return "".join(f"    {line}\n" for line in code.splitlines())

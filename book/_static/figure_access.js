@@ -7,60 +7,60 @@
 
   // ---- the keyboard
 
-  const CONTROLS = ".legendtoggle, .updatemenu-button, .updatemenu-header, .slider-group";
+  const CONTROLS = ".legendtoggle, .updatemenu-header, .updatemenu-button, .updatemenu-dropdown-button, .slider-group";
 
-  function press(control) {
-    const events = control.matches(".legendtoggle") ? ["mousedown", "mouseup"] : ["mouseover", "click"];
+  function press(plot, control) {
+    const events = control.matches(".legendtoggle") ? ["mousedown", "mouseup"] : ["click"];
     for (const name of events) control.dispatchEvent(new MouseEvent(name, { bubbles: true, view: window }));
+    reach(plot); // a menu's choices come and go without a drawing
+    if (control.matches(".updatemenu-dropdown-button")) plot.querySelector(".updatemenu-header").focus();
   }
 
-  function nameOf(control) {
-    const words = (control.matches(".legendtoggle") ? control.parentNode : control).textContent.trim();
-    return control.matches(".legendtoggle") ? `show or hide ${words}` : words;
+  // What a control is, is called and stands at; plotly keeps the controls, so it is said again after each drawing.
+  function said(plot, control, index) {
+    if (index >= 0) {
+      const { steps, active, currentvalue } = plot._fullLayout.sliders[index];
+      const at = { "aria-valuemin": 0, "aria-valuemax": steps.length - 1, "aria-valuenow": active };
+      const name = { role: "slider", "aria-label": currentvalue.prefix || "step" };
+      return { ...name, ...at, "aria-valuetext": steps[active]?.label || "" };
+    }
+    if (!control.matches(".legendtoggle")) return { role: "button", "aria-label": control.textContent.trim() };
+    const { textContent, style } = control.parentNode;
+    return { role: "button", "aria-label": `show ${textContent.trim()}`, "aria-pressed": style.opacity !== "0.5" };
   }
 
   async function slide(plot, index, by) {
     const slider = plot._fullLayout.sliders[index];
     const steps = slider.steps.filter((step) => step.visible !== false);
-    const to = Math.max(0, Math.min(steps.length - 1, (slider.active || 0) + by));
+    const to = Math.max(0, Math.min(steps.length - 1, slider.active + by));
     if (to === slider.active) return;
     await Plotly[steps[to].method](plot, ...steps[to].args);
     await Plotly.relayout(plot, { [`sliders[${index}].active`]: to });
+    reach(plot);
   }
 
   function reach(plot) {
     const controls = [...plot.querySelectorAll(CONTROLS)];
     const sliders = controls.filter((each) => each.matches(".slider-group"));
     controls.forEach((control, place) => {
+      const index = sliders.indexOf(control);
+      for (const [name, value] of Object.entries(said(plot, control, index))) control.setAttribute(name, value);
       if (control.dataset.reached) return;
       control.dataset.reached = "yes";
       control.setAttribute("tabindex", "0");
       control.addEventListener("focus", () => (plot.dataset.focused = place));
       control.addEventListener("blur", () => control.isConnected && delete plot.dataset.focused);
-      const index = sliders.indexOf(control);
-      if (index < 0) {
-        control.setAttribute("role", "button");
-        control.setAttribute("aria-label", nameOf(control));
-      } else {
-        const { steps, active, currentvalue } = plot._fullLayout.sliders[index];
-        control.setAttribute("role", "slider");
-        control.setAttribute("aria-label", currentvalue.prefix || "step");
-        control.setAttribute("aria-valuemin", 0);
-        control.setAttribute("aria-valuemax", steps.length - 1);
-        control.setAttribute("aria-valuenow", active || 0);
-        control.setAttribute("aria-valuetext", steps[active || 0]?.label || "");
-      }
       control.addEventListener("keydown", (event) => {
         const by = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10 }[event.key];
         if (index >= 0 && by) slide(plot, index, by);
-        else if (index < 0 && (event.key === "Enter" || event.key === " ")) press(control);
+        else if (index < 0 && (event.key === "Enter" || event.key === " ")) press(plot, control);
         else return;
         event.preventDefault();
       });
     });
     // A figure that was drawn anew has new controls: the one in use keeps the focus.
     const kept = plot.dataset.focused && controls[plot.dataset.focused];
-    if (kept && !plot.contains(document.activeElement)) kept.focus({ preventScroll: true });
+    if (kept && document.activeElement === document.body) kept.focus({ preventScroll: true });
   }
 
   // ---- the numbers
@@ -82,16 +82,14 @@
     const rows = [];
     for (const trace of plot._fullData) {
       if (trace.visible !== true) continue;
-      const [xs, ys, zs, labels] = [trace.x, trace.y, trace.z, trace.labels].map(listed);
+      const [xs, ys, zs] = [trace.x, trace.y, trace.z].map(listed);
       const [across, up] = ["x", "y"].map((letter) => axisOf(plot, trace, letter));
       const add = (...cells) => rows.push([trace.name || "", ...cells]);
       if (zs && listed(zs[0])) {
         zs.forEach((line, i) => [...line].forEach((z, j) => add(told(across, xs?.[j] ?? j), told(up, ys?.[i] ?? i), told(null, z))));
-      } else if (labels) {
-        labels.forEach((label, i) => add(label, told(null, trace.values?.[i]), ""));
       } else {
         const length = Math.max(xs?.length || 0, ys?.length || 0);
-        for (let i = 0; i < length; i++) add(told(across, xs?.[i] ?? i), told(up, ys?.[i] ?? i), zs ? told(null, zs[i]) : "");
+        for (let i = 0; i < length; i++) add(told(across, xs?.[i] ?? i), told(up, ys?.[i] ?? i), "");
       }
     }
     return rows.map((row) => row.map((cell) => cell.replace(/<[^>]*>/g, " ")));
@@ -128,9 +126,12 @@
     true, // it does not bubble
   );
   document.addEventListener("sf-drawn", ({ target }) => {
-    reach(target);
-    target.on("plotly_afterplot", () => reach(target));
     const details = target.closest(".sf-figure").querySelector("details.sf-data");
-    if (details?.open) tabulate(details);
+    const follow = () => {
+      reach(target);
+      if (details?.open) tabulate(details);
+    };
+    follow();
+    target.on("plotly_afterplot", follow);
   });
 })();

@@ -21,10 +21,10 @@
     const colour = (name) => style.getPropertyValue(name).trim();
     const text = colour("--pst-color-text-base");
     const line = colour("--pst-color-border");
+    const muted = colour("--pst-color-text-muted");
     const surface = colour("--pst-color-surface");
     const clear = "rgba(0,0,0,0)";
     const axis = { gridcolor: line, linecolor: line, tickcolor: line, zerolinecolor: line, automargin: true };
-    const wall = { ...axis, backgroundcolor: clear };
     const button = { bgcolor: surface, bordercolor: line, font: { color: text } };
     return merged(own || {}, {
       layout: {
@@ -33,11 +33,9 @@
         font: { color: text, family: style.getPropertyValue("--pst-font-family-base").trim() || undefined },
         xaxis: axis,
         yaxis: axis,
-        scene: { bgcolor: clear, xaxis: wall, yaxis: wall, zaxis: wall },
-        polar: { bgcolor: clear, radialaxis: axis, angularaxis: axis },
         legend: { bgcolor: clear },
         hoverlabel: { bgcolor: surface, bordercolor: line, font: { color: text } },
-        modebar: { bgcolor: clear, color: line, activecolor: text },
+        modebar: { bgcolor: clear, color: muted, activecolor: text },
         annotationdefaults: { arrowcolor: text },
         shapedefaults: { line: { color: text } },
         updatemenudefaults: button,
@@ -60,7 +58,7 @@
     const plot = figure.querySelector(".sf-plot");
     const { data, layout, config } = JSON.parse(figure.querySelector('script[type="application/json"]').textContent);
     own.set(plot, layout.template);
-    const small = plot.clientWidth < NARROW;
+    const small = (plot.clientWidth || innerWidth) < NARROW; // in a closed dropdown it has no width yet
     await Plotly.newPlot(
       plot,
       data,
@@ -77,6 +75,9 @@
   }
 
   async function start() {
+    new MutationObserver(() => {
+      for (const [plot, given] of own) Plotly.relayout(plot, { template: template(given) });
+    }).observe(document.documentElement, { attributeFilter: ["data-theme"] });
     for (const figure of document.querySelectorAll(".sf-figure")) {
       try {
         await draw(figure);
@@ -84,9 +85,6 @@
         console.error("figure not drawn:", figure.getAttribute("aria-label"), error);
       }
     }
-    new MutationObserver(() => {
-      for (const [plot, given] of own) Plotly.relayout(plot, { template: template(given) });
-    }).observe(document.documentElement, { attributeFilter: ["data-theme"] });
   }
 
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);

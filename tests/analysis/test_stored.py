@@ -1,6 +1,7 @@
 """What counts as stored evidence: today's rows alone, with their factors, and of seeds that nothing else looked at."""
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -108,8 +109,13 @@ def test_where_nothing_of_today_is_stored_it_says_in_a_line_what_to_do(tmp_path,
 def seeds_of(experiment: Experiment) -> set[int]:
     """Those of stored models, and those that it would run; a stage one that is stored alone is no evidence of it."""
     declared = range(experiment.first_seed, experiment.first_seed + max(experiment.seeds.values()))
-    rows = Store(RESULTS / experiment.name).rows()
-    return set(rows.loc[rows["stage"] == 2, "seed"]) | set(declared)
+    return set(declared) | stored_seeds(experiment.name)
+
+
+@cache
+def stored_seeds(name: str) -> frozenset[int]:
+    rows = Store(RESULTS / name).rows()
+    return frozenset(rows.loc[rows["stage"] == 2, "seed"])
 
 
 @pytest.mark.parametrize("search", SEARCHES, ids=lambda search: search[0].name)

@@ -73,12 +73,17 @@ def notebook(*cells: str, parameters: str | None = PARAMETERS) -> nbformat.Noteb
 
 
 class TinyBook:
-    def __init__(self, root: Path):
+    def __init__(self, root: Path, like: "TinyBook | None" = None):
+        """A new one, or a copy of another with all that was built of it."""
         self.root, self.book = root, root / "book"
         self.html = self.book / "_build" / "html"
+        if like:
+            shutil.copytree(like.root, root, dirs_exist_ok=True)
+            return
         (self.book / "chapters").mkdir(parents=True)
         (self.book / "results").mkdir()
-        shutil.copy2(FRAME / "_config.yml", root)
+        config = (FRAME / "_config.yml").read_text()
+        (root / "_config.yml").write_text(re.sub(r"^  url: .*", '  url: ""', config, flags=re.MULTILINE))
         shutil.copy2(FRAME / "book" / "references.bib", self.book)
         shutil.copytree(FRAME / "book" / "_static", self.book / "_static")
         self.write("intro.md", INTRO)
@@ -109,8 +114,23 @@ def tiny_book(tmp_path: Path) -> TinyBook:
 
 
 @pytest.fixture(scope="session")
-def new_book(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], TinyBook]:
-    return lambda: TinyBook(tmp_path_factory.mktemp("book"))
+def once_built(tmp_path_factory: pytest.TempPathFactory) -> TinyBook:
+    """A book that is built; who changes it takes a copy."""
+    book = TinyBook(tmp_path_factory.mktemp("once"))
+    before = book.sources()
+    assert book.build() == book.html / "index.html"
+    assert book.sources() == before, "the sources are left alone"
+    return book
+
+
+@pytest.fixture(scope="session")
+def new_book(once_built, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], TinyBook]:
+    return lambda: TinyBook(tmp_path_factory.mktemp("book"), once_built)
+
+
+@pytest.fixture
+def built_book(once_built, tmp_path: Path) -> TinyBook:
+    return TinyBook(tmp_path, once_built)
 
 
 @pytest.fixture

@@ -26,12 +26,9 @@ def failure(book, **options) -> str:
     return message
 
 
-def test_the_build_runs_the_chapters_and_leaves_the_sources_alone(tiny_book):
-    before = tiny_book.sources()
-    index = tiny_book.build("smoke")
-    assert index == tiny_book.html / "index.html"
-    assert index.is_file()
-    assert tiny_book.sources() == before
+def test_the_build_runs_the_chapters_and_leaves_the_sources_alone(once_built):
+    tiny_book = once_built  # which asks after its sources
+    assert (tiny_book.html / "index.html").is_file()
     text = page(tiny_book)
     assert "computed at smoke" in text
     assert "laptop" not in text, "the author's parameters cell is shown beside the one that ran"
@@ -140,9 +137,8 @@ def test_the_students_edition_has_no_solutions(tiny_book):
     assert "unknown edition" in failure(tiny_book, edition="teacher")
 
 
-def test_a_failing_cell_is_named_and_the_last_book_stays(tiny_book):
-    tiny_book.build()
-    before = page(tiny_book)
+def test_a_failing_cell_is_named_and_the_last_book_stays(built_book):
+    tiny_book, before = built_book, page(built_book)
     tiny_book.chapter("01_tiny", "one = 1", "# Some words", "raise ValueError('no such\\nluck')")
     message = failure(tiny_book)
     assert message.startswith("book/chapters/01_tiny.ipynb, cell 5: ValueError: no such  (traceback: ")
@@ -164,9 +160,8 @@ def test_a_kernel_that_dies_is_named(tiny_book):
     assert failure(tiny_book).startswith("book/chapters/01_tiny.ipynb: its kernel died")
 
 
-def test_a_warning_fails_the_build_and_the_last_book_stays(tiny_book):
-    tiny_book.build()
-    before = page(tiny_book, "intro")
+def test_a_warning_fails_the_build_and_the_last_book_stays(built_book):
+    tiny_book, before = built_book, page(built_book, "intro")
     tiny_book.write("intro.md", "# A tiny book\n\nSee [](nowhere.md) and $\\nosuchcommand{x}$.\n")
     message = failure(tiny_book)
     assert "book/intro.md" in message and "WARNING" in message and "sphinx.log" in message
@@ -240,8 +235,8 @@ def test_two_builds_do_not_mix(tiny_book):
         assert failure(tiny_book).startswith("another process is writing to")
 
 
-def test_a_build_killed_between_two_renames_keeps_the_last_book(tiny_book):
-    tiny_book.build()
+def test_a_build_killed_between_two_renames_keeps_the_last_book(built_book):
+    tiny_book = built_book
     tiny_book.html.rename(tiny_book.html.with_name("html.previous"))
     tiny_book.chapter("01_tiny", "1 / 0")
     failure(tiny_book)

@@ -58,9 +58,9 @@ return [...document.querySelectorAll(".sf-figure")].map((figure) => {
 
 
 @pytest.fixture(scope="module")
-def html(new_book) -> Path:
+def html(request) -> Path:
     given = os.environ.get("STRUCTURE_FIRST_HTML")
-    return Path(given).resolve() if given else new_book().build().parent
+    return Path(given).resolve() if given else request.getfixturevalue("once_built").html
 
 
 def _open(browser: webdriver.Chrome, page: Path, theme: str) -> None:

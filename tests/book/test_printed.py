@@ -8,14 +8,13 @@ from structure_first.book import printed as module
 from structure_first.errors import UserError
 
 
-def test_every_page_is_bound_in_order_with_an_outline(tiny_book, missing):
+def test_every_page_is_bound_in_order_with_an_outline(built_book, missing):
     from pypdf import PdfReader
 
     if not any(map(shutil.which, module.BROWSERS)):
         missing("Chromium")
-    tiny_book.build()
-    out = tiny_book.root / "book.pdf"
-    assert module.printed(out, tiny_book.root) == out
+    out = built_book.root / "book.pdf"
+    assert module.printed(out, built_book.root) == out
     reader = PdfReader(out)
     assert [each.title for each in reader.outline if not isinstance(each, list)] == ["intro", "01 tiny"]
     words = [page.extract_text() for page in reader.pages]

@@ -83,8 +83,8 @@ def test_every_source_rule_and_verb_has_its_line():
     assert "* `--seed <int>`: fixes every token" in told
 
 
-def test_a_changed_docstring_is_on_the_page_after_the_next_build(tiny_book, monkeypatch):
-    modules = tiny_book.root / "modules"
+def test_a_changed_docstring_is_on_the_page_after_the_next_build(built_book, monkeypatch):
+    tiny_book, modules = built_book, built_book.root / "modules"
     modules.mkdir()
     monkeypatch.setenv("PYTHONPATH", f"{modules}", prepend=":")
     tiny_book.write("intro.md", "# A book\n\n```{eval-rst}\n.. autofunction:: tiny_module.f\n```\n")

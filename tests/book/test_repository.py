@@ -20,18 +20,34 @@ def at(url: str) -> dict:
     return config | {"repository": {**config["repository"], "url": url}}
 
 
+def pages_of(book) -> dict[str, str]:
+    return {name: (book.html / f"{name}.html").read_text() for name in ("intro", "chapters/01_tiny")}
+
+
 @pytest.fixture
-def built(tiny_book):
-    def build(url: str) -> dict[str, str]:
-        (tiny_book.root / "_config.yml").write_text(yaml.safe_dump(at(url)))
-        tiny_book.build()
-        return {name: (tiny_book.html / f"{name}.html").read_text() for name in ("intro", "chapters/01_tiny")}
+def known(built_book) -> dict[str, str]:
+    """The pages of a book with an address, of which one chapter alone was ever committed."""
 
-    return build
+    def git(*arguments: str) -> None:
+        named = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        dated = {"GIT_AUTHOR_DATE": "2024-05-06T12:00:00Z", "GIT_COMMITTER_DATE": "2024-05-06T12:00:00Z"}
+        command = ["git", "-C", str(built_book.root), *named, *arguments]
+        subprocess.run(command, check=True, capture_output=True, env={"PATH": "/usr/bin:/bin"} | dated)
+
+    (built_book.root / "_config.yml").write_text(yaml.safe_dump(at(URL + "/")))
+    assert repository.modified(built_book.book) == {}, "not a checkout yet"
+    git("init")
+    git("add", "book/chapters")
+    git("commit", "-m", "A chapter")
+    assert repository.modified(built_book.book) == {"chapters/01_tiny": "2024-05-06"}
+    built_book.build()
+    return pages_of(built_book)
 
 
-def test_with_an_address_pages_have_buttons_and_without_they_have_none(built):
-    known, unknown = built(URL + "/"), built("")
+def test_with_an_address_pages_have_buttons_and_dates_and_without_they_have_none(known, once_built):
+    unknown = pages_of(once_built)
+    assert "Last updated on 2024-05-06" in known["chapters/01_tiny"]
+    assert "Last updated" not in known["intro"], "of a page that was never committed"
     assert f'href="{URL}"' in known["intro"] and f"{URL}/issues/new" in known["intro"]
     notebook = "book/chapters/01_tiny.ipynb"
     for there in (
@@ -89,20 +105,3 @@ def test_a_claim_links_to_its_rows_and_the_first_page_says_how_to_launch_and_cit
 def test_the_citation_file_has_the_address_that_is_set():
     address = repository.address(repository.read(ROOT))
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text()).get("repository-code", "") == address
-
-
-def test_a_page_says_when_it_last_changed(tiny_book):
-    def git(*arguments: str) -> None:
-        named = ["-c", "user.name=a", "-c", "user.email=a@b"]
-        dated = {"GIT_AUTHOR_DATE": "2024-05-06T12:00:00Z", "GIT_COMMITTER_DATE": "2024-05-06T12:00:00Z"}
-        command = ["git", "-C", str(tiny_book.root), *named, *arguments]
-        subprocess.run(command, check=True, capture_output=True, env={"PATH": "/usr/bin:/bin"} | dated)
-
-    assert repository.modified(tiny_book.book) == {}, "not a checkout yet"
-    git("init")
-    git("add", "book/chapters")
-    git("commit", "-m", "A chapter")
-    assert repository.modified(tiny_book.book) == {"chapters/01_tiny": "2024-05-06"}
-    tiny_book.build()
-    assert "Last updated on 2024-05-06" in (tiny_book.html / "chapters/01_tiny.html").read_text()
-    assert "Last updated" not in (tiny_book.html / "intro.html").read_text(), "of a page that was never committed"

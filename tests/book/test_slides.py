@@ -87,10 +87,10 @@ def test_a_deck_has_the_marked_cells_and_draws_without_a_network(marked, browser
 
 
 def test_what_would_ask_the_network_is_refused_and_the_last_slides_stay(marked):
-    before = marked().read_text()
+    deck = marked()
+    before = deck.read_text()
     with pytest.raises(UserError, match=r"without a network, but load 01_tiny\.html: https://example\.org/a\.png"):
         marked(output('<img src="https://example.org/a.png" alt="">'))
-    deck = marked()
     assert deck.read_text() == before
     assert sorted(path.name for path in deck.parents[1].iterdir()) == ["executed", "slides"]
 

@@ -1,10 +1,13 @@
 """A real experiment of two stages: it runs once, goes on after a kill, and two of them do not mix."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -20,6 +23,7 @@ from structure_first.runs.planning import chosen, named, plan
 from structure_first.runs.recipe import Experiment, Phase, Recipe, plain
 from structure_first.runs.runner import run
 from structure_first.training.devices import LARGE, choose_products
+from structure_first.training.loop import Run
 from structure_first.training.stage import Stage
 
 QUICK = Stage(steps=12, batch=8, warmup=2, held_out=16, evaluate_every=4)
@@ -239,30 +243,38 @@ def test_a_folder_of_another_version_is_refused_and_left_alone(tmp_path):
     assert manifest.read_bytes() == before
 
 
-LONG = replace(SECOND, stage=replace(QUICK, steps=250, evaluate_every=50))
-
-
 def rates(scale: str) -> dict[str, Recipe]:
-    return {f"lr {lr}": Recipe(None, None, LONG.at(lr=lr)) for lr in (1e-3, 2e-3, 3e-3)}
+    return {f"lr {lr}": Recipe(None, None, SECOND.at(lr=lr)) for lr in (1e-3, 2e-3, 3e-3)}
 
 
 def rules(scale: str) -> dict[str, Recipe]:
     chosen = {"full": Transfer(), "attention": Transfer.only("attention"), "mlp": Transfer.only("mlp")}
-    return {name: Recipe(COPY, rule, LONG) for name, rule in chosen.items()}
+    return {name: Recipe(COPY, rule, SECOND) for name, rule in chosen.items()}
 
 
 THREE, GRID = Experiment("three", "", rates, {}), Experiment("grid", "", rules, {})
 
 
+def dying(name: str, out: str, at: int) -> None:
+    """Run one of these in a process that is killed in that update."""
+    update, left = Run.update, iter(range(at - 1))
+
+    def update_or_die(*given):
+        if next(left, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        update(*given)
+
+    Run.update = update_or_die
+    run(globals()[name], "smoke", range(2), Path(out), workers=1)
+
+
 @pytest.fixture
 def killed_run(killed, tmp_path) -> Callable[[str], Store]:
-    """Run one of these in a process that is killed as soon as it has stored rows."""
+    """Run one of these until it is killed: of THREE in the third of its programs, of GRID in the first of stage two."""
 
     def run(name: str) -> Store:
-        store = Store(tmp_path / "killed" / name.lower())
-        call = f"it.run(it.{name}, 'smoke', range(2), {str(tmp_path / 'killed')!r}, workers=1)"
-        killed(f"import test_runner as it; {call}", store.folder / "rows.parquet")
-        return store
+        killed(f"import test_runner as it; it.dying({name!r}, {str(tmp_path / 'killed')!r}, 31)", tmp_path / "never")
+        return Store(tmp_path / "killed" / name.lower())
 
     return run
 

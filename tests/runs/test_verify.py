@@ -2,18 +2,22 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from structure_first.errors import UserError
 from structure_first.evidence.store import Store
+from structure_first.experiments import skills
 from structure_first.model.transfer import Transfer
+from structure_first.runs.planning import beginning, chosen, current
 from structure_first.runs.recipe import Experiment, Phase, Recipe
 from structure_first.runs.runner import run
-from structure_first.runs.verify import compared, verify
+from structure_first.runs.verify import compared, measured, verify
 from structure_first.training.stage import Stage
 
+RESULTS = Path(__file__).parents[2] / "book" / "results"
 TASK = Phase("haystack", Stage(steps=12, batch=8, warmup=2, held_out=16, evaluate_every=4), {"pairs": 2})
 COPY = replace(TASK, source="identity", settings={"length": 3, "vocab": 5}, tied=True)
 CELLS = {"slow": Recipe(None, None, TASK), "fast": Recipe(None, None, TASK.at(lr=0.1))}
@@ -79,3 +83,13 @@ def test_rows_of_other_settings_are_not_there_to_be_verified(results):
     changed = replace(EXPERIMENT, cells=lambda scale: {"slow": Recipe(None, None, TASK.at(lr=0.5))})
     with pytest.raises(UserError, match=r"no rows of tiny at scale smoke are stored in .*; run it first"):
         verify(changed, "smoke", results)
+
+
+def test_a_stored_model_begins_as_todays_code_makes_it(tmp_path):
+    """Past the warm-up of its rate; `.ci/run` makes the whole of it again."""
+    one = chosen(skills.EXPERIMENT, "laptop", ["addition / random init"])
+    again = measured(run(one, "laptop", [306], tmp_path, "cpu", workers=1, part=0.2))
+    rows = current(one, "laptop", Store(RESULTS / "skills").rows())
+    stored = measured(beginning(one, "laptop", rows, 0.2))
+    assert sorted(again["step"].unique()) == [0, 200, 400]
+    assert compared(stored[stored["seed"] == 306], again, stored)["holds"]

@@ -1,5 +1,7 @@
 """The loop: it learns, it stops, and a killed run ends with the weights of one that was never killed."""
 
+import os
+import signal
 from dataclasses import replace
 from math import inf, isfinite, nan
 from pathlib import Path
@@ -187,19 +189,27 @@ def test_the_batch_of_a_step_depends_on_seed_and_step_alone():
     assert not torch.equal(Stream(COPY, 8, (5,), "held out")(70).tokens, other(70).tokens)
 
 
-def long_run(folder: Path) -> None:
+def long_run(folder: Path, dies_at: int | None = None) -> None:
+    """A training with a checkpoint after every step; at that one its process is killed."""
     folder.mkdir(exist_ok=True)
-    model, stage = Transformer(SHAPE, (0, 1)), replace(STAGE, steps=250)
-    with one_thread():
-        fit(model, COPY, stage, checkpoint=folder / "run.safetensors", checkpoint_seconds=0)
+    model, update = Transformer(SHAPE, (0, 1)), loop.Run.update
+
+    def update_or_die(run, *given):
+        if run.step == dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        update(run, *given)
+
+    with pytest.MonkeyPatch.context() as patch, one_thread():
+        patch.setattr(loop.Run, "update", update_or_die)
+        fit(model, COPY, STAGE, checkpoint=folder / "run.safetensors", checkpoint_seconds=0)
     save(folder / "end.safetensors", model, 1)
 
 
 def test_a_run_killed_without_warning_ends_bit_for_bit_as_if_it_had_not_been(tmp_path, killed):
     stopped, whole = tmp_path / "killed", tmp_path / "whole"
-    call = f"test_loop.long_run(test_loop.Path({str(stopped)!r}))"
-    killed(f"import test_loop; {call}", stopped / "run.safetensors")
-    assert not (stopped / "end.safetensors").exists()
+    call = f"test_loop.long_run(test_loop.Path({str(stopped)!r}), dies_at=25)"
+    killed(f"import test_loop; {call}", stopped / "end.safetensors")  # which it does not live to write
+    assert checkpoints.load(stopped / "run.safetensors")[1]["step"] == 25
     for folder in (stopped, whole):
         long_run(folder)
     assert (stopped / "end.safetensors").read_bytes() == (whole / "end.safetensors").read_bytes()

@@ -68,11 +68,11 @@ CHILD = """
 """
 
 
-def torchrun(folder: Path, cases: dict, count: int = 2) -> subprocess.CompletedProcess:
+def torchrun(folder: Path, cases: dict, interval: float = 0.1) -> subprocess.CompletedProcess:
     script = folder / "child.py"
     script.write_text(textwrap.dedent(CHILD))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-    launch += ["--monitor-interval=3"]  # seconds: what is left of a run may say why it ends before it is ended
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    launch += [f"--monitor-interval={interval}"]
     return subprocess.run(
         [*launch, str(script), str(folder), json.dumps(cases)],
         env=os.environ | {"OMP_NUM_THREADS": "1"},
@@ -103,7 +103,8 @@ def together(tmp_path_factory, stopped) -> Path:
         cases[kind] = common
         cases[f"{kind}, stopped"] = common | {"checkpoint": f"{kind}.checkpoint", "stop": 20}
         cases[f"{kind}, resumed"] = common | {"checkpoint": f"alone-{kind}.checkpoint"}
-        cases[f"{kind}, leaving"] = common | {"stage": vars(LEAVING)}
+        larger = {"micro_batch": 16} if kind == "copied" else {}
+        cases[f"{kind}, leaving"] = {"stage": vars(LEAVING), "compute": compute | larger}
         cases[f"{kind}, rounded"] = common | {"compute": compute | {"precision": "bfloat16"}}
     done = torchrun(folder, cases)
     assert done.returncode == 0, done.stderr
@@ -171,7 +172,7 @@ def test_a_replica_leaves_in_all_processes_at_once(together):
 def test_when_one_process_ends_the_others_say_so_and_end(tmp_path):
     endless = replace(STAGE, steps=10**7, evaluate_every=10**7)
     case = {"compute": {}, "stage": vars(endless), "dies": 1, "checkpoint": "dies.safetensors"}
-    done = torchrun(tmp_path, {"dies": case})
+    done = torchrun(tmp_path, {"dies": case}, interval=3)  # what is left of a run says why it ends, before it is ended
     assert done.returncode == 1 and "exitcode  : 9" in done.stderr
     assert len([line for line in done.stderr.splitlines() if line.startswith("one line: another process")]) == 1
     assert "File " + '"' + str(tmp_path) not in done.stderr, "no traceback"

@@ -5,8 +5,9 @@ were sought first, blind to what is compared with it.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,7 @@ SIZES = {  # of a scale's models, in words
     "gpu": "a size for one GPU",
     "paper": "the paper's own size",
 }
+Stored = Callable[[str], dict[str, pd.DataFrame]]  # the rows of an experiment by its name, by scale
 VERDICTS = ("too few seeds", "not reproduced", "partly", "reproduced")
 
 
@@ -163,15 +165,16 @@ def ledger(claims: Path, results: Path) -> list[Entry]:
     except ValueError as error:
         advice = "write them as the book's claims.yml does"
         raise UserError(f"cannot read the claims in {claims}: {error}; {advice}") from None
-    return [_entry(claim, Path(results)) for claim in listed]
+    stored: Stored = cache(lambda name: of_today(EXPERIMENTS[name], Path(results)))  # several queries ask one
+    return [_entry(claim, stored) for claim in listed]
 
 
-def _entry(claim: dict, results: Path) -> Entry:
-    columns = {column: _answer(claim, column, results) for column in COLUMNS}
+def _entry(claim: dict, stored: Stored) -> Entry:
+    columns = {column: _answer(claim, column, stored) for column in COLUMNS}
     return Entry(claim["id"], claim["statement"], claim["paper"], **columns)
 
 
-def _answer(claim: dict, column: str, results: Path) -> Answer | None:
+def _answer(claim: dict, column: str, stored: Stored) -> Answer | None:
     """What the rows say; None where there is no query, where none of its comparisons has rows or, unless a case is
     enough, where one has none.
     """
@@ -179,7 +182,7 @@ def _answer(claim: dict, column: str, results: Path) -> Answer | None:
     if not asked:
         return None
     cases = asked.get("cases", "all")
-    comparisons = [each for query in asked["queries"] for each in _compared(claim["id"], query, results)]
+    comparisons = [each for query in asked["queries"] for each in _compared(claim["id"], query, stored)]
     ran = [each for each in comparisons if each]
     if not ran or (cases == "all" and len(ran) < len(comparisons)):
         return None
@@ -188,20 +191,20 @@ def _answer(claim: dict, column: str, results: Path) -> Answer | None:
     return Answer(seeds, scale, tuple(ran), decides)
 
 
-def _compared(claim: str, query: dict, results: Path) -> Iterator[Comparison | None]:
+def _compared(claim: str, query: dict, stored: Stored) -> Iterator[Comparison | None]:
     """Each comparison of the query at the largest scale at which it has `FEWEST_SEEDS`, else at the largest with any;
     None where it has no rows.
     """
     experiment, threshold = _checked(claim, query), query["reproduced_from"]
     unit = "share of the text saved" if query.get("saved") else UNITS[query["metric"]]
-    stored = of_today(experiment, results)
+    by_scale = stored(experiment.name)
     known = {
         scale: {name: each.factors for name, each in experiment.cells(scale).items() if isinstance(each, Cell)}
-        for scale in stored
+        for scale in by_scale
     }
     for treated, control in query["compare"]:
         comparisons = []
-        for scale, rows in stored.items():
+        for scale, rows in by_scale.items():
             gain = _gain(rows, query, known[scale], treated, control)
             if gain.empty:
                 continue
@@ -267,7 +270,8 @@ def _gain(rows: pd.DataFrame, query: dict, factors: Mapping[str, Factors], treat
     would flatter.
     """
     rows = rows[~rows["seed"].isin(query.get("search_seeds", []))]
-    last, sign = final(rows, query["metric"]), -1 if query["metric"] == "loss" else 1
+    last = final(rows[rows["cell"].isin([treated, control])], query["metric"])
+    sign = -1 if query["metric"] == "loss" else 1
     ends = {cell: values.droplevel("cell") for cell, values in last.groupby("cell")}
     if not {treated, control} <= set(ends):
         return pd.Series(dtype=float)

@@ -23,6 +23,7 @@ PARTS = {  # what of Set goes across, by its label; permuted: its numbers in ran
     "set, attention permuted": "attention permuted",
     "set, mlp": "its MLPs",
 }
+SHARES = {"accuracy": "tokens right", "problems": "problems solved"}  # of what is held out
 SOLVED = {"random init": 0.412, "set": 0.425, "union": 0.427}  # of held-out problems (Jiang et al. 2026, DeepMind-Math)
 TOKENS = {"math": "character"}  # of other corpora: a byte
 ALIKE = ["task", "width", "swept", "amount", "seed"]  # what models that are compared have in common
@@ -40,10 +41,10 @@ def curves(rows: pd.DataFrame, metric: str = "loss") -> pd.DataFrame:
     """Held-out loss (nats a token) of every model of one size at every evaluation: by corpus (`task`), rung of the
     ladder (`swept`) and rate (`amount`), with the share of the `text` that was read, and the `target`, what random init
     ends at; `label` says what is in front, for how many `updates`, and its share where that is not the recipe's own.
-    Another `metric` is the loss on a part of the tokens, or `problems`, read as the share that is not solved.
+    Another `metric` is the loss on a part of the tokens, or a share of what is right, read as what is not.
     """
     evaluations = rows[(rows["stage"] == 2) & (rows["metric"] == metric)].sort_values(["cell", "seed", "step"])
-    if metric == "problems":
+    if metric in SHARES:
         evaluations = evaluations.assign(value=1 - evaluations["value"])
     evaluations = evaluations.rename(columns={"value": "loss"}).reset_index(drop=True)
     evaluations["label"] = labels(evaluations, ", ")

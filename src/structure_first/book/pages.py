@@ -74,7 +74,7 @@ def first(entries: list[Entry]) -> str:
         f"{both(entry, told)}</div>\n"
         for entry in entries
     ]
-    return f'<div class="sf-first">\n<div class="sf-claim sf-heads">{heads}</div>\n{"".join(lines)}</div>\n'
+    return f'<div class="sf-first">\n<div class="sf-claim sf-heads" aria-hidden="true">{heads}</div>\n{"".join(lines)}</div>\n'
 
 
 def both(entry: Entry, told: Callable[[Answer], str]) -> str:
@@ -147,7 +147,8 @@ def settings(name: str) -> str:
     """What an experiment asks and a table of its settings, behind a click."""
     experiment = EXPERIMENTS[name]
     table = methods(experiment).to_html(border=0, justify="left")
-    return f"## {name}\n\n{experiment.asks}\n\n:::{{dropdown}} Every setting\n{table}\n:::\n"
+    scrolled = f'<div class="pst-scrollable-table-container">\n{table}\n</div>'
+    return f"## {name}\n\n{experiment.asks}\n\n:::{{dropdown}} Every setting\n{scrolled}\n:::\n"
 
 
 def text(words: object) -> str:

@@ -170,9 +170,16 @@ class Experiment:
     live_seeds: range = range(0)  #: of no stored row, so that a reader's run is evidence of its own
     live_part: float = 1.0  #: of the updates of stage two that it makes there
 
+    @cached_property
+    def _made(self) -> dict[str, dict[str, Recipe]]:
+        return {}
+
     def recipes(self, scale: str) -> dict[str, Recipe]:
-        """The recipe of each cell."""
-        return {name: cell.recipe if isinstance(cell, Cell) else cell for name, cell in self.cells(scale).items()}
+        """The recipe of each cell, made once, since each keeps its key."""
+        if scale not in self._made:
+            cells = self.cells(scale).items()
+            self._made[scale] = {name: cell.recipe if isinstance(cell, Cell) else cell for name, cell in cells}
+        return self._made[scale]
 
     def factors(self, scale: str) -> pd.DataFrame:
         """A line for each cell, a column for each factor."""

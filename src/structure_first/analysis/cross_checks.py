@@ -1,0 +1,77 @@
+"""Chapters 05 and 06: what a gain on text is held against: how well its front was learnt, other measures, its noise."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pandas as pd
+
+from structure_first.analysis.published import (
+    ALIKE,
+    PLACES,
+    SHARES,
+    STEPS,
+    TOLD,
+    as_published,
+    climbed,
+    ends,
+    every_size,
+    published,
+)
+from structure_first.analysis.stored import RESULTS, ordered
+from structure_first.evidence.statistics import needed, told
+from structure_first.experiments.published import PUBLISHED
+
+
+def learnt_said(rows: Iterable[pd.DataFrame]) -> str:
+    """How well *set* was learnt before each step of the ladder, in words, of the rows of every size."""
+    lines = []
+    for one in rows:
+        found = one[one["metric"].eq("mastery") & one["front"].eq("set") & one["carried"].eq("full")]
+        found = ordered(found.replace({"swept": {PUBLISHED: STEPS[0]}}), "swept", STEPS)
+        whole = found[found["share"].isna()].groupby(["width", "swept"], sort=False)["value"].median()
+        told_ = ", ".join(f"{step} {learnt:.0%}" for (_, step), learnt in whole.items())
+        lines.append(f"- **Width {int(found['width'].iloc[0])}**: *set* was learnt to: {told_}")
+    return "\n".join(lines)
+
+
+def last_step_said(corpus: str, results: Path = RESULTS) -> str:
+    """What *set* and its twin are worth at the last step of a corpus' ladder, by loss and by what is right."""
+    lines = []
+    for metric, name in {"loss": "loss", **SHARES}.items():
+        ladder = climbed(ends(every_size(results, metric)))
+        here = ladder[ladder["task"].eq(corpus) & ladder["step"].eq(STEPS[-1])]
+        gains, form = (
+            here.pivot(index="seed", columns="label", values="gain"),
+            "{:+.1%}" if metric in SHARES else "{:+.3f}",
+        )
+        worth = [f"*{label}* {told(form, gains[label])}" for label in TOLD[:2]]
+        ahead = told(form, gains[TOLD[0]] - gains[TOLD[1]])
+        lines.append(f"- **{name}**: {', '.join(worth)}; the first less the second {ahead} (seeds: {len(gains)})")
+    return "\n".join(lines)
+
+
+def attention_by_place_said(results: Path = RESULTS) -> str:
+    """How far the attention of *set* is ahead of its own numbers in random order, in either place, in words."""
+    ahead = []
+    for where, metric in PLACES.items():
+        last = as_published(metric, results)
+        losses = last[last["task"] == "code"].pivot_table("loss", "seed", "label")[
+            ["set, attention permuted", "set, attention"]
+        ]
+        ahead.append(f"{told('{:+.3f}', -losses.dropna().diff(axis=1).iloc[:, 1])} {where}")
+    return f"On code the attention of *set* is ahead of its own numbers in random order by {', '.join(ahead)}."
+
+
+def flat_said(evaluations: pd.DataFrame, front: str = "set") -> str:
+    """After how much of the text random init is itself as near to its own end as a front's gain, in words."""
+    last, lines = published(ends(evaluations)), []
+    gained = last[(last["label"] == front) & (last["gain"] > 0)].set_index(ALIKE)["gain"].rename("worth")
+    cold = evaluations[(evaluations["front"] == "random init") & (evaluations["step"] > 0)].join(gained, on=ALIKE)
+    cold = cold.dropna(subset="worth").assign(target=lambda here: here["target"] + here["worth"])
+    for (corpus, width), here in cold.groupby(["task", "width"], sort=False):
+        own = needed(here, "text")
+        lines.append(
+            f"- **{corpus}, width {width}**: random init is within as much of its own end as *{front}* gains after "
+            f"{told('{:.0%}', own)} of the text (seeds: {len(own)})"
+        )
+    return "\n".join(lines)

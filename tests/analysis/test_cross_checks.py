@@ -1,0 +1,64 @@
+"""What a gain on text is held against: each sentence says what the rows say."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from structure_first.analysis import cross_checks, published
+from structure_first.analysis.stored import sizes
+from structure_first.evidence.statistics import final, told
+from structure_first.evidence.store import Store
+
+RESULTS = Path(__file__).parents[2] / "book" / "results"
+WIDER = "wider start at 0.002"
+
+
+@pytest.fixture(scope="module")
+def rows() -> pd.DataFrame:
+    stored = Store(RESULTS / "published").rows()
+    return stored[stored["scale"] == "laptop"]
+
+
+def test_how_well_a_front_was_learnt_is_told_of_each_step(rows):
+    line = cross_checks.learnt_said(sizes(published.EXPERIMENT, RESULTS)).splitlines()[0]
+    narrow, wide = (final(rows, "mastery")[cell].median() for cell in ("code / set", f"code / set / {WIDER}"))
+    assert line.startswith(f"- **Width 128**: *set* was learnt to: as published {narrow:.0%}, warmed up {narrow:.0%}")
+    assert line.endswith(f"wider start {wide:.0%}") and wide < narrow
+
+
+@pytest.mark.parametrize(("metric", "form"), [("loss", "{:+.3f}"), ("accuracy", "{:+.1%}"), ("problems", "{:+.1%}")])
+def test_the_last_step_is_told_by_loss_and_by_what_is_right(rows, metric, form):
+    last = final(rows, metric)
+    cold, warm, twin = (last[f"math / {what} / {WIDER}"] for what in ("random init", "set", "set / permuted"))
+    sign = -1 if metric == "loss" else 1
+    lines = dict(
+        zip(("loss", "accuracy", "problems"), cross_checks.last_step_said("math", RESULTS).splitlines(), strict=True)
+    )
+    gains = [told(form, sign * (one - other)) for one, other in ((warm, cold), (twin, cold), (warm, twin))]
+    assert lines[metric].partition(": ")[2] == (
+        f"*set* {gains[0]}, *set, permuted* {gains[1]}; the first less the second {gains[2]} (seeds: 3)"
+    )
+
+
+def test_the_attention_is_told_beside_its_own_numbers_in_either_place(rows):
+    said = cross_checks.attention_by_place_said(RESULTS)
+    for where, metric in published.PLACES.items():
+        last = final(rows, metric)
+        ahead = last["code / set / attention permuted"] - last["code / set / attention"]
+        assert f"{told('{:+.3f}', ahead)} {where}" in said
+
+
+def test_a_baseline_is_told_to_be_as_near_its_own_end_as_a_front_gains():
+    texts, losses = (0.25, 0.5, 1.0), {"random init": (3.0, 2.0, 1.0), "set": (2.0, 1.5, 0.5), "late": (4.0, 3.0, 2.0)}
+    common = dict(task="code", width=128, swept="no warm-up", amount=3e-4, target=1.0)
+    lines = [
+        dict(cell=label, label=label, front=label, seed=seed, step=1000 * text, text=text, loss=loss) | common
+        for label, curve in losses.items()
+        for seed in range(3)
+        for text, loss in zip(texts, curve, strict=True)
+    ]
+    # half a nat is gained; the baseline is within that of its end half way, by the logarithm, from 0.5 to 1
+    found = cross_checks.flat_said(pd.DataFrame(lines))
+    assert found.endswith(f"as *set* gains after {0.5**0.5:.0%} of the text (seeds: 3)")
+    assert cross_checks.flat_said(pd.DataFrame(lines), "late") == "", "nothing was gained"
