@@ -32,9 +32,8 @@ def test_the_last_step_is_told_by_loss_and_by_what_is_right(rows, metric, form):
     last = final(rows, metric)
     cold, warm, twin = (last[f"math / {what} / {WIDER}"] for what in ("random init", "set", "set / permuted"))
     sign = -1 if metric == "loss" else 1
-    lines = dict(
-        zip(("loss", "accuracy", "problems"), cross_checks.last_step_said("math", RESULTS).splitlines(), strict=True)
-    )
+    said = cross_checks.last_step_said("math", RESULTS).splitlines()
+    lines = dict(zip(("loss", "accuracy", "problems"), said, strict=True))
     gains = [told(form, sign * (one - other)) for one, other in ((warm, cold), (twin, cold), (warm, twin))]
     assert lines[metric].partition(": ")[2] == (
         f"*set* {gains[0]}, *set, permuted* {gains[1]}; the first less the second {gains[2]} (seeds: 3)"
