@@ -74,7 +74,8 @@ def first(entries: list[Entry]) -> str:
         f"{both(entry, told)}</div>\n"
         for entry in entries
     ]
-    return f'<div class="sf-first">\n<div class="sf-claim sf-heads" aria-hidden="true">{heads}</div>\n{"".join(lines)}</div>\n'
+    above = f'<div class="sf-claim sf-heads" aria-hidden="true">{heads}</div>'
+    return f'<div class="sf-first">\n{above}\n{"".join(lines)}</div>\n'
 
 
 def both(entry: Entry, told: Callable[[Answer], str]) -> str:
