@@ -20,7 +20,7 @@ def test_every_seed_is_drawn_beside_the_guesser(ran):
 
 def test_the_heads_are_drawn_at_every_evaluation():
     maps = {step: np.full((8, 3, 3), step).tolist() for step in (0, 10, 20)}
-    fig = draw.training_maps(analysis.Watched("dyck, seed 1", [130, 17, 158], 2, maps, {0: 0.1, 10: 0.5, 20: 0.97}))
+    fig = draw.training_maps(analysis.Watched("dyck, seed 1", [130, 17, 160], 2, maps, {0: 0.1, 10: 0.5, 20: 0.97}))
     assert len(fig.data) == 8 and (np.array(fig.data[3].z) == 20).all()
     steps = fig.layout.sliders[0].steps
     assert [step.label for step in steps] == ["0", "10", "20"] and fig.layout.sliders[0].active == 2

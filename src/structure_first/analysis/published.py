@@ -22,6 +22,7 @@ PARTS = {  # what of Set goes across, by its label; permuted: its numbers in ran
     "set, attention": "its attention",
     "set, attention permuted": "attention permuted",
     "set, mlp": "its MLPs",
+    "set, mlp permuted": "MLPs permuted",
 }
 SHARES = {"accuracy": "tokens right", "problems": "problems solved"}  # of what is held out
 SOLVED = {"random init": 0.412, "set": 0.425, "union": 0.427}  # of held-out problems (Jiang et al. 2026, DeepMind-Math)

@@ -25,6 +25,7 @@ PARTS = {
     "rescaled": Transfer.only(**dict.fromkeys(BODY, "rescale")),
     "attention": CARRIED["attention"],
     "mlp": CARRIED["mlp"],
+    "mlp permuted": CARRIED["mlp permuted"],
     "attention permuted": Transfer.only(attention="permute"),
 }
 
