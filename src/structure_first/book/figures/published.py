@@ -101,11 +101,10 @@ def parts(last: pd.DataFrame) -> go.Figure:
     """What a front is worth by what of it goes across, a panel a corpus, width, start and rate."""
     ran = [label for label in PARTS if last["label"].eq(label).any()]
     names = [PARTS[label].replace(" ", "<br>", 1) for label in ran]
-    return (
-        worth(last, "start", "label", ran, ran)
-        .update_xaxes(ticktext=names, tickvals=ran)
-        .update_layout(showlegend=False)
-    )
+    last = last.assign(start=last["start"].str.replace(r", (?=[^,]*$)", ",<br>", regex=True))
+    fig = worth(last, "start", "label", ran, ran).update_xaxes(ticktext=names, tickvals=ran)
+    fig.update_yaxes(matches=None, showticklabels=True)  # one corpus' gains are many times another's
+    return fig.update_layout(showlegend=False, margin={"t": 90})
 
 
 LOSS, NEEDED = "final loss, nats", "of the text, for its loss"
