@@ -175,7 +175,7 @@ def test_what_is_in_front_is_reckoned_from_the_recipe():
 
 def test_a_part_is_told_beside_the_whole_where_both_parts_ran(rows_of):
     ends = {"random init": 2.0, "set": 1.5, "set / attention": 1.6, "set / mlp": 1.9, "set / permuted": 1.8}
-    ends["set / attention permuted"] = 1.7
+    ends |= {"set / attention permuted": 1.7, "set / mlp permuted": 1.95}
     losses = {
         (f"code / {name}", seed): {0: 5.0, 1500: end + (seed - 700) / 100 * (name == "set / mlp")}
         for name, end in ends.items()
@@ -187,11 +187,12 @@ def test_a_part_is_told_beside_the_whole_where_both_parts_ran(rows_of):
     (said,) = analysis.parts_said(found).splitlines()
     assert said.startswith(
         "- **code, width 128, no warm-up at 0.0003**: all of Set +0.500, all permuted +0.200, "
-        "its attention +0.400, attention permuted +0.300, its MLPs +0.090 (+0.080 to +0.100); "
+        "its attention +0.400, attention permuted +0.300, its MLPs +0.090 (+0.080 to +0.100), MLPs permuted +0.050; "
     )
     assert said.endswith(
         "attention less MLPs +0.310 (+0.300 to +0.320); "
-        "attention less its own numbers in random order +0.100 (seeds: 3)"
+        "attention less its own numbers in random order +0.100; "
+        "MLPs less their own numbers in random order +0.040 (+0.030 to +0.050) (seeds: 3)"
     )
     fig = draw.parts(found)
     assert [trace.name for trace in fig.data][::2] == list(analysis.PARTS), "seeds and median of each"

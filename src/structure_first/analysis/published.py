@@ -24,6 +24,11 @@ PARTS = {  # what of Set goes across, by its label; permuted: its numbers in ran
     "set, mlp": "its MLPs",
     "set, mlp permuted": "MLPs permuted",
 }
+LESS = {  # one part and another
+    "attention less MLPs": ("set, attention", "set, mlp"),
+    "attention less its own numbers in random order": ("set, attention", "set, attention permuted"),
+    "MLPs less their own numbers in random order": ("set, mlp", "set, mlp permuted"),
+}
 SHARES = {"accuracy": "tokens right", "problems": "problems solved"}  # of what is held out
 SOLVED = {"random init": 0.412, "set": 0.425, "union": 0.427}  # of held-out problems (Jiang et al. 2026, DeepMind-Math)
 TOKENS = {"math": "character"}  # of other corpora: a byte
@@ -124,17 +129,12 @@ def parts(last: pd.DataFrame) -> pd.DataFrame:
 
 
 def parts_said(last: pd.DataFrame) -> str:
-    """What each part is worth in words, a line a start; and attention less MLPs and less its twin, seed by seed."""
+    """What each part is worth in words, a line a start; and one part less another, seed by seed."""
     lines = []
     for start, here in last.groupby("start", sort=False):
         gains = here.pivot(index="seed", columns="label", values="gain")
         worth = [f"{name} {told('{:+.3f}', gains[label])}" for label, name in PARTS.items() if label in gains]
-        less = {"MLPs": "set, mlp", "its own numbers in random order": "set, attention permuted"}
-        ahead = [
-            f"attention less {name} {told('{:+.3f}', gains['set, attention'] - gains[label])}"
-            for name, label in less.items()
-            if label in gains
-        ]
+        ahead = [f"{name} {told('{:+.3f}', gains[a] - gains[b])}" for name, (a, b) in LESS.items() if b in gains]
         lines.append(f"- **{start}**: {'; '.join([', '.join(worth), *ahead])} (seeds: {len(gains)})")
     return "\n".join(lines)
 
