@@ -29,8 +29,8 @@ def learnt_said(rows: Iterable[pd.DataFrame]) -> str:
         found = one[one["metric"].eq("mastery") & one["front"].eq("set") & one["carried"].eq("full")]
         found = ordered(found.replace({"swept": {PUBLISHED: STEPS[0]}}), "swept", STEPS)
         whole = found[found["share"].isna()].groupby(["width", "swept"], sort=False)["value"].median()
-        told_ = ", ".join(f"{step} {learnt:.0%}" for (_, step), learnt in whole.items())
-        lines.append(f"- **Width {int(found['width'].iloc[0])}**: *set* was learnt to: {told_}")
+        steps = ", ".join(f"{step} {learnt:.0%}" for (_, step), learnt in whole.items())
+        lines.append(f"- **Width {int(found['width'].iloc[0])}**: *set* was learnt to: {steps}")
     return "\n".join(lines)
 
 
@@ -40,10 +40,8 @@ def last_step_said(corpus: str, results: Path = RESULTS) -> str:
     for metric, name in {"loss": "loss", **SHARES}.items():
         ladder = climbed(ends(every_size(results, metric)))
         here = ladder[ladder["task"].eq(corpus) & ladder["step"].eq(STEPS[-1])]
-        gains, form = (
-            here.pivot(index="seed", columns="label", values="gain"),
-            "{:+.1%}" if metric in SHARES else "{:+.3f}",
-        )
+        gains = here.pivot(index="seed", columns="label", values="gain")
+        form = "{:+.1%}" if metric in SHARES else "{:+.3f}"
         worth = [f"*{label}* {told(form, gains[label])}" for label in TOLD[:2]]
         ahead = told(form, gains[TOLD[0]] - gains[TOLD[1]])
         lines.append(f"- **{name}**: {', '.join(worth)}; the first less the second {ahead} (seeds: {len(gains)})")
@@ -55,10 +53,9 @@ def attention_by_place_said(results: Path = RESULTS) -> str:
     ahead = []
     for where, metric in PLACES.items():
         last = as_published(metric, results)
-        losses = last[last["task"] == "code"].pivot_table("loss", "seed", "label")[
-            ["set, attention permuted", "set, attention"]
-        ]
-        ahead.append(f"{told('{:+.3f}', -losses.dropna().diff(axis=1).iloc[:, 1])} {where}")
+        losses = last[last["task"] == "code"].pivot_table("loss", "seed", "label")
+        less = losses["set, attention permuted"] - losses["set, attention"]
+        ahead.append(f"{told('{:+.3f}', less)} {where}")
     return f"On code the attention of *set* is ahead of its own numbers in random order by {', '.join(ahead)}."
 
 
