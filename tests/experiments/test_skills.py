@@ -103,7 +103,8 @@ def test_the_tuned_grid_begins_where_the_diagnostics_do_best():
         if recipe.stage_one:
             assert recipe.alone.body == (begun.body if cell in same else skills.FIRST)
     firsts = {recipe.alone.key for cell, recipe in tuned.items() if recipe.stage_one and cell not in same}
-    assert len(firsts) == len(skills.sources("laptop")) + 4, "the controlled ones shuffled, and random tokens"
+    controls = len(skills.LAPTOP.controlled) + 1
+    assert len(firsts) == len(skills.sources("laptop")) + controls, "the controlled ones shuffled, and random tokens"
     assert skills.TUNED.recipes("gpu") == {}, "its sizes were not tuned"
     large = skills.TUNING.recipes("gpu")["multiplication / weights 0.0442 / embeddings 0.02 / rate 0.001"]
     assert (large.body.width, large.body.init, large.stage_two.make().settings) == (512, 512**-0.5, FIVE_DIGITS), (

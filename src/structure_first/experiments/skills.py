@@ -75,7 +75,7 @@ LAPTOP = Size(
         "multiplication": {"digits": 2},
         "sorting": {"length": 10, "vocab": 50},
     },
-    controlled=("dyck 64", "dyck_shuffle 64", "set"),
+    controlled=("dyck 16", "dyck 64", "dyck_shuffle 64", "set"),
     tuned={
         "haystack": Beginning(WIDE, 4 * WIDE, tied=True, faster=4),
         "addition": Beginning(WIDE, Body.init, tied=False, faster=4),
