@@ -106,6 +106,26 @@ def test_what_is_saved_is_the_text_that_the_losses_do_without(book):
     assert book.answer.seeds == 5, "one that diverged is not left out"
 
 
+def test_a_comparison_says_how_well_its_stage_one_was_learnt(book):
+    """Of the seeds that count, wherever the stage one stands; an unlearnt one has little to hand on."""
+    ends = pd.DataFrame({"seed": range(7), "metric": "accuracy", "value": [0.7] * 7})
+    learnt = pd.DataFrame({"seed": range(7), "metric": "mastery", "value": [0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0]})
+    shared = dict(experiment="trial", scale="laptop", cell="dyck", stage=2, step=0, tokens=0, flops=0.0, run="front")
+    Store(book.results / "trial").append(
+        pd.concat([ends, learnt]).assign(**shared), {"front": {"configuration": WARM.key}}
+    )
+    book.measure("random init", [0.1] * 5)
+    (plain,) = ledger(book.claims, book.results)
+    assert plain.published.decides.learnt == 0.6, "of the five seeds that have both"
+    assert plain.published.decides.in_words.endswith("after a stage one learnt to 60% only")
+    book.ask(compare=[["random init", "dyck"]])
+    assert book.answer.decides.learnt == 0.6, "beside it, too"
+    book.measure("dyck, faster", [0.7] * 5)
+    book.ask(compare=[["dyck, faster", "random init"]], differ=["stage_one", "transfer", "stage_two"])
+    assert np.isnan(book.answer.decides.learnt), "nothing was measured"
+    assert "learnt" not in book.answer.decides.in_words
+
+
 def test_a_lower_loss_is_a_gain(book):
     book.ask(metric="loss", reproduced_from=0.25)
     book.measure("dyck", [1.5] * 6, metric="loss")

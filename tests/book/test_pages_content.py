@@ -10,7 +10,8 @@ import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from structure_first.analysis.claims import COLUMNS, Comparison, Entry, ledger
+from structure_first.analysis.claims import ledger
+from structure_first.analysis.comparison import COLUMNS, Comparison, Entry
 from structure_first.book import pages
 from structure_first.book.exercises import check
 from structure_first.book.figures import data as draw

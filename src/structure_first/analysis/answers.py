@@ -6,7 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from structure_first.analysis.claims import COLUMNS, Answer, Entry, ledger
+from structure_first.analysis.claims import ledger
+from structure_first.analysis.comparison import COLUMNS, Answer, Entry
 from structure_first.analysis.stored import RESULTS
 
 BESIDE = {"published": "as published", "tuned": "beside a tuned baseline"}

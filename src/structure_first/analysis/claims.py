@@ -6,25 +6,25 @@ were sought first, blind to what is compared with it.
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from functools import cache
+from math import nan
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from structure_first.analysis.comparison import COLUMNS, FEWEST_SEEDS, UNITS, VERDICTS, Answer, Comparison, Entry
 from structure_first.analysis.stored import of_today
+from structure_first.data.registry import PROCEDURAL
 from structure_first.errors import UserError, unknown
 from structure_first.evidence.statistics import final, interval, needed, share_read
 from structure_first.experiments.registry import EXPERIMENTS
 from structure_first.pretraining.reading import read_yaml
-from structure_first.runs.recipe import Cell, Experiment, Factors, Recipe
+from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe
 from structure_first.scales import SCALES
 from structure_first.schema import COUNT, validated
 
-ENOUGH_SEEDS = 6  # with five, even the range from the lowest to the highest misses the median more often than 1 in 20
-FEWEST_SEEDS = 3  # of which an interval says anything
-COLUMNS = ("published", "tuned")
 CASES = ("all", "any")  # how many of a claim's comparisons must hold; any: it says that there is a case
 QUERY = {
     "experiment": str,
@@ -47,112 +47,7 @@ CARRIED = {  # in words; of what is not named here, the experiment's own
     "permuted": "its numbers in random order",
     "composed": "the attention of the first with the MLPs of the second",
 }
-UNITS = {"accuracy": "accuracy", "loss": "nats gained"}
-SIZES = {  # of a scale's models, in words
-    "smoke": "a size that tells nothing",
-    "laptop": "a size for two cores",
-    "gpu": "a size for one GPU",
-    "paper": "the paper's own size",
-}
 Stored = Callable[[str], dict[str, pd.DataFrame]]  # the rows of an experiment by its name, by scale
-VERDICTS = ("too few seeds", "not reproduced", "partly", "reproduced")
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One cell beside another: the gain of the treated one, its median over seeds and 95 % interval."""
-
-    treated: str
-    control: str
-    measured: float  #: the median gain over seeds, in `unit`
-    low: float  #: of its 95 % interval, by bootstrap
-    high: float
-    seeds: int
-    scale: str
-    unit: str  #: what a gain is of
-    threshold: float  #: from which gain on it counts as reproduced
-    experiment: str
-    said: str  #: what is compared, in words
-    task: str = ""  #: the corpus or the diagnostic, in words
-    elsewhere: tuple["Comparison", ...] = ()  #: the same at other scales
-
-    @property
-    def verdict(self) -> str:
-        """Reproduced: the whole interval of enough seeds reaches `threshold`, half the paper's effect. Partly: it is
-        above zero.
-        """
-        if self.seeds < FEWEST_SEEDS:
-            return "too few seeds"
-        if self.low >= self.threshold and self.seeds >= ENOUGH_SEEDS:
-            return "reproduced"
-        return "partly" if self.low > 0 else "not reproduced"
-
-    @property
-    def told(self) -> str:
-        """What is gained, on what, and how much of it, in words."""
-        digits = 3 if self.unit == UNITS["loss"] else 2
-        return f"{self.unit}{f' on {self.task}' * bool(self.task)} {self.gain(digits)}"
-
-    @property
-    def counted(self) -> str:
-        """How many seeds, of which size, in words."""
-        few = "" if self.seeds >= ENOUGH_SEEDS else ", which are few,"
-        return f"{self.seeds} seeds{few} at {SIZES[self.scale]}"
-
-    @property
-    def otherwise(self) -> str:
-        """Where the same has another verdict, in words."""
-        other = [each for each in self.elsewhere if each.seeds >= FEWEST_SEEDS and each.verdict != self.verdict]
-        return ", ".join(f"{each.verdict} at {SIZES[each.scale]}" for each in other)
-
-    @property
-    def in_words(self) -> str:
-        """What is gained, on how many seeds of which size, and where that is otherwise."""
-        return "; ".join(filter(None, (self.told, self.counted, self.otherwise)))
-
-    def gain(self, digits: int = 3, ends: str = "({} to {})") -> str:
-        """The gain and its interval, `none` for what not even all of the text was enough for."""
-        if self.high == -np.inf:
-            return "none, in any seed"
-        middle, *both = (f"{value:+.{digits}f}" for value in (self.measured, self.low, self.high))
-        return f"{middle} {ends.format(*both)}".replace("-inf", "none")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the rows say to a claim. What decides is the weakest comparison or, where a case is enough, the strongest;
-    seeds and scale are the least of any.
-    """
-
-    seeds: int
-    scale: str
-    comparisons: tuple[Comparison, ...]
-    decides: Comparison
-
-    @property
-    def verdict(self) -> str:
-        """That of what decides."""
-        return self.decides.verdict
-
-    @property
-    def others(self) -> str:
-        """How the comparisons agree, in words; empty where there is but one."""
-        many = len(self.comparisons)
-        rest = Counter(each.verdict for each in self.comparisons if each.verdict != self.verdict)
-        if not rest:
-            return f"in all {many} comparisons" if many > 1 else ""
-        return ", ".join(f"{count} of {many} comparisons {verdict}" for verdict, count in rest.items())
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A line of the ledger; a column is None where it has not run."""
-
-    id: str
-    statement: str
-    paper: str
-    published: Answer | None = None
-    tuned: Answer | None = None
 
 
 def ledger(claims: Path, results: Path) -> list[Entry]:
@@ -210,10 +105,12 @@ def _compared(claim: str, query: dict, stored: Stored) -> Iterator[Comparison | 
                 continue
             measured, low, high = interval(gain.to_numpy())
             pair = [known[scale].get(cell, Factors(front=cell)) for cell in (treated, control)]
+            recipes = {cell: experiment.recipes(scale)[cell] for cell in (treated, control)}
             comparisons.append(
                 Comparison(
                     *(treated, control, measured, low, high, len(gain), scale, unit, threshold, experiment.name),
                     said=_said(*pair),
+                    learnt=_learnt(rows, recipes, gain.index),
                     task=(pair[0].task or "").replace("_", " "),
                 )
             )
@@ -280,6 +177,14 @@ def _gain(rows: pd.DataFrame, query: dict, factors: Mapping[str, Factors], treat
         return (1 - needed(models.assign(target=models["seed"].map(ends[control])), "text")).fillna(-np.inf)
     both = ends[treated].index.intersection(ends[control].index)
     return (sign * (ends[treated][both] - ends[control][both])).fillna(-np.inf)
+
+
+def _learnt(rows: pd.DataFrame, recipes: Mapping[str, Recipe], seeds: pd.Index) -> float:
+    """How well these seeds learnt the first stage one that has a rule to be learnt, their median; NaN for none."""
+    for cell, recipe in recipes.items():
+        if isinstance(recipe.stage_one, Phase) and recipe.stage_one.source in PROCEDURAL:
+            return float(final(rows[rows["cell"].eq(cell) & rows["seed"].isin(seeds)], "mastery").median())
+    return nan
 
 
 def _family(cell: str, factors: Mapping[str, Factors], rows: pd.DataFrame) -> pd.DataFrame:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from structure_first.analysis.answers import BESIDE
-from structure_first.analysis.claims import Answer, Comparison, Entry, ledger
+from structure_first.analysis.claims import ledger
+from structure_first.analysis.comparison import Answer, Comparison, Entry
 from structure_first.analysis.haystack import JUMPED, horizons, jumped_said
 from structure_first.analysis.methods import methods
 from structure_first.analysis.stored import fullest

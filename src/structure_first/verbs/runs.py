@@ -151,17 +151,18 @@ def claims(
 ) -> None:
     """Print every claim with what was measured and its verdict."""
     from structure_first.analysis import answers
-    from structure_first.analysis import claims as book
+    from structure_first.analysis.claims import ledger as answered
+    from structure_first.analysis.comparison import COLUMNS
 
     if not results.is_dir():
         raise UserError(f"there is no folder {results}; go to the folder of the book, or name it with --results")
-    entries = book.ledger(ledger, results)
+    entries = answered(ledger, results)
     if as_json:
         typer.echo(json.dumps(answers.as_json(entries), indent=2, default=str))
         return
     for entry in entries:
         typer.echo(f"{entry.id}: {entry.statement}")
-        for column in book.COLUMNS:
+        for column in COLUMNS:
             answer = getattr(entry, column)
             if answer is None:
                 typer.echo(f"  {column:9}  not yet run")

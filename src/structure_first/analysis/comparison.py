@@ -1,0 +1,122 @@
+"""One cell beside another, as the ledger has it: the gain, its interval, its verdict, and all of that in words."""
+
+from collections import Counter
+from dataclasses import dataclass
+from math import isnan, nan
+
+import numpy as np
+
+from structure_first.evidence.statistics import LEARNT
+
+ENOUGH_SEEDS = 6  # with five, even the range from the lowest to the highest misses the median more often than 1 in 20
+FEWEST_SEEDS = 3  # of which an interval says anything
+COLUMNS = ("published", "tuned")
+UNITS = {"accuracy": "accuracy", "loss": "nats gained"}
+SIZES = {  # of a scale's models, in words
+    "smoke": "a size that tells nothing",
+    "laptop": "a size for two cores",
+    "gpu": "a size for one GPU",
+    "paper": "the paper's own size",
+}
+VERDICTS = ("too few seeds", "not reproduced", "partly", "reproduced")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One cell beside another: the gain of the treated one, its median over seeds and 95 % interval."""
+
+    treated: str
+    control: str
+    measured: float  #: the median gain over seeds, in `unit`
+    low: float  #: of its 95 % interval, by bootstrap
+    high: float
+    seeds: int
+    scale: str
+    unit: str  #: what a gain is of
+    threshold: float  #: from which gain on it counts as reproduced
+    experiment: str
+    said: str  #: what is compared, in words
+    task: str = ""  #: the corpus or the diagnostic, in words
+    learnt: float = nan  #: the held-out accuracy of its stage one, the median over seeds; NaN where it is on no rule
+    elsewhere: tuple["Comparison", ...] = ()  #: the same at other scales
+
+    @property
+    def verdict(self) -> str:
+        """Reproduced: the whole interval of enough seeds reaches `threshold`, half the paper's effect. Partly: it is
+        above zero.
+        """
+        if self.seeds < FEWEST_SEEDS:
+            return "too few seeds"
+        if self.low >= self.threshold and self.seeds >= ENOUGH_SEEDS:
+            return "reproduced"
+        return "partly" if self.low > 0 else "not reproduced"
+
+    @property
+    def told(self) -> str:
+        """What is gained, on what, and how much of it, in words."""
+        digits = 3 if self.unit == UNITS["loss"] else 2
+        return f"{self.unit}{f' on {self.task}' * bool(self.task)} {self.gain(digits)}"
+
+    @property
+    def counted(self) -> str:
+        """How many seeds, of which size, after a stage one learnt how well, in words."""
+        few = "" if self.seeds >= ENOUGH_SEEDS else ", which are few,"
+        sized = f"{self.seeds} seeds{few} at {SIZES[self.scale]}"
+        if isnan(self.learnt):
+            return sized
+        return f"{sized}, after a stage one learnt to {self.learnt:.0%}{' only' * (self.learnt < LEARNT)}"
+
+    @property
+    def otherwise(self) -> str:
+        """Where the same has another verdict, in words."""
+        other = [each for each in self.elsewhere if each.seeds >= FEWEST_SEEDS and each.verdict != self.verdict]
+        return ", ".join(f"{each.verdict} at {SIZES[each.scale]}" for each in other)
+
+    @property
+    def in_words(self) -> str:
+        """What is gained, on how many seeds of which size, and where that is otherwise."""
+        return "; ".join(filter(None, (self.told, self.counted, self.otherwise)))
+
+    def gain(self, digits: int = 3, ends: str = "({} to {})") -> str:
+        """The gain and its interval, `none` for what not even all of the text was enough for."""
+        if self.high == -np.inf:
+            return "none, in any seed"
+        middle, *both = (f"{value:+.{digits}f}" for value in (self.measured, self.low, self.high))
+        return f"{middle} {ends.format(*both)}".replace("-inf", "none")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the rows say to a claim. What decides is the weakest comparison or, where a case is enough, the strongest;
+    seeds and scale are the least of any.
+    """
+
+    seeds: int
+    scale: str
+    comparisons: tuple[Comparison, ...]
+    decides: Comparison
+
+    @property
+    def verdict(self) -> str:
+        """That of what decides."""
+        return self.decides.verdict
+
+    @property
+    def others(self) -> str:
+        """How the comparisons agree, in words; empty where there is but one."""
+        many = len(self.comparisons)
+        rest = Counter(each.verdict for each in self.comparisons if each.verdict != self.verdict)
+        if not rest:
+            return f"in all {many} comparisons" if many > 1 else ""
+        return ", ".join(f"{count} of {many} comparisons {verdict}" for verdict, count in rest.items())
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the ledger; a column is None where it has not run."""
+
+    id: str
+    statement: str
+    paper: str
+    published: Answer | None = None
+    tuned: Answer | None = None
