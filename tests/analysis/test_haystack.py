@@ -124,7 +124,7 @@ def test_a_cell_whose_seeds_all_stopped_early_was_still_allowed_as_long_as_the_o
     assert analysis.horizons(without).to_dict() == {"dyck": 2500, "longer training": 8000}
 
 
-@pytest.mark.parametrize("cells", [analysis.CLAIM, analysis.SIZE, analysis.RACE])
+@pytest.mark.parametrize("cells", [analysis.CLAIM, analysis.SIZE, analysis.ROWS, analysis.RACE])
 def test_what_is_shown_together_are_cells(cells):
     assert set(cells) <= set(haystack.EXPERIMENT.recipes("laptop"))
 

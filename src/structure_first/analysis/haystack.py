@@ -33,7 +33,6 @@ CLAIM = (
 SIZE = (
     "dyck",
     "dyck permuted",
-    "dyck embeddings",
     "identity attention",
     "identity attention permuted",
     "tuned init",
@@ -41,6 +40,7 @@ SIZE = (
     "wide init",
     "random init",
 )
+ROWS = ("dyck", "dyck permuted", "dyck embeddings", "dyck mean", "dyck permuted mean", "random init")
 RACE = tuple(f"{cell}{rate}" for cell in ("dyck", "tuned init", "random init") for rate in ("", FASTER))
 LOOKS = ("value → key", "query → key", "query → value")
 

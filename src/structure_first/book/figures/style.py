@@ -26,7 +26,7 @@ MEANING = {  # what a colour says throughout the book: that of the first word wh
     "init": PALETTE[3],  # other first weights, and no stage one
     "attention": PALETTE[5],  # of a stage one, this alone
     "mlp": PALETTE[6],
-    "mean rows": PALETTE[7],
+    **dict.fromkeys(("mean rows", "embeddings"), PALETTE[7]),  # what its embedding rows do
 }
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")  # for names of one colour
 CLEAR = "rgba(0,0,0,0)"
