@@ -72,6 +72,15 @@
     return plot._fullLayout[`${letter}axis${id.slice(1)}`];
   }
 
+  // The title above a trace's panel, of those that stand over the same middle the nearest.
+  function panelOf(plot, across, up) {
+    const middle = across && (across.domain[0] + across.domain[1]) / 2;
+    const above = (plot._fullLayout.annotations || []).filter(
+      ({ showarrow, xref, x, y }) => up && !showarrow && xref === "paper" && Math.abs(x - middle) < 0.01 && y > up.domain[1] - 0.01,
+    );
+    return above.sort((one, other) => one.y - other.y)[0]?.text || "";
+  }
+
   function told(axis, value) {
     const place = axis && axis.ticktext && axis.tickvals ? listed(axis.tickvals).indexOf(value) : -1;
     if (place >= 0) return axis.ticktext[place];
@@ -84,7 +93,7 @@
       if (trace.visible !== true) continue;
       const [xs, ys, zs] = [trace.x, trace.y, trace.z].map(listed);
       const [across, up] = ["x", "y"].map((letter) => axisOf(plot, trace, letter));
-      const add = (...cells) => rows.push([trace.name || "", ...cells]);
+      const add = (...cells) => rows.push([panelOf(plot, across, up), trace.name || "", ...cells]);
       if (zs && listed(zs[0])) {
         zs.forEach((line, i) => [...line].forEach((z, j) => add(told(across, xs?.[j] ?? j), told(up, ys?.[i] ?? i), told(null, z))));
       } else {
@@ -101,7 +110,8 @@
     const rows = rowsOf(plot);
     const first = plot._fullData.find((trace) => trace.visible === true) || {};
     const titles = ["x", "y"].map((letter) => axisOf(plot, first, letter)?.title?.text || letter);
-    const kept = [0, 1, 2, 3].filter((column) => column === 1 || rows.some((row) => row[column] !== ""));
+    const panels = new Set(rows.map((row) => row[0])).size > 1;
+    const kept = [0, 1, 2, 3, 4].filter((column) => (column ? column === 2 || rows.some((row) => row[column] !== "") : panels));
     const cell = (kind, words) => Object.assign(document.createElement(kind), { textContent: words });
     const line = (kind, cells) => {
       const row = document.createElement("tr");
@@ -109,7 +119,7 @@
       return row;
     };
     const table = document.createElement("table");
-    table.createTHead().append(line("th", ["series", ...titles, "value"]));
+    table.createTHead().append(line("th", ["panel", "series", ...titles, "value"]));
     table.createTBody().append(...rows.slice(0, MOST).map((row) => line("td", row)));
     const holder = Object.assign(document.createElement("div"), { className: "sf-numbers", tabIndex: 0 });
     holder.setAttribute("role", "region");
