@@ -57,7 +57,8 @@ def test_beside_the_book_the_ledger_speaks_first(said, here):
     [
         ({"config.json": "gpt2"}, "there is no gpt2; name a config.json of transformers"),
         ({"identity": "identify"}, "unknown source 'identify'; did you mean 'identity'?"),
-        ({"--steps": "--lengt"}, "unknown option of warm identity '--lengt'; did you mean '--length'?"),
+        ({"--steps": "--lengt"}, "unknown setting of identity 'lengt'; did you mean 'length'?"),
+        ({"identity": "language/bytes"}, "unknown setting of language/bytes 'length'; known: context, tokens"),
         ({2: 0}, "steps must be 1 or more"),
         ({"--device": "--seed", "cpu": -1}, "--seed must be from 0 to 2,147,483,647, not -1"),
         ({"--device": "--precision"}, "unknown precision 'cpu'"),
@@ -67,6 +68,12 @@ def test_beside_the_book_the_ledger_speaks_first(said, here):
 def test_a_bad_call_is_one_line_and_writes_nothing(said, here, changes, line):
     out, error = said(*(changes.get(word, word) for word in WARM))
     assert line in error and not out and [path.name for path in here.iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize("out", [".", ".."])
+def test_the_current_folder_is_not_replaced(said, here, out):
+    _, error = said(*(out if place == 5 else word for place, word in enumerate(WARM)))
+    assert f"cannot write to {out}: the current folder is in it; name another --out folder" in error
 
 
 def test_a_trained_run_is_sampled(said, here):

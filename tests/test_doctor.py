@@ -44,3 +44,9 @@ def test_the_chapters_are_timed_at_both_small_scales(monkeypatch):
     lines = [line.split() for line in result.stdout.splitlines() if " minutes at smoke" in line]
     assert [line[0] for line in lines] == ["haystack", "skills", "substitutive", "published"]
     assert all(float(line[1]) > 0 and line[-1] == "laptop" for line in lines)
+
+
+def test_chapters_whose_live_rows_are_all_stored_take_nothing(monkeypatch):
+    monkeypatch.setattr("structure_first.runs.planning.plan", lambda *asked: SimpleNamespace(jobs=[]))
+    result = told()
+    assert result.exit_code == 0 and " minutes at" not in result.stdout

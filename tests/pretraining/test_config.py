@@ -114,7 +114,7 @@ def test_what_only_begins_as_a_number_is_text(tmp_path):
         ),
         ("shape: tiny", "", "shape is missing; it has no default"),
         ("seed: 3", "sead: 3", "unknown key 'sead'; did you mean 'seed'?"),
-        ("seed: 3", "seed: -1", "seed: must be from 0 to 2,147,483,647, not -1"),
+        ("seed: 3", "seed: -1", "seed must be from 0 to 2,147,483,647, not -1"),
         ("seed: 3", "seed: true", "seed must be a whole number, not True"),
         ("steps: 40", "stpes: 40", "unknown key 'stage_two.stpes'; did you mean 'stage_two.steps'?"),
         ("lr: 1e-3", "learning_rate: 1e-3", "unknown key 'stage_two.learning_rate'; did you mean 'stage_two.lr'?"),

@@ -1,6 +1,7 @@
 """Text from a run: seeded, from the likeliest tokens alone where that is asked, and refused in one line."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -36,6 +37,12 @@ def echoing(vocab: int = 256) -> Transformer:
 def test_the_likeliest_text_goes_on_beyond_the_context(tmp_path):
     run = run_of(tmp_path, echoing())
     assert sample(run, "ab", tokens=20, top_k=1) == "abcdefghijklmnopqrstuv"
+
+
+def test_what_was_trained_with_dropout_is_sampled_without(tmp_path):
+    model = echoing()
+    model.shape = replace(model.shape, dropout=0.9)
+    assert sample(run_of(tmp_path, model), "ab", tokens=5, top_k=1) == "abcdefg"
 
 
 def test_the_same_seed_gives_the_same_text(tmp_path):

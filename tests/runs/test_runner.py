@@ -20,7 +20,7 @@ from structure_first.model.transformer import Body
 from structure_first.runs import execution, jobs, planning
 from structure_first.runs.jobs import Job
 from structure_first.runs.planning import chosen, named, plan
-from structure_first.runs.recipe import Experiment, Phase, Recipe, plain
+from structure_first.runs.recipe import Experiment, Phase, Recipe
 from structure_first.runs.runner import run
 from structure_first.training.devices import LARGE, choose_products
 from structure_first.training.loop import Run
@@ -319,7 +319,7 @@ def test_one_stage_ones_attention_is_composed_with_anothers_mlps(tmp_path):
     for name, tensor in model.named_parameters():
         source = {"attention": attention, "mlp": mlps}.get(group(name), fresh)
         assert torch.equal(tensor, source.get_parameter(name)), name
-    assert composed.others == {} and Recipe.read(plain(composed)) == composed
+    assert composed.others == {}
     assert composed.key != replace(composed, beside={"turned": COPY}).key
 
 

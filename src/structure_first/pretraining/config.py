@@ -177,14 +177,6 @@ class Config(BaseModel):
         except UserError as error:
             raise ValueError(str(error)) from None
 
-    @field_validator("seed")
-    @classmethod
-    def seed_in_range(cls, value: int) -> int:
-        low, high = RANGES["seed"]
-        if not low <= value <= high:
-            raise ValueError(f"must be from {low:,} to {high:,}, not {value:,}")
-        return value
-
     def stopped_at(self, steps: int | None) -> "Config":
         """The same with so many steps a stage at most, and no more corpus than they need: for a try."""
         if steps is None:
@@ -239,7 +231,8 @@ def read(path: Path) -> Config:
 
 
 def check(config: Config) -> None:
-    """Raise `UserError` where one section forbids what another says."""
+    """Raise `UserError` where the seed is out of range or one section forbids what another says."""
+    check_range("seed", config.seed, *RANGES["seed"])
     longest = config.corpus.context + 1
     if too_long := [length for length in config.stage_two.curriculum if not 1 < length <= longest]:
         raise UserError(

@@ -43,7 +43,7 @@ def sample(
         if not needed.exists():
             raise UserError(f"{run} holds no trained run ({needed} is missing); name the folder that `train` wrote")
     random = generator(where := pick_device(device), seed, "sample")
-    tokeniser, model = known(export), weights.load(path).to(where)
+    tokeniser, model = known(export), weights.load(path).to(where).eval()
     ids, _ = tokeniser.encode([prompt])
     written = torch.tensor([tokeniser.separator, *ids.tolist()], device=where)
     for _ in trange(tokens, desc="sample", unit="token", leave=False, disable=None):

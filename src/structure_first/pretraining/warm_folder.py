@@ -93,6 +93,8 @@ def warm_folder(
 
 def check_out(out: Path) -> None:
     """Refuse a folder that holds anything but a model that was warmed up."""
+    if Path.cwd().is_relative_to(out.resolve()):
+        raise UserError(f"cannot write to {out}: the current folder is in it; name another --out folder")
     if out.exists() and not out.is_dir():
         raise UserError(f"cannot write to {out}: it is a file; name another --out folder")
     if out.is_dir() and any(out.iterdir()) and not (out / MANIFEST).exists():

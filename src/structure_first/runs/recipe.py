@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 import pandas as pd
 
@@ -118,21 +118,6 @@ class Recipe:
         no key, and for the versions of its rules.
         """
         return digest([brief(self), versions(self.rules)])
-
-    @classmethod
-    def read(cls, stored: Mapping[str, Any]) -> Self:
-        """The recipe that a manifest tells of, as `plain` wrote it."""
-        kinds: dict[str, Callable[..., Any]]
-        kinds = {"transfer": Transfer, "body": Body, "body_stage_one": Body, "stage_two": _phase}
-        kinds["stage_one"] = lambda **stage: cls.read(stage) if "stage_two" in stage else _phase(**stage)
-        kinds["beside"] = lambda **phases: {name: _phase(**phase) for name, phase in phases.items()}
-        return cls(
-            **{name: kinds[name](**value) if name in kinds and value else value for name, value in stored.items()}
-        )
-
-
-def _phase(stage: Mapping[str, Any], **rest: Any) -> Phase:
-    return Phase(stage=Stage(**{**stage, "curriculum": tuple(stage.get("curriculum", ()))}), **rest)
 
 
 @dataclass(frozen=True)

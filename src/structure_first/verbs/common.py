@@ -31,7 +31,8 @@ def top(
 def usage(error: Any) -> str:  # of a class that typer keeps to itself
     """A usage error in one line, with the nearest verb or option."""
     if "No such command" in error.message:
-        return str(unknown("verb", error.message.split("'")[1], error.ctx.command.commands))
+        name = error.message.removeprefix("No such command ")
+        return str(unknown("verb", name.split(name[0])[1], error.ctx.command.commands))  # in either quotes
     if error.message.startswith("No such option"):
         known = (option for parameter in error.ctx.command.params for option in parameter.opts)
         return str(unknown("option", error.option_name, known))

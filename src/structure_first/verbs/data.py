@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from structure_first.errors import UserError, check_range, unknown
+from structure_first.errors import UserError, check_range
 from structure_first.verbs.common import LAST_SEED, app
 
 if TYPE_CHECKING:
@@ -47,15 +47,9 @@ def generate(
 
 def chosen(name: str, context: typer.Context) -> "Source":
     """The source of that name with the settings among the options of a verb."""
-    from structure_first.data.registry import defaults, source
+    from structure_first.data.registry import source
 
-    given, known = settings(context.args), defaults(name)
-    for setting in given:
-        if setting not in known:
-            options = [*known, *(parameter.name for parameter in context.command.params)]
-            verb = f"{context.info_name} {name}"
-            raise unknown(f"option of {verb}", f"--{setting}", (f"--{option}".replace("_", "-") for option in options))
-    return source(name, **given)
+    return source(name, **settings(context.args))
 
 
 def settings(arguments: list[str]) -> dict[str, int | float]:
@@ -68,7 +62,7 @@ def settings(arguments: list[str]) -> dict[str, int | float]:
         if not option.startswith("--"):
             raise UserError(f"unexpected argument {option!r}; settings are written --name value")
         try:
-            given[option[2:].replace("-", "_")] = float(value) if "." in value or "e" in value else int(value)
+            given[option[2:].replace("-", "_")] = float(value) if set(".eE") & set(value) else int(value)
         except ValueError:
             raise UserError(f"option {option} takes a number, not {value!r}") from None
     return given

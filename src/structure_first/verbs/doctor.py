@@ -86,7 +86,9 @@ def chapters() -> Iterator[str]:
         estimates = []
         for scale in SCALES[:2] if experiment.live else ():
             live, store = chosen(experiment, scale, experiment.live), Store(RESULTS / experiment.name)
-            table = costs(plan(live, scale, experiment.live_seeds, store, "auto", workers).jobs, workers)
+            if not (jobs := plan(live, scale, experiment.live_seeds, store, "auto", workers).jobs):
+                continue  # all of it is stored
+            table = costs(jobs, workers)
             hours = table["hours"].where(table["stage"] == 1, experiment.live_part * table["hours"])
             estimates.append(f"{60 * hours.sum(skipna=False):.1f} minutes at {scale}")
         if estimates:
