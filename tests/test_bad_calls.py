@@ -407,8 +407,9 @@ CLAIMS = [
     ),
 ]
 TOC = {"_config.yml": "title: Tiny", "book/_toc.yml": "root: intro", "book/intro.md": "# Tiny", "book/claims.yml": "[]"}
-CHAPTER = TOC | {"book/_toc.yml": "root: intro\nchapters: [{file: a}]"}
-JUMP = TOC | {"book/_toc.yml": "root: intro\nchapters: [{file: 03_jump}]", "book/03_jump.ipynb": NOTEBOOK}
+CHAPTERS = "format: jb-book\nroot: intro\nchapters: [{file: %s}]"
+CHAPTER = TOC | {"book/_toc.yml": CHAPTERS % "a"}
+JUMP = TOC | {"book/_toc.yml": CHAPTERS % "03_jump", "book/03_jump.ipynb": NOTEBOOK}
 BOOK = [
     ("book", "run this from the top of the repository"),
     ("book --scale laptp", "unknown scale 'laptp'; did you mean 'laptop'?"),
@@ -417,11 +418,19 @@ BOOK = [
     ("book more", "extra argument"),
     ("book --chapter 4", "unknown chapter '4'", TOC),
     ("book --chapter 04", "unknown chapter '04'; did you mean '03'?", JUMP),
-    ("book", "book/_toc.yml is not valid YAML", TOC | {"book/_toc.yml": "a: ["}),
-    ("book", "book/_toc.yml is not valid YAML", TOC | {"book/_toc.yml": b"\xff"}),
-    ("book", "book/_toc.yml is not valid YAML", TOC | {"book/_toc.yml": "[" * 1100}),
-    ("book", "book/_toc.yml lists no page", TOC | {"book/_toc.yml": "3"}),
-    ("book", "book/_toc.yml lists no page", TOC | {"book/_toc.yml": ""}),
+    *(
+        ("book", f"book/_toc.yml: {said}", TOC | {"book/_toc.yml": toc})
+        for toc, said in (
+            ("a: [", "while parsing a flow node"),
+            (b"\xff", "'utf-8' codec can't decode"),
+            ("[" * 1100, "maximum recursion depth exceeded"),
+            ("3", "toc is not a mapping"),
+            ("", "toc is not a mapping"),
+            ("format: jb-book", "'root' key not found"),
+            ("root: intro\nformat: [jb-book]", "unhashable type"),
+            ("root: intro\nchapters: [{file: a}]", "Unknown keys found: {'chapters'}"),
+        )
+    ),
     ("book", "cannot read the claims in", TOC | {"book/claims.yml": "- 3"}),
     ("book", "a.ipynb is not a Jupyter notebook", CHAPTER | {"book/a.ipynb": NOTEBOOK[: NOTEBOOK.index("[")] + "3}"}),
     ("book", "lists none, but there is no none.md", TOC | {"book/_toc.yml": "root: none"}),

@@ -8,14 +8,14 @@
   const LETTERS = 17;
 
   function draw(figure, height) {
-    const { data, layout, config } = JSON.parse(figure.querySelector('script[type="application/json"]').textContent);
+    const { data, layout } = JSON.parse(figure.querySelector('script[type="application/json"]').textContent);
     const template = layout.template || {};
     const axis = (name) => ({ ...template.layout?.[name], automargin: true });
     template.layout = { ...template.layout, xaxis: axis("xaxis"), yaxis: axis("yaxis") };
     const font = { color: "#1b2733", ...layout.font, size: LETTERS };
     const over = { template, font, height, width: undefined, autosize: true };
-    const plain = { displaylogo: false, displayModeBar: false };
-    return Plotly.newPlot(figure.querySelector(".sf-plot"), data, { ...layout, ...over }, { ...plain, ...config });
+    const config = { displaylogo: false, displayModeBar: false };
+    return Plotly.newPlot(figure.querySelector(".sf-plot"), data, { ...layout, ...over }, config);
   }
 
   // What is left of a slide below its words, its own padding excepted.

@@ -109,7 +109,8 @@
     if (!plot._fullData) return;
     const rows = rowsOf(plot);
     const first = plot._fullData.find((trace) => trace.visible === true) || {};
-    const titles = ["x", "y"].map((letter) => axisOf(plot, first, letter)?.title?.text || letter);
+    // As the figure names them: to an axis without a title plotly gives one that asks for it.
+    const titles = ["x", "y"].map((letter) => plot.layout[axisOf(plot, first, letter)?._name]?.title?.text || letter);
     const panels = new Set(rows.map((row) => row[0])).size > 1;
     const kept = [0, 1, 2, 3, 4].filter((column) => (column ? column === 2 || rows.some((row) => row[column] !== "") : panels));
     const cell = (kind, words) => Object.assign(document.createElement(kind), { textContent: words });

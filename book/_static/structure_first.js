@@ -1,7 +1,7 @@
 // Draws the page's figures and keeps them in the colours of its theme.
 //
 // A figure is <figure class="sf-figure"> with <div class="sf-plot"> to draw in and <script type="application/json">
-// holding {data, layout, config}. plotly.min.js lies beside this file; the build copies it from the plotly package.
+// holding {data, layout}. plotly.min.js lies beside this file; the build copies it from the plotly package.
 (() => {
   "use strict";
 
@@ -56,14 +56,14 @@
 
   async function draw(figure) {
     const plot = figure.querySelector(".sf-plot");
-    const { data, layout, config } = JSON.parse(figure.querySelector('script[type="application/json"]').textContent);
+    const { data, layout } = JSON.parse(figure.querySelector('script[type="application/json"]').textContent);
     own.set(plot, layout.template);
     const small = (plot.clientWidth || innerWidth) < NARROW; // in a closed dropdown it has no width yet
     await Plotly.newPlot(
       plot,
       data,
       { autosize: true, ...merged(layout, (small && layout.meta?.narrow) || {}), template: template(layout.template) },
-      { displaylogo: false, showSendToCloud: false, displayModeBar: small ? false : "hover", ...config },
+      { displaylogo: false, showSendToCloud: false, displayModeBar: small ? false : "hover" },
     );
     // What a legend of many lines or turned labels take of the plot, the figure grows by.
     const { height, margin, _size } = plot._fullLayout;

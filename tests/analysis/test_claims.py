@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from functools import partial
 from itertools import count
 
 import numpy as np
@@ -10,7 +9,6 @@ import pandas as pd
 import pytest
 import yaml
 
-from structure_first.analysis import answers
 from structure_first.analysis.answers import as_json, verdicts
 from structure_first.analysis.claims import ledger
 from structure_first.errors import UserError
@@ -386,25 +384,14 @@ def test_whatever_a_claim_holds_is_read_or_refused(book, misshapen):
     assert refused > 100
 
 
-def test_answers_are_those_that_were_asked_for_as_a_table(book):
-    book.measure("dyck", [1.0] * 6)
-    book.measure("random init", [0.25] * 6)
-    read = partial(answers.table, claims=book.claims, results=book.results)
-    line = read("haystack").loc["It jumps", "10 % to 98 %", "as published"].to_list()
-    assert line == ["accuracy +0.75 (+0.75 to +0.75)", 6, "reproduced"]
-    with pytest.raises(KeyError, match="another"):  # no chapter shows an empty ledger unawares
-        read("another")
-
-
-def test_the_table_and_the_words_are_of_the_claims_asked_for_in_their_order(book):
-    book.measure("dyck", [1.0] * 6)
-    book.measure("random init", [0.25] * 6)
+def test_the_words_are_of_the_claims_asked_for_in_their_order(book):
     (claim,) = yaml.safe_load(book.claims.read_text())
     claims = [claim | {"id": statement, "statement": statement} for statement in ("jumps", "stays", "falls")]
     book.claims.write_text(json.dumps(claims))  # which is YAML too
     asked, read = ("stays", "jumps"), dict(claims=book.claims, results=book.results)
-    assert tuple(answers.table(*asked, **read).index.get_level_values("claim")) == asked
     assert tuple(line.split("*")[1] for line in verdicts(*asked, **read).splitlines()) == asked
+    with pytest.raises(KeyError, match="another"):  # no chapter shows an empty ledger unawares
+        verdicts("another", **read)
 
 
 def test_the_verdicts_are_told_in_words(book):

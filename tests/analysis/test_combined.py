@@ -55,6 +55,8 @@ def test_each_factor_is_counted_over_the_models_that_have_a_partner(rows_of):
     fig = draw.dots(found, "source", "rows", "across", 0.4)
     assert sum(len(trace.x) for trace in fig.data if trace.mode == "markers") == len(found)
     assert [trace.name for trace in fig.data if trace.showlegend] == ["attention", "everything", "nothing"]
+    medians = {trace.name: trace.y[0] for trace in fig.data if trace.mode == "lines"}
+    assert medians["mean rows, everything, median"] == 0.57, "the table of numbers tells it from a seed"
 
 
 @pytest.fixture

@@ -27,21 +27,21 @@ def test_how_well_a_front_was_learnt_is_told_of_each_step(rows):
     assert line.endswith(f"wider start {wide:.0%}") and wide < narrow
 
 
-@pytest.mark.parametrize(("metric", "form"), [("loss", "{:+.3f}"), ("accuracy", "{:+.1%}"), ("problems", "{:+.1%}")])
-def test_the_last_step_is_told_by_loss_and_by_what_is_right(rows, metric, form):
+@pytest.mark.parametrize(("metric", "unit"), [("loss", "nats"), ("accuracy", "points"), ("problems", "points")])
+def test_the_last_step_is_told_by_loss_and_by_what_is_right(rows, metric, unit):
     last = final(rows, metric)
     cold, warm, twin = (last[f"math / {what} / {WIDER}"] for what in ("random init", "set", "set / permuted"))
-    sign = -1 if metric == "loss" else 1
+    scale, form = (-1, "{:+.3f}") if metric == "loss" else (100, "{:+.1f}")
     said = cross_checks.last_step_said("math", RESULTS).splitlines()
     lines = dict(zip(("loss", "accuracy", "problems"), said, strict=True))
-    gains = [told(form, sign * (one - other)) for one, other in ((warm, cold), (twin, cold), (warm, twin))]
-    assert lines[metric].partition(": ")[2] == (
-        f"*set* {gains[0]}, *set, permuted* {gains[1]}; the first less the second {gains[2]} (seeds: 3)"
-    )
+    gains = [told(form, scale * (one - other)) for one, other in ((warm, cold), (twin, cold), (warm, twin))]
+    start, _, gained = lines[metric].partition(": ")
+    assert start.endswith(f"**, in {unit}")
+    assert gained == (f"*set* {gains[0]}, *set, permuted* {gains[1]}; the first less the second {gains[2]} (seeds: 3)")
 
 
 def test_the_attention_is_told_beside_its_own_numbers_in_either_place(rows):
-    said = cross_checks.attention_by_place_said(RESULTS)
+    said = cross_checks.attention_by_place_said(published.by_place(RESULTS))
     for where, metric in published.PLACES.items():
         last = final(rows, metric)
         ahead = last["code / set / attention permuted"] - last["code / set / attention"]

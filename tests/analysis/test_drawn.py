@@ -42,7 +42,9 @@ def test_each_way_to_draw_is_told_with_the_papers_number(found):
     assert lines[0] == (
         "- **addition**: random init ends at 45% *zero-padded*, 65% *as published* (the paper, at its size: 59%)."
     )
-    assert lines[1].startswith("  - *zero-padded*, the fronts are worth: Set's attention +10% (+10% to +20%), all of ")
+    assert lines[1].startswith(
+        "  - *zero-padded*, the fronts are worth, in points: Set's attention +10 (+10 to +20), all of "
+    )
     table = drawn.medians(found)
     assert table.loc[("reversed_addition", "all of Stack, theirs")].to_list() == ["35.0%", "55.0%", "34.9%"]
     assert table.loc[("addition", "all of Stack, theirs"), "the paper, at its size"] == ""
@@ -52,7 +54,7 @@ def test_what_the_order_of_the_tokens_is_worth_is_told_seed_by_seed(found):
     first, second = drawn.order(found).splitlines()
     assert first == (
         "- **addition**: after all of rule 110 80%, shuffled 60%, from random init 65%. "
-        "The order is worth +20% (+10% to +30%)."
+        "The order is worth +20 (+10 to +30) points."
     )
     assert second.startswith("- **reversed addition**: ")
 
@@ -85,15 +87,17 @@ def test_sizes_are_compared_on_what_ran_at_the_largest(sized):
     first, second = drawn.by_size_said(sized).splitlines()
     assert first == (
         "- **addition, 3 digits**: random init 45%; all of rule 110 60% (stage one learnt to 95%, "
-        "worth +10% (+10% to +20%)) (seeds: 3)."
+        "worth +10 (+10 to +20) points) (seeds: 3)."
     )
     assert second.startswith("- **addition, 5 digits**: random init 55% (the paper 59%); ")
 
 
 def test_rows_are_called_by_what_their_models_start_from(sized, rows_of):
     cells = ["addition / as published / eca / mean rows", "addition / as published / random init", "stage one: eca()"]
-    rows = rows_of({(cell, 0): 0.5 for cell in cells})
-    assert list(drawn.by_start(rows, sized)["cell"]) == [drawn.ORDERED, "random init"]
+    rows = rows_of({(cell, 0): 0.5 for cell in [*cells, *(f"reversed_{cell}" for cell in cells[:2])]})
+    other = sized.assign(task="reversed_addition", cell="reversed_" + sized["cell"])
+    found = drawn.by_start(rows, pd.concat([sized, other]), "addition")
+    assert list(found["cell"]) == [drawn.ORDERED, "random init"], "of one diagnostic alone"
 
 
 def test_the_papers_numbers_stand_beside_its_size(sized):

@@ -9,6 +9,7 @@ import pytest
 from structure_first.analysis import published as analysis
 from structure_first.analysis.stored import with_factors
 from structure_first.book.figures import published as draw
+from structure_first.book.figures.style import GREY, PALETTE
 from structure_first.evidence.store import Store
 from structure_first.experiments.published import EXPERIMENT, PUBLISHED
 
@@ -60,7 +61,12 @@ def test_a_live_run_is_a_part_of_the_curve_beside_the_stored_ones(rows_of, tmp_p
         "- **Stored** (seeds: 2): at worst -0.200 nats a byte, after 375 updates +0.250 (+0.200 to +0.300).",
     ]
     fig = draw.early(found)
-    assert [trace.name for trace in fig.data] == ["stored seeds", "stored seeds", "your run"]
+    looks = [(trace.name, trace.line.color, trace.line.width, list(trace.y)) for trace in fig.data]
+    assert looks == [
+        ("stored seeds", GREY, 1.5, [-0.2, 0.2]),
+        ("stored seeds", GREY, 1.5, [-0.2, 0.3]),
+        ("your run", PALETTE[0], 4, [-0.2, 0.4]),
+    ]
     assert set(analysis.early(mine, tmp_path / "nowhere")["whose"]) == {"yours"}
 
 
@@ -122,9 +128,10 @@ def test_of_problems_the_words_say_how_many_are_solved(rows_of):
     last = analysis.ends(analysis.curves(with_factors(rows_of(solved, metric="problems"), EXPERIMENT), "problems"))
     assert analysis.solved_said(last).splitlines() == [
         "- *random init* solves 40.0% of the held-out problems (the paper: 41.2%); seeds: 2",
-        "- *set* solves 50.0% of the held-out problems (the paper: 42.5%), +10.0% beside random init of the same seed; "
+        "- *set* solves 50.0% of the held-out problems (the paper: 42.5%), +10.0 points beside random init of the same "
+        "seed; seeds: 2",
+        "- *set, permuted* solves 30.0% of the held-out problems, -10.0 points beside random init of the same seed; "
         "seeds: 2",
-        "- *set, permuted* solves 30.0% of the held-out problems, -10.0% beside random init of the same seed; seeds: 2",
     ]
 
 
@@ -195,7 +202,7 @@ def test_a_part_is_told_beside_the_whole_where_both_parts_ran(rows_of):
         "MLPs less their own numbers in random order +0.040 (+0.030 to +0.050) (seeds: 3)"
     )
     fig = draw.parts(found)
-    assert [trace.name for trace in fig.data][::2] == list(analysis.PARTS), "seeds and median of each"
+    assert [trace.name for trace in fig.data][1::2] == list(analysis.PARTS), "seeds and median of each"
 
 
 def test_the_curves_end_on_the_dotted_line(found):
@@ -250,6 +257,9 @@ def test_the_ladder_goes_from_step_to_step_and_what_was_never_reached_is_at_its_
     steps, gains = medians["set", "y2"]
     assert list(steps) == ["as published", "wider start"] and list(gains) == pytest.approx([0.5, -0.2])
     assert medians["set", "y3"][1][1] == draw.NEVER and ("random init", "y2") not in medians
+    (hovers,) = (each.hovertemplate for each in fig.data if each.name == "set" and each.yaxis == "y3")
+    told = ["set, %{x}: %{y:.0%} of the text, median<extra></extra>", "set, %{x}: never, median<extra></extra>"]
+    assert list(hovers) == told, "no dot stands for a share above all of the text"
 
 
 def test_a_front_is_told_apart_by_what_the_context_has(tmp_path, rows_of):
@@ -265,7 +275,10 @@ def test_a_front_is_told_apart_by_what_the_context_has(tmp_path, rows_of):
     assert analysis.by_place_said(found) == (
         "- **code, width 512**: *set* is worth -0.500 where the context has it, -0.100 elsewhere (seeds: 1)"
     )
-    (medians,) = (trace for trace in draw.by_place(found).data if trace.showlegend)
+    unpaired = found.assign(width=128, gain=np.nan)
+    fig = draw.by_place(pd.concat([found, unpaired]))
+    assert [title.text for title in fig.layout.annotations] == ["code, width 512"], "of no gain there is no panel"
+    (medians,) = (trace for trace in fig.data if trace.showlegend)
     assert dict(zip(medians.x, medians.y, strict=True)) == pytest.approx(
         {"where the context has it": -0.5, "elsewhere": -0.1}
     )

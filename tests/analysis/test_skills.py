@@ -55,7 +55,10 @@ def test_a_sentence_counts_what_stands_the_correction_and_what_is_left_out(taugh
     assert said.endswith("By their medians 1 of all are better and 1 worse.")
     sooner = analysis.said(grid, ["set"], ["full", "attention"], analysis.SOONER)
     assert sooner.startswith("**Surely sooner than random init: 1 of 2 cells; surely later: 0.**")
-    assert sooner.endswith("at 90 %: 1 cells, drawn as a dot.")
+    assert sooner.endswith("at 90 %: 1 of the 2 cells drawn, as a dot.")
+    more = analysis.said(grid, ["set", "shuffled set"], ["full", "attention"], analysis.SOONER)
+    assert "1 of the 2 cells drawn, as a dot. Left out" in more, "what is left out is no dot"
+    assert more.endswith("none is surely later: shuffled set.")
     unsolved = analysis.said(grid, ["set"], ["full"], analysis.SOONER)
     assert unsolved.endswith("none is surely later: sorting, set."), "the cell that solves it is not among these"
 
@@ -94,21 +97,6 @@ def test_controls_stand_beside_what_they_control(taught):
     assert cells["set"] == {"sorting / set / full"} and cells["set, permuted"] == {"sorting / set / permuted"}
     assert cells["shuffled set"] == {"sorting / shuffled set / full"}, "a same start is another comparison"
     assert set(shown["carried"]) == {"full"}
-
-
-def test_a_stage_one_has_the_name_of_its_source(rows_of):
-    recipes = skills.EXPERIMENT.recipes("laptop")
-    names = {
-        "set": "sorting / set / full",
-        "dyck 8": "addition / dyck 8 / attention",
-        "nothing": "addition / random tokens / full",
-    }
-    stage_one = {name: Replica(cell, recipes[cell], 0).before.cell for name, cell in names.items()}
-    values = {(cell, seed): 0.5 + seed / 10 for cell in stage_one.values() for seed in range(2)}
-    learnt = analysis.stage_ones(rows_of(values, stage=1))
-    assert learnt.round(6).to_dict() == {
-        (name, seed): 0.5 + seed / 10 for name in ("set", "dyck 8") for seed in range(2)
-    }
 
 
 def test_the_papers_cells_are_cells_and_say_where_they_have_not_run(taught):

@@ -8,7 +8,6 @@ import pytest
 
 from structure_first.analysis import text
 from structure_first.analysis.stored import with_factors
-from structure_first.errors import UserError
 from structure_first.experiments import additive, substitutive
 
 SIZE = additive.FORMER_SIZES["laptop"]
@@ -170,6 +169,3 @@ def test_what_was_packed_is_read_from_the_manifest_by_corpus():
     assert table["packed to train on"].to_dict() == {"language": "", "code": "1,234,567", "math": ""}
     assert table.loc["code", ["text", "model"]].to_list() == ["code@1", "2 layers, 4 heads, width 64"]
     assert set(table["read in stage two"]) == {"4,128,000"}
-    for lacking, said in ({"stage": 3}, "stage must be 2, not 3"), ({"source": {}}, "source.tokens is missing"):
-        with pytest.raises(UserError, match=f"{said}.*; restore it or run the experiment again"):
-            text.sizes(SIZE, {"runs": {"b": read | lacking}})

@@ -9,12 +9,14 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from plotly.colors import sample_colorscale, unlabel_rgb
 
 from structure_first.book.figures import data, model, runs, style, tokens
+from structure_first.data.diagnostics import KEY
 from structure_first.data.registry import source
 from structure_first.seeding import generator
 
-SHADES = [tokens.between(place) for place in np.linspace(0, 8, 50)]
+SHADES = sample_colorscale(tokens.WHEEL, np.linspace(0, 1, 50))
 BRACKETS = [source(name, length=24, k=3) for name in ("dyck", "dyck_shuffle", "shuffled:dyck")]
 
 
@@ -47,7 +49,7 @@ def test_what_show_puts_on_the_page(page):
     assert caption == "1 &lt; 2 &amp; so on"
     assert "<" not in data
     drawing = json.loads(data)
-    assert list(drawing) == ["data", "layout", "config"]
+    assert list(drawing) == ["data", "layout"]
     assert drawing["data"][0]["name"] == "</script><!--<script>"
     assert drawing["data"][0]["y"] == [None]
 
@@ -62,7 +64,8 @@ def test_outside_a_build_plotly_shows_the_figure(monkeypatch):
 
 
 def luminance(colour: str) -> float:
-    parts = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    given = unlabel_rgb(colour) if colour.startswith("rgb") else [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    parts = (value / 255 for value in given)
     linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
     return float(np.dot((0.2126, 0.7152, 0.0722), linear))
 
@@ -102,6 +105,19 @@ def test_words():
     assert tokens.words(source("random", vocab=3)) == ["0", "1", "2"]
     for of in (*BRACKETS, source("stack"), source("eca"), source("haystack")):
         assert len(tokens.words(of)) == len(tokens.shades(of)) == of.vocab
+
+
+@pytest.mark.parametrize("k", [3, 16])
+def test_a_closer_has_the_colour_of_its_opener(k):
+    colours = tokens.shades(source("dyck", k=k, length=48))
+    assert colours[:k] == colours[k:] and len(set(colours)) == k
+
+
+def test_a_colour_is_a_value_and_what_holds_values_apart_has_none():
+    colours = tokens.shades(source("haystack"))
+    assert len(set(colours[1:KEY])) == KEY - 1 and set(colours[KEY:]) == {colours[0]} == {style.GREY}
+    marked = tokens.shades(source("identity", length=4, vocab=6))
+    assert len(set(marked[:-2])) == 6 and marked[-2:] == [style.GREY] * 2
 
 
 def test_a_gallery_shows_where_identity_looks():
@@ -209,7 +225,8 @@ def test_a_dot_for_every_seed_and_the_best_cell_first():
     fig = runs.seed_dots(times(low=[0.1, 0.2, 0.9], high=[0.8, 1.0]))
     dots = [trace for trace in fig.data if trace.mode == "markers"]
     assert [(trace.name, list(trace.x)) for trace in dots] == [("high", [0.8, 1.0]), ("low", [0.1, 0.2, 0.9])]
-    assert [trace.x[0] for trace in fig.data if trace.mode == "lines"] == [0.9, 0.2]
+    medians = {trace.name: trace.x[0] for trace in fig.data if trace.mode == "lines"}
+    assert medians == {"high, median": 0.9, "low, median": 0.2}
     assert fig.layout.yaxis.ticktext == ("high ", "low ")
 
 

@@ -33,11 +33,22 @@ def test_figures_of_a_part_of_the_grid_say_what_was_not_run(taught):
     assert "seed 5: 35.0%, never at 90 %" in first.customdata[1][0]
     sooner = draw.heat_map(found, ["set"], ["full", "attention"], analysis.SOONER)
     assert (sooner.data[0].z[1][0], sooner.data[2].z[1][0]) == (0, pytest.approx(np.log2(10), abs=1e-3))
+    assert list(draw.heat_map(found, ["set", "shuffled set"], ["full", "attention"], analysis.SOONER).data[0].y) == [
+        "random init",
+        "set",
+    ], "as the sentence counts"
     assert sooner.data[3].text[1] == "<b>200</b>" and "10.00 times as soon" in sooner.data[2].customdata[1][0]
     assert [button.label for button in heat.layout.updatemenus[0].buttons] == list(skills.TRANSFERS)
     ranking = draw.ranking(found, ["set", "eca"], list(skills.TRANSFERS))
-    assert [trace.name for trace in ranking.data if trace.name] == [*skills.TRANSFERS, "random init"]
+    named = [trace.name for trace in ranking.data if trace.showlegend is None]
+    assert named == [*skills.TRANSFERS, "random init"]
     assert [len(trace.x) for trace in ranking.data[:4:2]] == [6, 0], "a small dot for every seed"
+
+
+def test_a_stage_one_has_a_dot_a_seed_however_many_cells_it_stands_before(taught):
+    fig = draw.stage_ones(analysis.grid(taught()), ["shuffled set", "set", "eca"])
+    dots = [(trace.name, list(trace.x)) for trace in fig.data if trace.mode == "markers"]
+    assert dots == [("set", [1.0] * 6), ("shuffled set", [0.5] * 6)], "the best learnt first"
 
 
 @pytest.fixture

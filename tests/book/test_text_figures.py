@@ -84,6 +84,7 @@ def test_a_seed_that_diverged_leaves_the_others_their_median():
     models = pd.DataFrame({"task": "code", "at": 1, "gain": [0.1, np.nan, 0.3], "seed": range(3), "label": "set"})
     dots, median = draw.lines(models, 300, "at", "gain", "label", {"set": {}}, "").data
     assert list(dots.y) == [0.1, 0.3] and list(median.y) == [0.2]
+    assert (dots.name, median.name) == ("set, one seed", "set"), "the table of numbers tells them apart"
 
 
 def test_the_gain_by_budget_and_the_iso_loss_are_told_by_what_is_in_front(models):

@@ -1,10 +1,8 @@
-"""The ledger told: in words, as a table, and as JSON for a program."""
+"""The ledger told: in words, and as JSON for a program."""
 
 from math import isfinite
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from structure_first.analysis.claims import ledger
 from structure_first.analysis.comparison import COLUMNS, Answer, Entry
@@ -18,15 +16,10 @@ COMPARED = ("treated", "control", *GAIN, "seeds", "scale")
 LEDGER = Path("../claims.yml")  # as a chapter sees it
 
 
-def asked(ids: tuple[str, ...], claims: Path, results: Path) -> list[Entry]:
-    """The ledger's entries of these claims."""
-    by_id = {entry.id: entry for entry in ledger(claims, results)}
-    return [by_id[each] for each in ids]
-
-
 def verdicts(*ids: str, claims: Path = LEDGER, results: Path = RESULTS) -> str:
     """What the ledger says to these claims, in words: a line each."""
-    return "\n".join(f"- {told(entry)}" for entry in asked(ids, claims, results))
+    by_id = {entry.id: entry for entry in ledger(claims, results)}
+    return "\n".join(f"- {told(by_id[each])}" for each in ids)
 
 
 def told(entry: Entry) -> str:
@@ -39,24 +32,6 @@ def _worded(answer: Answer | None) -> str:
     if answer is None:
         return "not yet run"
     return f"**{answer.verdict}** ({'; '.join(filter(None, (answer.decides.in_words, answer.others)))})"
-
-
-def table(*ids: str, claims: Path = LEDGER, results: Path = RESULTS) -> pd.DataFrame:
-    """The ledger's lines for these claims: a line for each column that has run."""
-    lines = [
-        {
-            "claim": entry.statement,
-            "paper": entry.paper,
-            "asked": BESIDE[column],
-            "measured": answer.decides.told,
-            "seeds": answer.seeds,
-            "verdict": answer.verdict,
-        }
-        for entry in asked(ids, claims, results)
-        for column in COLUMNS
-        if (answer := getattr(entry, column))
-    ]
-    return pd.DataFrame(lines).set_index(["claim", "paper", "asked"])
 
 
 def as_json(entries: list[Entry]) -> list[dict[str, Any]]:

@@ -7,9 +7,10 @@ from itertools import product
 import pandas as pd
 import torch
 from einops import einsum, rearrange, repeat
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from structure_first.analysis.sequences import partners
 from structure_first.data.batch import Batch, Source
 from structure_first.data.diagnostics import KEY, QUERY
 from structure_first.data.registry import source
@@ -84,7 +85,7 @@ def scores(model: Transformer, of: Source, count: int = 200) -> pd.DataFrame:
     }
     if of.name == "dyck":
         words = of.draw(count, random).tokens
-        by_kind["bracket match"] = share(patterns(model, words[:, :-1]), closings(words < of.settings["k"]))
+        by_kind["bracket match"] = share(patterns(model, words[:, :-1]), closings(words, int(of.settings["k"])))
     if of.name == "haystack":
         tokens = example(int(of.settings["pairs"]), count).tokens[:, :-1]
         pattern, key = patterns(model, tokens), asked(tokens)
@@ -105,17 +106,18 @@ def share(
     )
 
 
-def closings(opens: Bool[Tensor, "batch time"]) -> tuple[Tensor, Tensor, Tensor]:
-    """Sequence, place before each closer, and place of the opener it closes, unless these two are the same.
-
-    A closer closes the last opener that reached the depth from which it descends.
+def closings(words: Int[Tensor, "batch time"], k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Sequence, place before each closer of Dyck words, and place of the opener it closes, unless these two are the
+    same.
     """
-    depth = torch.where(opens, 1, -1).cumsum(1)
-    place = torch.arange(opens.shape[1])
-    reached = torch.where(opens, depth, 0)[:, None, :] == depth[:, :, None] + 1
-    opener = torch.where(reached & (place < place[:, None]), place, -1).amax(-1)
-    sequence, closer = (~opens & (opener < place - 1)).nonzero(as_tuple=True)
-    return sequence, closer - 1, opener[sequence, closer]
+    places = [
+        (sequence, place - 1, opener)
+        for sequence, word in enumerate(words.tolist())
+        for place, opener in enumerate(partners(word, k))
+        if opener is not None and opener < place - 1
+    ]
+    sequence, before, opener = torch.tensor(places, dtype=torch.long).view(-1, 3).T  # also of no place
+    return sequence, before, opener
 
 
 @torch.no_grad()

@@ -61,12 +61,11 @@ def ledger(claims: Path, results: Path) -> list[Entry]:
         advice = "write them as the book's claims.yml does"
         raise UserError(f"cannot read the claims in {claims}: {error}; {advice}") from None
     stored: Stored = cache(lambda name: of_today(EXPERIMENTS[name], Path(results)))  # several queries ask one
-    return [_entry(claim, stored) for claim in listed]
-
-
-def _entry(claim: dict, stored: Stored) -> Entry:
-    columns = {column: _answer(claim, column, stored) for column in COLUMNS}
-    return Entry(claim["id"], claim["statement"], claim["paper"], **columns)
+    entries = []
+    for claim in listed:
+        columns = {column: _answer(claim, column, stored) for column in COLUMNS}
+        entries.append(Entry(claim["id"], claim["statement"], claim["paper"], **columns))
+    return entries
 
 
 def _answer(claim: dict, column: str, stored: Stored) -> Answer | None:

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from structure_first.analysis.haystack import has_jumped
+from structure_first.analysis.haystack import counted, has_jumped
 from structure_first.analysis.stored import ended, ordered
 from structure_first.experiments.haystack import ACROSS, ROWS
 
@@ -39,19 +39,11 @@ def apart(rows: pd.DataFrame) -> pd.DataFrame:
     return ordered(ends, ["source", "rows", "across"], [*sorted(set(ends["source"])), *ROWS.values(), *ACROSS])
 
 
-def counted(ends: pd.DataFrame, by: str) -> str:
-    """How many of the models jumped, by one factor, in words."""
-    groups = ends.groupby(by, sort=False)["jumped"]
-    return ", ".join(f"*{value}* {jumped.sum()} of {len(jumped)}" for value, jumped in groups)
-
-
 def apart_said(ends: pd.DataFrame) -> str:
     """Which of the two factors tells, in words: only of models that have a partner on either side."""
     whole = ends[ends["across"] != "nothing"]
-    return (
-        f"Seeds that jumped, by what goes across: {counted(whole, 'across')}; by what the new rows are: "
-        f"{counted(whole, 'rows')}."
-    )
+    across, rows = (counted(whole.groupby(by, sort=False)["jumped"]) for by in ("across", "rows"))
+    return f"Seeds that jumped, by what goes across: {across}; by what the new rows are: {rows}."
 
 
 def left(rows: pd.DataFrame) -> pd.DataFrame:

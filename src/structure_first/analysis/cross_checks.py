@@ -7,11 +7,9 @@ import pandas as pd
 
 from structure_first.analysis.published import (
     ALIKE,
-    PLACES,
     SHARES,
     STEPS,
     TOLD,
-    as_published,
     climbed,
     ends,
     every_size,
@@ -41,19 +39,22 @@ def last_step_said(corpus: str, results: Path = RESULTS) -> str:
         ladder = climbed(ends(every_size(results, metric)))
         here = ladder[ladder["task"].eq(corpus) & ladder["step"].eq(STEPS[-1])]
         gains = here.pivot(index="seed", columns="label", values="gain")
-        form = "{:+.1%}" if metric in SHARES else "{:+.3f}"
-        worth = [f"*{label}* {told(form, gains[label])}" for label in TOLD[:2]]
-        ahead = told(form, gains[TOLD[0]] - gains[TOLD[1]])
-        lines.append(f"- **{name}**: {', '.join(worth)}; the first less the second {ahead} (seeds: {len(gains)})")
+        scaled, form, unit = (100 * gains, "{:+.1f}", "points") if metric in SHARES else (gains, "{:+.3f}", "nats")
+        worth = [f"*{label}* {told(form, scaled[label])}" for label in TOLD[:2]]
+        ahead = told(form, scaled[TOLD[0]] - scaled[TOLD[1]])
+        lines.append(
+            f"- **{name}**, in {unit}: {', '.join(worth)}; the first less the second {ahead} (seeds: {len(gains)})"
+        )
     return "\n".join(lines)
 
 
-def attention_by_place_said(results: Path = RESULTS) -> str:
-    """How far the attention of *set* is ahead of its own numbers in random order, in either place, in words."""
+def attention_by_place_said(last: pd.DataFrame) -> str:
+    """How far the attention of *set* is ahead of its own numbers in random order, in either place, in words; of the
+    models of `published.by_place`.
+    """
     ahead = []
-    for where, metric in PLACES.items():
-        last = as_published(metric, results)
-        losses = last[last["task"] == "code"].pivot_table("loss", "seed", "label")
+    for where, here in last[last["task"] == "code"].groupby("where", sort=False):
+        losses = here.pivot_table("loss", "seed", "label")
         less = losses["set, attention permuted"] - losses["set, attention"]
         ahead.append(f"{told('{:+.3f}', less)} {where}")
     return f"On code the attention of *set* is ahead of its own numbers in random order by {', '.join(ahead)}."

@@ -60,8 +60,8 @@ def said(models: pd.DataFrame) -> str:
         )
         for draw in (bare.index[0], bare.index[-1]):
             fronts = here[(here["drawn"] == draw) & (here["start"] != BASE)].groupby("start", sort=False)["gain"]
-            worth = [f"{start} {told('{:+.0%}', gain)}" for start, gain in fronts]
-            lines.append(f"  - *{draw}*, the fronts are worth: {', '.join(worth)}.")
+            worth = [f"{start} {told('{:+.0f}', 100 * gain)}" for start, gain in fronts]
+            lines.append(f"  - *{draw}*, the fronts are worth, in points: {', '.join(worth)}.")
     return "\n".join(lines)
 
 
@@ -73,7 +73,7 @@ def order(models: pd.DataFrame) -> str:
         lines.append(
             f"- **{str(task).replace('_', ' ')}**: after {ORDERED} {ends[ORDERED].median():.0%}, shuffled "
             f"{ends[SHUFFLED].median():.0%}, from random init {ends[BASE].median():.0%}. The order is worth "
-            f"{told('{:+.0%}', ends[ORDERED] - ends[SHUFFLED])}."
+            f"{told('{:+.0f}', 100 * (ends[ORDERED] - ends[SHUFFLED]))} points."
         )
     return "\n".join(lines)
 
@@ -92,8 +92,9 @@ def by_size(every: Iterable[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(by_scale).merge(by_scale[-1][["task", "start"]].drop_duplicates())
 
 
-def by_start(rows: pd.DataFrame, models: pd.DataFrame) -> pd.DataFrame:
-    """Those of the rows that are of `models`, their cells called by what they start from."""
+def by_start(rows: pd.DataFrame, models: pd.DataFrame, task: str) -> pd.DataFrame:
+    """Those of the rows that are of `models` of this task, their cells called by what they start from."""
+    models = models[models["task"] == task]
     starts = dict(zip(models["cell"], models["start"], strict=True))
     return rows[rows["cell"].isin(starts)].assign(cell=lambda own: own["cell"].map(starts))
 
@@ -107,7 +108,7 @@ def by_size_said(models: pd.DataFrame) -> str:
             ended, stated = f"{start} {part['accuracy'].median():.0%}", PAPER[str(task)].get(str(start))
             aside = [f"the paper {stated:.0%}"] if stated and size == largest[task] else []
             if start != BASE:
-                worth = f"worth {told('{:+.0%}', part['gain'])}"
+                worth = f"worth {told('{:+.0f}', 100 * part['gain'])} points"
                 aside = [f"stage one learnt to {part['learnt'].median():.0%}", worth, *aside]
             starts.append(f"{ended} ({', '.join(aside)})" if aside else ended)
         seeds = here["seed"].nunique()

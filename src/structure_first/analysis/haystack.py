@@ -1,6 +1,6 @@
 """Chapter 03: when the seeds jump, and what the heads do that make them."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -106,14 +106,15 @@ def that_jump_said(rows: pd.DataFrame) -> str:
     return f"**Of {len(some)} beginnings {some.sum()} make a seed jump; {others}.**"
 
 
+def counted(groups: Iterable[tuple[Hashable, pd.Series]]) -> str:
+    """How many of the models of each group jumped, in words."""
+    return ", ".join(f"*{name}* {jumped.sum()} of {len(jumped)}" for name, jumped in groups)
+
+
 def jumped_said(rows: pd.DataFrame, cells: Sequence[str] | None = None) -> str:
     """How many seeds of each of the cells that have rows jumped, in words, most of them first."""
-    times = steps_to(rows, JUMPED).groupby("cell")
-    told = {cell: (int(np.isfinite(each).sum()), len(each)) for cell, each in times if cells is None or cell in cells}
-    most_first = sorted(told, key=lambda cell: -told[cell][0] / told[cell][1])
-    return (
-        "Seeds that jumped: " + ", ".join(f"*{cell}* {told[cell][0]} of {told[cell][1]}" for cell in most_first) + "."
-    )
+    groups = [(cell, jumped) for cell, jumped in has_jumped(rows).groupby("cell") if cells is None or cell in cells]
+    return f"Seeds that jumped: {counted(sorted(groups, key=lambda group: -group[1].mean()))}."
 
 
 # Inside

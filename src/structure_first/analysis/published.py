@@ -8,7 +8,6 @@ import pandas as pd
 from structure_first.analysis.stored import RESULTS, of_today, ordered, sizes, with_factors
 from structure_first.analysis.text import PAPER, gains, labels
 from structure_first.cost import flops
-from structure_first.data.batch import Source
 from structure_first.evidence.statistics import needed, share_read, told
 from structure_first.experiments.additive import spent
 from structure_first.experiments.published import EXPERIMENT, PUBLISHED, RUNGS
@@ -115,9 +114,9 @@ def as_published(metric: str = "loss", results: Path = RESULTS) -> pd.DataFrame:
 
 
 def by_place(results: Path = RESULTS) -> pd.DataFrame:
-    """The same, apart for the tokens of each of `PLACES`."""
+    """The same, apart for the tokens of each of `PLACES`; without a gain where random init was not measured so."""
     by_where = {where: as_published(metric, results) for where, metric in PLACES.items()}
-    return pd.concat(by_where, names=["where"]).reset_index("where").dropna(subset="gain")
+    return pd.concat(by_where, names=["where"]).reset_index("where")
 
 
 def parts(last: pd.DataFrame) -> pd.DataFrame:
@@ -147,7 +146,8 @@ def sized(models: pd.DataFrame) -> pd.Series:
 def by_place_said(last: pd.DataFrame, front: str = "set") -> str:
     """What a front is worth in either place, in words, a line a corpus and width."""
     lines = []
-    for (corpus, width), here in last[last["label"] == front].groupby(["task", "width"], sort=False):
+    known = last[last["label"].eq(front) & last["gain"].notna()]
+    for (corpus, width), here in known.groupby(["task", "width"], sort=False):
         worth = [f"{told('{:+.3f}', gains)} {where}" for where, gains in here.groupby("where", sort=False)["gain"]]
         lines.append(
             f"- **{corpus}, width {width}**: *{front}* is worth {', '.join(worth)} (seeds: {here['seed'].nunique()})"
@@ -209,7 +209,7 @@ def solved_said(last: pd.DataFrame) -> str:
         line = f"- *{label}* solves {told('{:.1%}', 1 - part['loss'])} of the held-out problems"
         line += f" (the paper: {SOLVED[label]:.1%})" if label in SOLVED else ""
         if label != "random init":
-            line += f", {told('{:+.1%}', part['gain'])} beside random init of the same seed"
+            line += f", {told('{:+.1f}', 100 * part['gain'])} points beside random init of the same seed"
         lines.append(f"{line}; seeds: {len(part)}")
     return "\n".join(lines)
 
@@ -240,12 +240,6 @@ def climbed_said(ladder: pd.DataFrame) -> str:
             f"(seeds: {len(cold)})" + f"; gains: {gains}" * bool(gains)
         )
     return "\n".join(lines)
-
-
-def text_of(models: pd.DataFrame) -> Source:
-    """The text that the models of `curves` or `ends` were trained on, as the first of them has it."""
-    one = models.iloc[0]
-    return EXPERIMENT.recipes(one["scale"])[one["cell"]].last.make()
 
 
 def pinch(recipe: Recipe) -> str:

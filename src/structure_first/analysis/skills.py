@@ -101,22 +101,26 @@ def said(models: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str], me
     )
     if measure is BETTER:
         return told
-    tasks, moved = in_time(table, fronts, carried)
+    tasks, shown = in_time(table, fronts, carried)
     left = [each.replace("_", " ") for each in TASKS if each in set(here["task"]) - set(tasks)]
-    left += [front for front in fronts if front in set(here["front"]) - set(moved)]
-    told += f" With at most half of their seeds at 90 %: {(~np.isfinite(here['steps'])).sum()} cells, drawn as a dot."
+    left += [front for front in fronts if front in set(here["front"]) - set(shown)]
+    drawn = here[here["task"].isin(tasks) & here["front"].isin(shown)]
+    dots = (~np.isfinite(drawn["steps"])).sum()
+    told += f" With at most half of their seeds at 90 %: {dots} of the {len(drawn)} cells drawn, as a dot."
     return told + f" Left out, since no cell has more and none is surely later: {', '.join(left)}." * bool(left)
 
 
 def in_time(table: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The diagnostics in which some of these cells, or random init, have more than half of their seeds at 90 %; and the
-    fronts of which some cell has, or stands the correction.
+    """What a figure of steps draws: the diagnostics in which some of these cells, or random init, have more than half
+    of their seeds at 90 %; and the fronts of which some cell has, or stands the correction, but all of them where
+    random init is named among them: controls are looked at side by side.
     """
     cells = _within(table, fronts, carried)
     shown = pd.concat([cells, table[table["front"] == "random init"]])
     tasks = set(shown.loc[np.isfinite(shown["steps"]), "task"])
     moved = set(cells.loc[np.isfinite(cells["steps"]) | (cells["p"] <= CERTAIN), "front"])
-    return [task for task in TASKS if task in tasks], [front for front in fronts if front in moved]
+    shown = [front for front in fronts if front in moved or "random init" in fronts]
+    return [task for task in TASKS if task in tasks], shown
 
 
 def _within(table: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]) -> pd.DataFrame:
@@ -157,17 +161,6 @@ def bill(rows: pd.DataFrame, cells: Sequence[str]) -> pd.DataFrame:
             "GFLOPs of both": f"{flops / 1e9:,.0f}" if np.isfinite(flops) else "",
         }
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("cell")
-
-
-def stage_ones(rows: pd.DataFrame) -> pd.Series:
-    """How well every seed's stage one was learnt, of those that teach structure; index: cell (the source), seed."""
-    scale = rows["scale"].iloc[0]
-    fronts, sources = skills.EXPERIMENT.factors(scale)["front"], skills.sources(scale)
-    taught = {cell: recipe for cell, recipe in skills.EXPERIMENT.recipes(scale).items() if fronts[cell] in sources}
-    before = {cell: Replica(cell, recipe, 0).before for cell, recipe in taught.items()}
-    named = {one.cell: fronts[cell] for cell, one in before.items() if one}
-    last = final(rows, stage=1)
-    return last[last.index.isin(named, level="cell")].rename(index=named, level="cell")
 
 
 def beside_the_paper(models: pd.DataFrame) -> pd.DataFrame:

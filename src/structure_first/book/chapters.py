@@ -13,6 +13,7 @@ from unittest.mock import patch
 
 import nbformat
 import yaml
+from sphinx_external_toc.parsing import MalformedError, parse_toc_yaml
 from tqdm import tqdm
 
 import structure_first
@@ -25,23 +26,12 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 def listed(book: Path) -> list[str]:
     """The pages that the table of contents names, by their path in the book without its ending; all are there."""
-
-    def files(entry) -> Iterator[str]:
-        if isinstance(entry, list):
-            for item in entry:
-                yield from files(item)
-        elif isinstance(entry, dict):
-            yield from (entry[key] for key in ("root", "file") if key in entry)
-            yield from files([entry[key] for key in ("parts", "chapters", "sections") if key in entry])
-
     config, toc = book.parent / "_config.yml", book / "_toc.yml"
     for needed in (config, toc):
         if not needed.is_file():
             raise UserError(f"{needed} does not exist; run this from the top of the repository")
     with valid(toc):
-        names = list(files(yaml.safe_load(toc.read_text())))
-    if not names:
-        raise UserError(f"{toc} lists no page; write root: intro, and chapters")
+        names = list(parse_toc_yaml(toc))
     for name in names:
         if not any((book / f"{name}{ending}").is_file() for ending in (".md", ".ipynb")):
             raise UserError(f"{toc} lists {name}, but there is no {name}.md or {name}.ipynb beside it")
@@ -53,8 +43,8 @@ def valid(path: Path) -> Iterator[None]:
     """Within, one of the book's own YAML files is read; raises `UserError` if it cannot be."""
     try:
         yield
-    except (yaml.YAMLError, OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except (yaml.YAMLError, MalformedError, OSError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}") from error
 
 
 def notebooks(book: Path) -> dict[str, Path]:

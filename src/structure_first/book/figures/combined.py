@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from structure_first.analysis import drawn
 from structure_first.analysis.combined import PAPER
 from structure_first.book.figures.style import GREY, facets, meant
+from structure_first.book.figures.text import DOTTED
 
 BAR = 0.14  # of a column: as wide as a median's bar is on either side, where a column has several
 
@@ -23,7 +24,7 @@ def dots(models: pd.DataFrame, panel: str, column: str, colour: str, level: floa
     for at, part in parts:
         for (name, kind), here in part.groupby([column, colour] if apart else [column, column], sort=False):
             middle = names.index(name) + apart * (series.index(kind) - (len(series) - 1) / 2)
-            style = {"legendgroup": kind, "name": kind, **at}
+            style = {"legendgroup": kind, **at}
             told = name if name == kind else f"{name}, {kind}"
             fig.add_scatter(
                 x=middle + np.linspace(-bar, bar, len(here) + 2)[1:-1],
@@ -32,6 +33,7 @@ def dots(models: pd.DataFrame, panel: str, column: str, colour: str, level: floa
                 marker={"color": colours[kind], "size": 6, "opacity": 0.7},
                 text=[f"{told}, seed {seed}" for seed in here["seed"]],
                 hovertemplate="%{text}: %{y:.1%}<extra></extra>",
+                name=kind,
                 showlegend=apart > 0 and kind not in shown,
                 **style,
             )
@@ -41,12 +43,13 @@ def dots(models: pd.DataFrame, panel: str, column: str, colour: str, level: floa
                 mode="lines",
                 line={"color": colours[kind], "width": 3},
                 hovertemplate=f"{told}: median %{{y:.1%}}<extra></extra>",
+                name=f"{told}, median",
                 showlegend=False,
                 **style,
             )
             shown.add(kind)
-        if level is not None:
-            fig.add_hline(level, line={"dash": "dot", "color": GREY}, **at)
+    if level is not None:
+        fig.add_hline(level, line=DOTTED)
     short = [name.removesuffix(f" {column}") for name in names]
     fig.update_xaxes(tickvals=list(range(len(names))), ticktext=short, tickangle=-35, showgrid=False)
     fig.update_yaxes(range=[-0.03, 1.05], tickformat=".0%").update_yaxes(title="accuracy", col=1)

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
-from structure_first.book.figures.style import DASHES, GREY, INK, PALETTE, TEMPLATE, coloured, plain
+from structure_first.book.figures.style import DASHES, GREY, INK, PALETTE, TEMPLATE, plain
 from structure_first.training.stage import Stage
 
 
@@ -56,15 +56,14 @@ def flops_bars(parts: Mapping[str, int]) -> go.Figure:
 def schedules(stages: Mapping[str, Stage]) -> go.Figure:
     """The learning rate at every step, a line for each stage."""
     fig = plain(340, xaxis_title="step", yaxis={"title": "learning rate", "rangemode": "tozero"})
-    for (colour, name), dash in zip(coloured(stages), cycle(DASHES), strict=False):
-        stage = stages[name]
+    for (name, stage), dash in zip(stages.items(), cycle(DASHES), strict=False):
         steps = np.unique(np.linspace(0, stage.steps - 1, 201, dtype=int))
         fig.add_scatter(
             x=steps,
             y=[stage.lr_at(int(step)) for step in steps],
             mode="lines",
             name=name,
-            line={"color": colour, "dash": dash},
+            line={"dash": dash},
             hovertemplate=f"{name}<br>step %{{x}}: %{{y:.2e}}<extra></extra>",
         )
     return fig

@@ -4,8 +4,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from structure_first.analysis.published import PARTS, PLACES, STEPS, TOLD, sized
+from structure_first.book.figures.runs import jump_curves
 from structure_first.book.figures.style import GREY, facets, looks, meant
-from structure_first.book.figures.text import DOTTED, GAIN, line, stepped, worth
+from structure_first.book.figures.text import DOTTED, GAIN, line, lines, stepped, worth
 
 LABELS = ("random init", *TOLD)
 STEEP = 0.5  # nats above the end: what lies higher, at the very beginning, would press the lines together
@@ -28,6 +29,7 @@ def curves(evaluations: pd.DataFrame, level: float | None = None) -> go.Figure:
                     mode="lines",
                     line={"color": meant(label), "width": 1},
                     opacity=0.45,
+                    name=f"{label}, seed {seed}",
                     hovertemplate=f"{label}, seed {seed}, %{{x:.0%}} of the text: %{{y:.3f}} nats<extra></extra>",
                     showlegend=False,
                     **at,
@@ -57,43 +59,31 @@ def curves(evaluations: pd.DataFrame, level: float | None = None) -> go.Figure:
 
 def early(evaluations: pd.DataFrame) -> go.Figure:
     """How far a front is ahead of random init against the update, the reader's seeds over the stored ones."""
-    fig, _ = facets(evaluations, 400)
-    for whose, name, colour, width in (("stored", "stored seeds", GREY, 1.5), ("yours", "your run", meant("set"), 4)):
-        for number, (seed, one) in enumerate(evaluations[evaluations["whose"] == whose].groupby("seed")):
-            fig.add_scatter(
-                x=one["step"],
-                y=one["lead"].round(4),
-                mode="lines+markers",
-                name=name,
-                legendgroup=whose,
-                showlegend=number == 0,
-                line={"color": colour, "width": width},
-                hovertemplate=f"seed {seed}, update %{{x}}: %{{y:+.3f}} nats<extra></extra>",
-            )
-    fig.add_hline(0, line=DOTTED)
-    fig.update_xaxes(title="updates").update_yaxes(title="lead over random init, nats a byte")
-    return fig
+    whose = {"stored": "stored seeds", "yours": "your run"}
+    rows = evaluations.assign(cell=evaluations["whose"].map(whose), metric="lead", stage=2, value=evaluations["lead"])
+    fig = jump_curves(rows, list(whose.values()), "lead").add_hline(0, line=DOTTED)
+    fig.update_traces(mode="lines+markers", line={"dash": "solid", "width": 4})
+    fig.update_traces(line={"color": GREY, "width": 1.5}, selector={"name": whose["stored"]})
+    return fig.update_xaxes(title="updates").update_yaxes(title="lead over random init, nats a byte")
 
 
 def doses(last: pd.DataFrame) -> go.Figure:
-    """What *set* and its permuted twin are worth against the updates that it was trained for, a panel a width, every
+    """What *set* and its permuted twin, of one width, are worth against the updates that *set* was trained for, every
     seed a dot.
     """
-    carried = {"set": "full", "set, permuted": "permuted"}
-    last = last[last["front"].eq("set") & last["carried"].isin(carried.values())]
-    fig, panels = facets(last.assign(size="width " + last["width"].astype(str)), 380, "size", shared_yaxes=True)
-    for at, here in panels:
-        for name, look in looks(carried).items():
-            part = here[here["carried"] == carried[name]]
-            line(fig, part, "updates", "gain", name, "%{x} updates: %{y:+.3f} nats", **look, **at)
-        stepped(fig, here["updates"], "updates of stage one", **at)
-        fig.add_hline(0, line=DOTTED, **at)
-    return fig.update_yaxes(title=GAIN, col=1).update_layout(legend={"y": 1.12})
+    names = {"full": "set", "permuted": "set, permuted"}
+    last = last[last["front"].eq("set") & last["carried"].isin(names)]
+    last = last.assign(name=last["carried"].map(names))
+    own: dict[str, dict] = {name: {} for name in names.values()}
+    fig = lines(last, 380, "updates", "gain", "name", own, "%{x} updates: %{y:+.3f} nats")
+    stepped(fig, last["updates"], "updates of stage one")
+    return fig.add_hline(0, line=DOTTED).update_yaxes(title=GAIN, col=1).update_layout(legend={"y": 1.12})
 
 
 def by_place(last: pd.DataFrame) -> go.Figure:
     """What a front is worth on tokens that the context has shown and on others, a panel a corpus and width."""
-    fig = worth(last.assign(size=sized(last)), "size", "where", PLACES, LABELS[1:3])
+    last = last.assign(size=sized(last)).dropna(subset="gain")
+    fig = worth(last, "size", "where", PLACES, LABELS[1:3])
     return fig.update_layout(scattermode="group", scattergap=0.6)
 
 
@@ -109,6 +99,7 @@ def parts(last: pd.DataFrame) -> go.Figure:
 
 LOSS, NEEDED = "final loss, nats", "of the text, for its loss"
 NEVER = 1.06  # where a share stands that no part of the text was enough for
+HOVERS = {LOSS: "%{y:.3f} nats", GAIN: "%{y:+.3f} nats", NEEDED: "%{y:.0%} of the text"}
 
 
 def ladder(models: pd.DataFrame, whats: tuple[str, ...] = (LOSS, GAIN)) -> go.Figure:
@@ -124,7 +115,8 @@ def ladder(models: pd.DataFrame, whats: tuple[str, ...] = (LOSS, GAIN)) -> go.Fi
     axis |= {"tickvals": steps, "ticktext": [step.replace(" ", "<br>") for step in steps]}
     for at, here in panels:
         for label, look in looks(LABELS).items():
-            line(fig, here[here["label"] == label], "step", "value", label, "%{x}: %{y:.3f}", **look, **at)
+            hover = f"%{{x}}: {HOVERS[whats[at['row'] - 1]]}"
+            line(fig, here[here["label"] == label], "step", "value", label, hover, **look, **at)
         fig.update_xaxes(**axis, showticklabels=at["row"] == len(whats), **at)
     for row, what in enumerate(whats, 1):
         fig.update_yaxes(title=what, row=row, col=1)
@@ -133,7 +125,9 @@ def ladder(models: pd.DataFrame, whats: tuple[str, ...] = (LOSS, GAIN)) -> go.Fi
         else:
             fig.add_hline(0 if what == GAIN else 1, line=DOTTED, row=row)
         if what == NEEDED:
-            fig.update_yaxes(
-                tickvals=[0.25, 0.5, 0.75, 1, NEVER], ticktext=["25%", "50%", "75%", "all", "never"], row=row
-            )
+            ticks = {"tickvals": [0.25, 0.5, 0.75, 1, NEVER], "ticktext": ["25%", "50%", "75%", "all", "never"]}
+            fig.update_yaxes(**ticks, row=row)
+            for trace in fig.select_traces(row=row):
+                never = trace.hovertemplate.replace(HOVERS[what], "never")
+                trace.hovertemplate = [never if share > 1 else trace.hovertemplate for share in trace.y]
     return fig.update_layout(margin={"t": 100}, legend={"y": 1 + 0.2 / len(whats)})

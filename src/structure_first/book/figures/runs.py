@@ -94,7 +94,7 @@ def seed_dots(final: pd.Series, metric: str = "accuracy", reached: pd.Series | N
             y=[row - 0.34, row + 0.34],
             mode="lines",
             line={"color": colour, "width": 3},
-            name=cell,
+            name=f"{cell}, median",
             hovertemplate=f"{cell}: median of {len(values)} seeds %{{x:.3f}}<extra></extra>",
         )
     ticks = {"tickvals": list(range(len(names))), "ticktext": [names[cell] for cell in medians.index]}

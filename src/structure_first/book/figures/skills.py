@@ -21,13 +21,11 @@ def heat_map(
     """Median gain over random init: what came first down, diagnostics across, a button for each thing carried over."""
     table = skills.summary(models, measure.gain)
     tasks = [task for task in TASKS if (models["task"] == task).any()]
-    whole = "random init" in fronts
     if measure is SOONER:
-        tasks, moved = skills.in_time(table, fronts, carried)
-        fronts = fronts if whole else moved
+        tasks, fronts = skills.in_time(table, fronts, carried)
     seeds = models.groupby("cell").apply(_seeds, include_groups=False)
     lines = table.assign(carried=table["carried"].fillna("")).reset_index().set_index(["carried", "front", "task"])
-    if not whole:
+    if "random init" not in fronts:
         of_grid = table[table["front"].isin(fronts) & table["carried"].isin(carried) & table["task"].isin(tasks)]
         best = of_grid.groupby("front")["gain"].max().reindex(fronts).sort_values(ascending=False, kind="stable")
         fronts = ["random init", *best.index]
@@ -131,6 +129,7 @@ def ranking(models: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str])
                 marker={"size": 4, "color": meant(across), "opacity": 0.45},
                 text=seeds["front"] + f", {across}, seed " + seeds["seed"].astype(str),
                 hovertemplate="%{text}: %{x:.1%}<extra></extra>",
+                name=f"{across}, one seed",
                 legendgroup=across,
                 showlegend=False,
                 visible=number == 0,
@@ -181,7 +180,8 @@ def ranking(models: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str])
     return fig
 
 
-def stage_ones(learnt: pd.Series) -> go.Figure:
-    """How well every seed's stage one was learnt, a line a source."""
-    fig = seed_dots(learnt, "held-out accuracy of stage one")
+def stage_ones(models: pd.DataFrame, fronts: Sequence[str]) -> go.Figure:
+    """How well every seed's stage one was learnt, a line a source; the cells of a source share it."""
+    learnt = models[models["front"].isin(fronts)].groupby(["front", "seed"])["learnt"].first()
+    fig = seed_dots(learnt.rename_axis(["cell", "seed"]), "held-out accuracy of stage one")
     return fig.add_vline(LEARNT, line={"dash": "dot", "color": GREY})

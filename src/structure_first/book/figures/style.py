@@ -5,7 +5,6 @@ middle lightness, so that they stand out from white and from black.
 """
 
 import inspect
-import json
 import os
 import textwrap
 from collections.abc import Callable, Iterable
@@ -54,13 +53,13 @@ def show(fig: go.Figure, alt: str, caption: str) -> None:
 
 
 def html(fig: go.Figure, alt: str, caption: str) -> str:
-    """A figure as a page of the book holds it; the book's scripts draw it, and its numbers as a table."""
-    drawing = json.loads(fig.to_json()) | {"config": {}}
-    # Not even a "<": "<!--<script>" would make a script of the rest of the page.
-    data = json.dumps(drawing, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
+    """A figure as a page of the book holds it; the book's scripts draw it, and its numbers as a table.
+
+    Its JSON has not even a "<", which plotly escapes: "<!--<script>" would make a script of the rest of the page.
+    """
     return (
         f'<figure class="sf-figure" aria-label="{escape(alt)}"><div class="sf-plot"></div>\n'
-        f'<script type="application/json">{data}</script>'
+        f'<script type="application/json">{fig.to_json()}</script>'
         f"<figcaption>{escape(caption, quote=False)}</figcaption>"
         '<details class="sf-data"><summary>The numbers</summary></details></figure>'
     )
@@ -134,8 +133,3 @@ def looks(names: Iterable[str]) -> dict[str, dict[str, str]]:
         alike = sum(look["color"] == meant(name) for look in by_name.values())
         by_name[name] = {"color": meant(name), "dash": DASHES[alike % len(DASHES)]}
     return by_name
-
-
-def coloured(names: Iterable[str]) -> Iterable[tuple[str, str]]:
-    """Names that mean nothing but themselves (a corpus, a schedule), each with a colour."""
-    return ((PALETTE[i % len(PALETTE)], name) for i, name in enumerate(names))

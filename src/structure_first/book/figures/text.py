@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from structure_first.analysis.downstream import WHEN
 from structure_first.analysis.stored import ordered
 from structure_first.analysis.text import SWEPT, at_each_budget, baseline, choices, labels
-from structure_first.book.figures.style import GREY, coloured, facets, looks, meant
+from structure_first.book.figures.style import GREY, PALETTE, facets, looks, meant
 from structure_first.evidence.statistics import interval
 from structure_first.experiments import additive
 
@@ -22,8 +22,7 @@ def line(fig: go.Figure, part: pd.DataFrame, x: str, y: str, name: str, hover: s
     part = part.dropna(subset=y)
     if part.empty:
         return
-    colour, common = look["color"], {"name": name, "legendgroup": name, "offsetgroup": name}
-    common |= {"row": look["row"], "col": look["col"]}
+    colour, common = look["color"], {"legendgroup": name, "offsetgroup": name, "row": look["row"], "col": look["col"]}
     fig.add_scatter(
         x=part[x],
         y=part[y].round(4),
@@ -31,6 +30,7 @@ def line(fig: go.Figure, part: pd.DataFrame, x: str, y: str, name: str, hover: s
         marker={"size": 4, "color": colour, "opacity": 0.5},
         text=part["seed"],
         hovertemplate=f"{name}, {hover}, seed %{{text}}<extra></extra>",
+        name=f"{name}, one seed",
         showlegend=False,
         **common,
     )
@@ -45,6 +45,7 @@ def line(fig: go.Figure, part: pd.DataFrame, x: str, y: str, name: str, hover: s
         line={"color": colour, "dash": look["dash"]},
         marker={"color": colour, "symbol": look.get("symbol", "circle"), "size": 7},
         hovertemplate=f"{name}, {hover}, median<extra></extra>",
+        name=name,
         showlegend=all(trace.name != name or not trace.showlegend for trace in fig.data),
         **common,
     )
@@ -74,7 +75,7 @@ def tuned(tuning: pd.DataFrame, size: additive.Size) -> go.Figure:
     last = ordered(baseline(tuning, size), "swept", SWEPT)
     fig, parts = facets(last, 400, "swept", subplot_titles=None, shared_yaxes=True, horizontal_spacing=0.05)
     for at, here in parts:
-        for colour, corpus in coloured(sorted(set(last["task"]))):
+        for colour, corpus in zip(PALETTE, sorted(set(last["task"])), strict=False):
             for narrow, part in here[here["task"] == corpus].sort_values("amount").groupby("narrow"):
                 fig.add_scatter(
                     x=part["amount"],
@@ -199,12 +200,12 @@ def race(evaluations: pd.DataFrame) -> go.Figure:
             marks(median["label"], median["gain"], "median"),
         ]
 
-    dots = {"size": 5, "opacity": 0.6}
     bars = {"symbol": "line-ns-open", "size": 13, "line": {"width": 3}}
+    markers = {"one seed": {"size": 5, "opacity": 0.6}, "median": bars}
     for at, part in parts:
-        for marker, drawn in zip((dots, bars), data(steps[-1], part), strict=True):
-            marker |= {"color": drawn.pop("marker.color")}
-            fig.add_scatter(**drawn, mode="markers", marker=marker, hovertemplate="%{text}<extra></extra>", **at)
+        for (name, marker), drawn in zip(markers.items(), data(steps[-1], part), strict=True):
+            look = {"name": name, "mode": "markers", "marker": marker | {"color": drawn.pop("marker.color")}}
+            fig.add_scatter(**drawn, **look, hovertemplate="%{text}<extra></extra>", **at)
     slides = []
     for step in steps:
         drawn = [each for _, part in parts for each in data(step, part)]

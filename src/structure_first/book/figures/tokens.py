@@ -6,12 +6,14 @@ Keys are letters, the query for a key has a question mark, values are numbers, d
 from collections.abc import Sequence
 from string import ascii_letters
 
+from plotly.colors import sample_colorscale
+
 from structure_first.book.figures.style import GREY
 from structure_first.data.batch import Source
 from structure_first.data.diagnostics import EQUALS, KEY, PLUS, QUERY, STOP, TIMES
 
-# Cells carry white text, so these are a little darker; they go once round the hues.
-WHEEL = ("#1170b8", "#7a5bc8", "#b0459c", "#c9453c", "#b35c00", "#7d7200", "#2f7d3f", "#0e7c86")
+# Cells carry white text, so these are a little darker; they go once round the hues, back to the first.
+WHEEL = ("#1170b8", "#7a5bc8", "#b0459c", "#c9453c", "#b35c00", "#7d7200", "#2f7d3f", "#0e7c86", "#1170b8")
 GLYPHS = "([{<)]}>"
 SIGNS = {PLUS: "+", TIMES: "\N{MULTIPLICATION SIGN}", EQUALS: "=", STOP: "■"}
 ARITHMETIC = ("addition", "reversed_addition", "multiplication")
@@ -66,27 +68,15 @@ def shades(of: Source) -> list[str]:
     and the keys and queries of a haystack, grey.
     """
     if rule(of) in ARITHMETIC:
-        hues = [between(len(WHEEL) * digit / 10) for digit in range(10)]
+        hues = sample_colorscale(WHEEL, [digit / 10 for digit in range(10)])
         return [GREY if token in SIGNS else hues[token % 10] for token in range(of.vocab)]
-    kinds = int(of.settings.get("k", of.vocab - 2 * marked(of)))
-    kinds = KEY if rule(of) == "haystack" else kinds
-    colours = [WHEEL[token % kinds * len(WHEEL) // kinds] for token in range(of.vocab)]
-    if kinds > len(WHEEL):
-        colours[:kinds] = [between(len(WHEEL) * token / kinds) for token in range(kinds)]
+    kinds = KEY if rule(of) == "haystack" else int(of.settings.get("k", of.vocab - 2 * marked(of)))
+    colours = sample_colorscale(WHEEL, [token % kinds / kinds for token in range(of.vocab)])
     if rule(of) == "haystack":
         colours[KEY:] = [GREY] * (of.vocab - KEY)
     for token in silent(of).values():
         colours[token] = GREY
     return colours
-
-
-def between(place: float) -> str:
-    """The colour at a place on the wheel."""
-    here, there = (
-        [int(WHEEL[i % len(WHEEL)][at : at + 2], 16) for at in (1, 3, 5)] for i in (int(place), int(place) + 1)
-    )
-    mixed = (round(a + (b - a) * (place % 1)) for a, b in zip(here, there, strict=True))
-    return "#" + "".join(f"{part:02x}" for part in mixed)
 
 
 def origins(of: Source, tokens: Sequence[int]) -> list[tuple[int, int]]:
