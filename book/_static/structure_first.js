@@ -78,6 +78,11 @@
     new MutationObserver(() => {
       for (const [plot, given] of own) Plotly.relayout(plot, { template: template(given) });
     }).observe(document.documentElement, { attributeFilter: ["data-theme"] });
+    // Paper is white, whatever the theme.
+    const { dataset } = document.documentElement;
+    let theme;
+    addEventListener("beforeprint", () => ([theme, dataset.theme] = [dataset.theme, "light"]));
+    addEventListener("afterprint", () => (dataset.theme = theme));
     for (const figure of document.querySelectorAll(".sf-figure")) {
       try {
         await draw(figure);

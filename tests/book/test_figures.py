@@ -41,10 +41,12 @@ def test_what_show_puts_on_the_page(page):
     (html,) = page
     parts = re.fullmatch(
         r'<figure class="sf-figure" aria-label="(.*)"><div class="sf-plot"></div>\n'
-        r'<script type="application/json">(.*)</script><figcaption>(.*)</figcaption><details .*</details></figure>',
+        r'<script type="application/json">(.*)</script><noscript><p>(.*)</p></noscript>'
+        r"<figcaption>(.*)</figcaption><details .*</details></figure>",
         html,
     )
-    alt, data, caption = parts.groups()
+    alt, data, without, caption = parts.groups()
+    assert without.endswith('It shows: a "quoted" &lt;alternative&gt;')
     assert alt == "a &quot;quoted&quot; &lt;alternative&gt;"
     assert caption == "1 &lt; 2 &amp; so on"
     assert "<" not in data

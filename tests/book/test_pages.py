@@ -167,6 +167,14 @@ def test_a_key_term_shows_its_meaning(html: Path, browser: webdriver.Chrome):
     tip = browser.find_element("id", term.get_attribute("aria-describedby"))
     assert tip.is_displayed() and tip.text == term.get_attribute("data-meaning")
     assert browser.execute_script("return arguments[0].getBoundingClientRect().right <= innerWidth", tip)
+    webdriver.ActionChains(browser).send_keys(Keys.ESCAPE).perform()
+    assert not tip.is_displayed()
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", term)
+    webdriver.ActionChains(browser).move_to_element(term).perform()
+    webdriver.ActionChains(browser).move_to_element(tip).pause(0.5).perform()
+    assert tip.is_displayed(), "the pointer may rest on it"
+    webdriver.ActionChains(browser).move_by_offset(0, 200).perform()
+    WebDriverWait(browser, DRAWN, 0.1).until(lambda _: not tip.is_displayed())
 
 
 def test_a_figure_follows_the_theme(html: Path, browser: webdriver.Chrome):
@@ -174,6 +182,9 @@ def test_a_figure_follows_the_theme(html: Path, browser: webdriver.Chrome):
     _open(browser, page, "light")
     assert all(f["drawn"] for f in _figures(browser))
     browser.execute_script('document.documentElement.dataset.theme = "dark"')
+    for event, theme in (("beforeprint", "light"), ("afterprint", "dark")):
+        browser.execute_script(f"dispatchEvent(new Event('{event}'))")
+        assert browser.execute_script("return document.documentElement.dataset.theme") == theme
     readable = "return (() => {" + FIGURES + "})().every((f) => f.contrasts.every((c) => c >= 4.5))"
     WebDriverWait(browser, DRAWN, 0.1).until(lambda it: it.execute_script(readable))
 

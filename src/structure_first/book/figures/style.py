@@ -60,6 +60,7 @@ def html(fig: go.Figure, alt: str, caption: str) -> str:
     return (
         f'<figure class="sf-figure" aria-label="{escape(alt)}"><div class="sf-plot"></div>\n'
         f'<script type="application/json">{fig.to_json()}</script>'
+        f"<noscript><p>This figure is drawn by JavaScript. It shows: {escape(alt, quote=False)}</p></noscript>"
         f"<figcaption>{escape(caption, quote=False)}</figcaption>"
         '<details class="sf-data"><summary>The numbers</summary></details></figure>'
     )
