@@ -13,7 +13,7 @@ from structure_first import cli
 from structure_first.data.corpora.packed import read_manifest
 from structure_first.data.corpora.packing import pack
 from structure_first.errors import UserError
-from structure_first.training import checkpoints
+from structure_first.model import weights
 from structure_first.verbs import common
 
 LINE = "structure-first: stopped; give the same command again to go on\n"
@@ -71,7 +71,7 @@ def test_workers_save_and_their_parent_says_how_to_go_on(tmp_path, send, until):
     out, err = running.communicate(timeout=120)
     assert (running.returncode, out, err) == (143, "", LINE)
     saved = list((tmp_path / "results" / "endless" / "checkpoints").iterdir())
-    assert len(saved) == 2 and all("step" in checkpoints.load(path)[1] for path in saved)
+    assert len(saved) == 2 and all("step" in weights.read(path)[1] for path in saved)
 
 
 UPDATED = """
@@ -93,7 +93,7 @@ def test_a_training_saves_and_says_how_to_go_on(tmp_path, until):
     running.terminate()
     assert (*running.communicate(timeout=120), running.returncode) == ("", LINE, 143)
     (saved,) = (tmp_path / "runs" / "run" / "checkpoints").iterdir()
-    assert checkpoints.load(saved)[1]["step"] > 0
+    assert weights.read(saved)[1]["step"] > 0
 
 
 SMALL = """

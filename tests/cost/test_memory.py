@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from structure_first.cost.memory import activation_bytes, needed, saved_bytes, weight_count
+from structure_first.cost.memory import activation_bytes, needed, peak, weight_count
 from structure_first.data.batch import Batch
 from structure_first.data.registry import source
 from structure_first.model.transformer import Shape, Transformer
@@ -29,9 +29,18 @@ def test_what_is_kept_is_counted_without_memory_as_with_it(shape):
     """The narrow shapes are run for real in both, and the deep ones in part; the others have tensors without memory."""
     made = source("random", vocab=50, length=25)
     alone = Batch(*(tensor.clone() for tensor in Stream(made, 3, [0], "test")(0)))  # of several drawn together
-    sizes = saved_bytes(Transformer(shape), alone, made)
-    assert activation_bytes(shape, made, Compute(), 3) == sum(sizes) + 2 * max(sizes)
+    assert activation_bytes(shape, made, Compute(), 3) == peak(Transformer(shape), alone, made)
     assert weight_count(shape) == sum(parameter.numel() for parameter in Transformer(shape).parameters())
+
+
+@pytest.mark.parametrize("layers", [1, 2, 5])
+def test_a_sharded_model_is_gathered_but_for_all_blocks_beyond_two(layers):
+    """Each weight with its gradient, of 4 bytes each: two blocks at a time, and no more than there are."""
+    made, model = source("random", vocab=50, length=25), Transformer(Shape(50, 24, layers=layers, width=32))
+    parts, _ = needed(model.shape, made, Stage(warmup=0), 1, Compute(sharded=True), processes=2)
+    beyond = "blocks.2", "blocks.3", "blocks.4"
+    gathered = [each for name, each in model.named_parameters() if not name.startswith(beyond)]
+    assert parts["gathered"] == 2 * 4 * sum(each.numel() for each in gathered)
 
 
 MEASURED = """

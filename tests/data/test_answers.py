@@ -18,6 +18,7 @@ from structure_first.data.registry import source
 from structure_first.errors import UserError
 from structure_first.model.transformer import Shape, Transformer
 from structure_first.seeding import generator
+from structure_first.training import processes
 from structure_first.training.loop import fit
 from structure_first.training.predictions import evaluate
 from structure_first.training.stage import Stage
@@ -103,6 +104,17 @@ def test_a_whole_answer_is_right_in_every_token(sums):
     assert found["accuracy"].item() == pytest.approx(1 - 1 / int(loss_mask.sum()))
 
 
+def test_a_sequence_that_fills_up_a_processs_share_asks_nothing(sums, monkeypatch):
+    """Of three sequences the second of two processes has one and, to fill up, the last again, which bears no loss."""
+    batch = Batch(*(tensor[None] for tensor in sums.draw(3, generator("cpu", 0))))
+    with monkeypatch.context() as patch:
+        patch.setattr(processes, "world_size", lambda: 2)
+        patch.setattr(processes, "rank", lambda: 1)
+        share = processes.share(batch)
+    assert share.tokens.shape[1] == 2 and not share.loss_mask[:, 1].any() and answers.whole(share.tokens[:, 1]).any()
+    assert evaluate(Known(share.tokens), share, sums)["problems"].item() == 1
+
+
 def test_a_batch_without_an_answer_teaches_nothing_and_does_no_harm(sums):
     short, stage = sums.at(6), Stage(steps=20, batch=1, warmup=0, held_out=100, evaluate_every=20)
     drawn = [Stream(short, 1, (0,), "stage 2")(step).loss_mask[..., 1:].any() for step in range(20)]
@@ -119,3 +131,9 @@ def test_a_stage_on_answers_measures_them(sums):
 def test_what_is_no_corpus_in_characters_is_refused():
     with pytest.raises(UserError, match="dyck is no corpus in characters; write it as answers:math/characters"):
         answers.answers(source("dyck"))
+
+
+def test_another_tokeniser_is_refused_before_anything_is_packed(monkeypatch):
+    monkeypatch.setattr("structure_first.data.corpora.packing.pack", lambda *_, **__: pytest.fail("packed"))
+    with pytest.raises(UserError, match="answers:code/bytes is no corpus in characters; write it as answers:code/char"):
+        source("answers:code/bytes", context=8, tokens=10**9)

@@ -57,6 +57,17 @@ def test_a_long_text_file_is_cut_at_line_ends(tmp_path, monkeypatch):
     assert all(each.endswith("\n") for each in found[:-5])
 
 
+def test_a_text_file_is_cut_alike_packed_or_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "LONGEST", 1000)
+    monkeypatch.setattr(paths, "PIECE", 100)
+    for size, parts in ((1000, 1), (1001, 10)):
+        text = b"\n" * size  # of which gzip leaves next to nothing
+        (tmp_path / "a.txt").write_bytes(text)
+        (tmp_path / "a.txt.gz").write_bytes(gzip.compress(text))
+        found, packed = (list(documents(tmp_path / name)) for name in ("a.txt", "a.txt.gz"))
+        assert found == packed and len(found) == parts
+
+
 def test_folders_and_globs(tmp_path):
     for name in ("b/2.txt", "b/1.txt", "a.py", ".hidden/c.txt", "b/.d.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -227,6 +238,8 @@ def test_another_version_has_a_cache_folder_of_its_own(library, tmp_path, monkey
     pinned.pin(tmp_path.glob("*.whl"))
     places += [cached.corpus_folder("code", "bytes", 100)]
     assert len(set(places)) == 5 and places[2].name == "math-bytes-100"
+    others = [cached.corpus_folder("math", name, 100).name for name in ("bpe:512", "owner/name")]
+    assert others == ["math-bpe-512-100", "math-owner_name-100"]
 
 
 @pytest.fixture
@@ -272,14 +285,16 @@ def test_without_a_network(monkeypatch, name, offline):
 
 
 def test_the_network_may_go_while_it_streams(local_hub, monkeypatch):
-    stream = hub.Stream(hub.HUB["c4"], "text")
+    class Rows:
+        def __iter__(self):
+            yield {"text": "first"}
+            raise OSError("connection lost")
 
-    def rows():
-        yield {"text": "first"}
-        raise OSError("connection lost")
+        def state_dict(self):
+            return {}
 
-    stream.rows = rows()
-    read = iter(stream)
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: Rows())
+    read, _ = hub.stream(hub.HUB["c4"], "text")
     assert next(read) == "first"
     with pytest.raises(UserError, match=r"from the hub \(connection lost\); the corpus 'language' needs no network"):
         next(read)

@@ -158,6 +158,35 @@ def test_the_same_texts_teach_the_same_bpe_and_held_out_ones_teach_nothing(tmp_p
     assert files[0] == files[1] == files[2]
 
 
+@pytest.mark.parametrize(("limit", "read"), [(1000, 257 * 256), (50_000, 50_000 * 8), (200_000, 500_000)])
+def test_a_limit_bounds_what_a_bpe_learns_from(monkeypatch, limit, read):
+    """By the vocabulary, by the limit, or by as much as is read without one."""
+    monkeypatch.setattr(tokenisers, "LEARNT_FROM", 500_000)
+    drawn, text = [], "What is 1 + 1?\n2 and nothing more"
+
+    def texts():
+        while True:
+            drawn.append(len(text))
+            yield text
+
+    tokenisers.tokeniser("bpe:257", texts, limit)
+    assert read <= sum(drawn) < read + len(text)
+    whole, kept = (tokenisers.tokeniser("bpe:300", lambda: TEXTS, each) for each in (None, limit))
+    assert tokenisers.digest(whole) == tokenisers.digest(kept), "a small corpus is read whole"
+
+
+def test_a_corpus_without_an_end_is_read_only_so_far_to_learn_from(tmp_path, monkeypatch):
+    def generated(*_):
+        for i in range(20_000):
+            drawn.append(i)
+            yield f"What is {i} + {i}?\n{2 * i}"
+
+    drawn = []
+    monkeypatch.setattr("structure_first.data.corpora.mathematics.generated", generated)
+    made = pack("math", "bpe:300", tmp_path / "out", limit_tokens=1000)
+    assert made["finished"] and not made["ended"] and made["tokeniser"]["vocab"] == 300 and len(drawn) < 5000
+
+
 def test_a_copy_is_met_once():
     seen = {7}
     assert packing.unseen(np.array([5, 7, 5, 2**64 - 1], np.uint64), seen).tolist() == [True, False, False, True]
@@ -244,10 +273,6 @@ def test_shards_that_changed_are_not_read(packed, corpus):
 
 
 def test_a_tokeniser_that_does_not_match(packed, corpus):
-    made = tokenisers.saved(packed / "tokenizer.json", "bytes")
-    Packed(packed).match(tokenisers.digest(made))
-    with pytest.raises(UserError, match=r"made by another tokeniser \(bytes, .*use the one saved beside them"):
-        Packed(packed).match(tokenisers.digest(tokenisers.Characters()))
     with pytest.raises(UserError, match=r"shards of another tokeniser \(bytes, not characters\); name another folder"):
         pack(corpus, "characters", packed, held_out=0.2)
     tokenisers.save(tokenisers.Characters(), packed)
@@ -361,6 +386,31 @@ def test_a_file_that_changed_is_packed_anew_in_the_cache(tmp_path, corpus, monke
     lines(corpus, [text.upper() for text in TEXTS])
     other = cached.corpus(corpus.name, "bytes", 8, 20_000)
     assert one.settings == again.settings and one.settings["digest"] != other.settings["digest"]
+
+
+def test_a_tokeniser_of_a_path_is_told_by_what_its_file_holds(tmp_path, corpus, monkeypatch):
+    """One that is learnt again is packed with anew; and a/b is not a_b, though their folders are named alike."""
+    monkeypatch.setenv("STRUCTURE_FIRST_CORPORA", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    for name, texts in (("a/b", TEXTS), ("a_b", ["another text"])):
+        tokenisers.save(tokenisers.tokeniser("bpe:270", lambda texts=texts: texts), Path(name))
+    names = "a/b", "./a/b/tokenizer.json", "a_b"
+    digests = [cached.corpus(corpus.name, name, 8, 20_000).settings["digest"] for name in names]
+    assert digests[0] == digests[1] != digests[2]
+    tokenisers.save(tokenisers.tokeniser("bpe:270", lambda: ["ipsum ipsum"]), Path("a/b"))
+    again = cached.corpus(corpus.name, "a/b", 8, 20_000).settings["digest"]
+    assert again not in digests and again == cached.corpus(corpus.name, "a/b", 8, 20_000).settings["digest"]
+
+
+def test_two_tokenisers_of_the_hub_whose_folders_are_named_alike(tmp_path, corpus, monkeypatch):
+    monkeypatch.setenv("STRUCTURE_FIRST_CORPORA", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    tokenisers.save(tokenisers.tokeniser("bpe:270", lambda: TEXTS), tmp_path / "there")
+    monkeypatch.setattr(tokenisers, "fetched", lambda name: tmp_path / "there" / tokenisers.FILE)
+    cached.corpus(corpus.name, "x/y_z", 8, 20_000)
+    cached.corpus(corpus.name, "x/y_z", 9, 20_000)
+    with pytest.raises(UserError, match=r"holds shards of another tokeniser \(x/y_z, not x_y/z\); name another folder"):
+        cached.corpus(corpus.name, "x_y/z", 8, 20_000)
 
 
 def test_a_window_longer_than_the_shards(packed):

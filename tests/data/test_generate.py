@@ -1,6 +1,7 @@
 """Files of sequences: what is read back is what was drawn, and a failure leaves nothing."""
 
 import resource
+from dataclasses import replace
 
 import datasets
 import pytest
@@ -54,6 +55,31 @@ def test_the_card(tmp_path):
         assert said in text
     assert "2601.21725" in text and "2505.22308" in text
     assert sorted(path.name for path in tmp_path.iterdir()) == ["words.md", "words.parquet"]
+
+
+def test_a_source_that_is_not_in_the_registry_is_told_by_its_name(tmp_path):
+    """A packed corpus by its own, even where the corpus is called like a source."""
+    for name in ("packed:code", "packed:dyck", "shuffled:packed:code", "of my own"):
+        out = generate.write(replace(source("dyck", length=8), name=name), 20, tmp_path / "data.jsonl", seed=0)
+        _, header, text = out.with_suffix(".md").read_text().split("---\n")
+        assert f"\n\nSequences of {name}.\n" in text and yaml.safe_load(header)["pretty_name"] == name
+
+
+@pytest.mark.parametrize("name", ["a #1.jsonl", "- a.jsonl", 'é "b": c.jsonl', "{a}\\.jsonl", "[a.jsonl"])
+def test_a_name_of_any_signs_stands_in_the_card_and_is_known_again(tmp_path, name):
+    for seed in (0, 1):
+        out = generate.write(source("identity"), 100, tmp_path / name, seed=seed)
+        _, header, text = out.with_suffix(".md").read_text().split("---\n")
+        assert yaml.safe_load(header)["configs"] == [{"config_name": "default", "data_files": name}]
+        assert f"| seed | {seed} |" in text
+
+
+def test_a_card_of_an_earlier_version_is_known(tmp_path):
+    out = generate.write(source("identity"), 100, tmp_path / "data.jsonl", seed=0)
+    card = out.with_suffix(".md")
+    card.write_text(card.read_text().replace('"data.jsonl"', "data.jsonl"))
+    generate.write(source("identity"), 100, out, seed=1)
+    assert "| seed | 1 |" in card.read_text()
 
 
 def test_what_generate_made_it_replaces(tmp_path):

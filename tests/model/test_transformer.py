@@ -122,6 +122,29 @@ def test_saved_weights_come_back_and_broken_ones_say_so(tmp_path):
         weights.load(*paths)
 
 
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_weights_that_are_not_those_of_the_first_files_shape_name_their_own_file(tmp_path, wrong):
+    """A row would fill a table, and the heads of a model are in no tensor's size."""
+    paths = [tmp_path / f"{replica}.safetensors" for replica in range(3)]
+    for path in paths:
+        weights.save(path, Transformer(Shape(vocab=11, context=12)))
+    tensors, meta = weights.read(paths[wrong])
+    row, more = {"position": tensors["position"][:1]}, {"more": torch.ones(1)}
+    less = {name: tensor for name, tensor in tensors.items() if name != "norm.scale"}
+    for changed, said in (
+        (tensors | row, "its position is not that of Shape"),
+        (tensors | more, "'more'"),
+        (less, "'norm.scale'"),
+    ):
+        weights.write(paths[wrong], changed, meta)
+        with pytest.raises(UserError, match=rf"cannot read weights from .*/{wrong}\.safetensors: {said}.*; remove"):
+            weights.load(*paths)
+    weights.write(paths[wrong], tensors, meta | {"shape": meta["shape"] | {"heads": 2}})
+    other = f"{wrong or 1}.safetensors"  # of the first, the second is another
+    with pytest.raises(UserError, match=rf"cannot read weights from .*/{other}: it holds Shape.*, not"):
+        weights.load(*paths)
+
+
 def test_some_replicas_alone_are_copies_and_draw_no_fresh_weights(monkeypatch):
     model = perturbed(Shape(vocab=11, context=12), seeds=(4, 9, 2)).eval()
     monkeypatch.setattr(Transformer, "reset", None)

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from structure_first.cost import memory
+from structure_first.data.corpora.packing import pack
 from structure_first.errors import UserError
 from structure_first.model import weights
 from structure_first.model.transformer import Shape, Transformer
@@ -90,6 +91,13 @@ def test_weights_of_another_program_are_refused(tmp_path, config):
     (tmp_path / "other.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}")
     with pytest.raises(UserError, match=r"cannot read weights from .*; name weights/"):
         check(config(rule), tmp_path / "run", CPU)
+
+
+def test_the_tokeniser_saved_beside_the_shards_is_theirs_whatever_its_name(tmp_path, config):
+    made, packed = config(), tmp_path / "packed"
+    pack(made.corpus.name, "bpe:300", packed, held_out=0.2)
+    own = (f"name: {made.corpus.name}, tokeniser: bytes", f"packed: {packed}, tokeniser: {packed}")
+    taken(tmp_path, config, own, (", held_out: 0.2}", "}"))
 
 
 def taken(tmp_path, config, *changes: tuple[str, str]) -> None:

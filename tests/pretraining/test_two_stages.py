@@ -183,7 +183,9 @@ def test_a_packed_corpus_serves_and_is_checked(tmp_path, config):
         return str(error.value)
 
     tokeniser = (f"packed: {packed}", f"packed: {packed}, tokeniser: characters")
-    assert "were made by another tokeniser (bytes" in refused("a", tokeniser)
+    said = refused("a", tokeniser)
+    assert f"the shards in {packed} were made by another tokeniser (bytes, " in said
+    assert said.endswith("; use the one saved beside them, or pack again")
     assert "corpus.vocab is 9 but the tokeniser has 256 tokens; write that or leave it out" in refused(
         "b", (f"{packed}", f"{packed}, vocab: 9")
     )

@@ -16,8 +16,8 @@ from structure_first.data.registry import RULES, source
 from structure_first.errors import UserError
 from structure_first.model import kernels
 from structure_first.model.transformer import Shape, Transformer
-from structure_first.model.weights import save
-from structure_first.training import checkpoints, loop, predictions
+from structure_first.model.weights import read, save, write
+from structure_first.training import loop, predictions
 from structure_first.training.compute import Compute
 from structure_first.training.devices import one_thread
 from structure_first.training.loop import fit
@@ -209,7 +209,7 @@ def test_a_run_killed_without_warning_ends_bit_for_bit_as_if_it_had_not_been(tmp
     stopped, whole = tmp_path / "killed", tmp_path / "whole"
     call = f"test_loop.long_run(test_loop.Path({str(stopped)!r}), dies_at=25)"
     killed(f"import test_loop; {call}", stopped / "end.safetensors")  # which it does not live to write
-    assert checkpoints.load(stopped / "run.safetensors")[1]["step"] == 25
+    assert read(stopped / "run.safetensors")[1]["step"] == 25
     for folder in (stopped, whole):
         long_run(folder)
     assert (stopped / "end.safetensors").read_bytes() == (whole / "end.safetensors").read_bytes()
@@ -235,17 +235,39 @@ def test_weights_in_the_place_of_a_checkpoint_are_one_line(tmp_path):
 
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / "run.safetensors"
-    checkpoints.save(path, {"a": torch.ones(3)}, {"step": 1})
+    write(path, {"a": torch.ones(3)}, {"step": 1})
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "save_file", full)
+    monkeypatch.setattr("structure_first.model.weights.save_file", full)
     with pytest.raises(UserError, match="No space left on device"):
-        checkpoints.save(path, {"a": torch.zeros(3)}, {"step": 2})
-    tensors, meta = checkpoints.load(path)
+        write(path, {"a": torch.zeros(3)}, {"step": 2})
+    tensors, meta = read(path)
     assert meta == {"step": 1} and torch.equal(tensors["a"], torch.ones(3))
     assert [file.name for file in tmp_path.iterdir()] == ["run.safetensors"]
+
+
+def test_what_is_held_out_and_bears_no_loss_is_refused_before_any_training():
+    """Of one replica of two: it would seem to have diverged."""
+
+    def draw(count, generator):
+        tokens, loss_mask = COPY.draw(count, generator)
+        return Batch(tokens, loss_mask & (generator.initial_seed() % 2 == 0))
+
+    silent = replace(COPY, name="silent", draw=draw)
+    of_none = {seed: not Stream(silent, 2, [seed], "stage 2, held out")(0).loss_mask.any() for seed in range(9)}
+    assert len(set(of_none.values())) == 2, "some seeds should bear loss and some none"
+    seeds = [next(seed for seed, none in of_none.items() if none is wanted) for wanted in (False, True)]
+    watched = []
+    with pytest.raises(UserError, match=rf"of silent that seed {seeds[1]} draws bear no loss; raise held_out .*longer"):
+        fit(
+            Transformer(SHAPE, seeds),
+            replace(COPY, held_out=silent),
+            replace(STAGE, held_out=2),
+            watch=lambda step, model: watched.append(step),
+        )
+    assert not watched
 
 
 def test_the_curriculum_lengthens_the_sequences():

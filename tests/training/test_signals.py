@@ -10,7 +10,8 @@ import torch
 
 from structure_first.data.registry import source
 from structure_first.model.transformer import Shape, Transformer
-from structure_first.training import checkpoints, signals
+from structure_first.model.weights import read
+from structure_first.training import signals
 from structure_first.training.loop import fit
 from structure_first.training.stage import Stage
 
@@ -46,7 +47,7 @@ def test_a_signal_ends_the_step_and_the_run_goes_on_to_the_same_weights(tmp_path
         fit(stopped, COPY, STAGE, checkpoint=path, watch=send(number, at=20))
     if ends is SystemExit:
         assert raised.value.code == 143
-    assert checkpoints.load(path)[1]["step"] == 21 and signal.getsignal(number) is before
+    assert read(path)[1]["step"] == 21 and signal.getsignal(number) is before
     torch.rand(3)  # what was dropped does not depend on what others draw
     assert fit(fresh, COPY, STAGE, checkpoint=path) == rows
     assert all(map(torch.equal, whole.parameters(), fresh.parameters()))
@@ -56,7 +57,7 @@ def test_a_signal_that_comes_with_the_last_step_ends_the_program_all_the_same(tm
     path, model = tmp_path / "run.safetensors", Transformer(SHAPE)
     with pytest.raises(SystemExit):
         fit(model, COPY, STAGE, checkpoint=path, watch=send(signal.SIGTERM, at=STAGE.steps))
-    assert checkpoints.load(path)[1]["step"] == STAGE.steps
+    assert read(path)[1]["step"] == STAGE.steps
     assert fit(Transformer(SHAPE), COPY, STAGE, checkpoint=path)[-1]["step"] == STAGE.steps
 
 

@@ -50,9 +50,9 @@ def needed(
     by_use = {"weights": share, "gradients": share, "AdamW": 2 * share, "activations": activations}
     by_use["batches"] = TOKEN * source.length * (stage.batch + stage.held_out)
     if compute.sharded:
-        # The rest of the model is gathered for a whole step, and two blocks at a time, each with its gradients.
+        # The rest of the model is gathered for a whole step, and at most two blocks at a time, with their gradients.
         block = weight_count(replace(shape, layers=2)) - weight_count(replace(shape, layers=1))
-        gathered = weight_count(shape) - (shape.layers - 2) * block
+        gathered = weight_count(shape) - max(0, shape.layers - 2) * block
         by_use["gathered"] = 2 * gathered * (2 if compute.precision == "bfloat16" else 4)
     return by_use, two - one
 
@@ -92,13 +92,9 @@ def by_layers(shape: Shape, measure: Callable[[Shape], int]) -> int:
 
 
 def peak(model: Model, batch: Batch, source: Source) -> int:
-    """Bytes at the peak of a backward pass, weights and gradients left out."""
-    sizes = saved_bytes(model, batch, source)
-    return sum(sizes) + THERE_AND_BACK * max(sizes)
-
-
-def saved_bytes(model: Model, batch: Batch, source: Source) -> list[int]:
-    """The size of each piece of memory that a forward pass keeps for its backward pass, the weights left out."""
+    """Bytes at the peak of a backward pass, weights and gradients left out: what the forward pass keeps for it, and the
+    gradients that are as large as the largest piece of that.
+    """
     storages = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -108,4 +104,5 @@ def saved_bytes(model: Model, batch: Batch, source: Source) -> list[int]:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         predict(model, batch, source).nats()
     own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    return [tensor.untyped_storage().nbytes() for storage, tensor in storages.items() if storage not in own]
+    sizes = [tensor.untyped_storage().nbytes() for storage, tensor in storages.items() if storage not in own]
+    return sum(sizes) + THERE_AND_BACK * max(sizes)

@@ -1,5 +1,6 @@
 """Data sets on disk: a source's sequences as Parquet or JSON lines, and a card beside them."""
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from math import ceil
@@ -24,7 +25,7 @@ MOST_TOKENS = 10**12
 
 MADE = "| made by | structure-first "
 CARD = """---
-pretty_name: {name}
+pretty_name: {quoted_name}
 tags: [procedural, synthetic, pretraining]
 configs:
 - config_name: default
@@ -82,7 +83,13 @@ def is_card_of(card: Path, file: str) -> bool:
         content = card.read_bytes()
     except OSError:
         return False
-    return f"  data_files: {file}\n---\n".encode() in content and MADE.encode() in content
+    names = file, quoted(file)  # earlier versions wrote it as it is
+    return any(f"  data_files: {name}\n---\n".encode() in content for name in names) and MADE.encode() in content
+
+
+def quoted(text: str) -> str:
+    """A text as YAML, whatever signs it holds."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def batches(source: Source, sequences: int, seed: int) -> Iterator[Batch]:
@@ -126,12 +133,21 @@ WRITERS: dict[str, Callable[[Path, Iterator[Batch]], None]] = {
 }
 
 
+def rule(source: Source) -> str:
+    """A source's rule in a sentence; one that is not in the registry, such as a packed corpus, has its name alone."""
+    try:
+        return describe(source.name)
+    except UserError:
+        return f"Sequences of {source.name}."
+
+
 def describe_file(source: Source, sequences: int, file: str, seed: int) -> str:
     """The card of a file, as Markdown with a header that the Hugging Face hub reads."""
     return CARD.format(
         name=source.name,
-        file=file,
-        rule=describe(source.name),
+        quoted_name=quoted(source.name),
+        file=quoted(file),
+        rule=rule(source),
         settings="\n".join(f"| {setting} | {value} |" for setting, value in source.settings.items()),
         sequences=sequences,
         length=source.length,

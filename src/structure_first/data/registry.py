@@ -164,6 +164,8 @@ def source(name: str, **given: int | float | None) -> Source:
     """
     corpus, slash, tokeniser = name.partition("/")
     if slash:
+        if corpus.startswith(ANSWERS) and tokeniser != "characters":  # said before anything is packed
+            raise UserError(f"{name} is no corpus in characters; write it as {corpus}/characters")
         packed: Callable[..., Source] = cached.corpus  # by name, as the rules take theirs
         windows = packed(corpus.removeprefix(ANSWERS), tokeniser, **corpus_settings(name, given))
         return answers(windows) if corpus.startswith(ANSWERS) else windows
@@ -214,6 +216,7 @@ def describe(name: str) -> str:
     """A source's rule in one sentence."""
     change, changed, base = name.partition(":")
     if changed:
+        check_known("control", change, CHANGES)
         return f"{describe(base)} Then {change}: {first_paragraph(CHANGES[change])}"
     if "+" in name:
         return "Each sequence is of one of these. " + " ".join(describe(each) for each in name.split("+"))

@@ -92,13 +92,7 @@ def transfer(
     `UserError` where the layers' shapes differ or `from(name)` names none of `others`, or one of another body.
     """
     model, others = Transformer(shape, seeds).to(trained.position.device), others or {}
-    fields = ("layers", "heads", "width")
-    different = [f for f in fields if getattr(shape, f) != getattr(trained.shape, f)]
-    if different or trained.replicas != model.replicas:
-        raise UserError(
-            f"cannot transfer: stage one has {trained.replicas} replicas of {trained.shape}, stage two "
-            f"{model.replicas} of {shape}; replicas, {', '.join(fields)} must agree"
-        )
+    _same_body("stage one", trained, model)
     for name, target in model.named_parameters():
         rule = getattr(rules, group(name))
         if rule == "fresh":
@@ -108,7 +102,7 @@ def transfer(
             other = rule[5:-1]
             check_known("run to transfer from", other, others)
             source, rule = others[other], "keep"
-            _same_body(other, source, model, group(name))
+            _same_body(f"run {other!r}", source, model)
         # A tied stage one has one table: a head of its own starts from the rows that the embeddings start from.
         origin = "embedding" if name == "unembedding" and source.unembedding is None else name
         values = source.get_parameter(origin)
@@ -120,26 +114,14 @@ def transfer(
     return model
 
 
-def _same_body(name: str, other: Transformer, model: Transformer, part: str) -> None:
-    """Raise `UserError` unless another run's layers are like the model's, naming a tensor of the group, if it can."""
-    if other.replicas != model.replicas:
-        raise UserError(f"cannot take {part} from {name!r}: it has {other.replicas} replicas, not {model.replicas}")
-    there, here = _sizes(other), _sizes(model)
-    tensors = sorted({**there, **here}, key=lambda tensor: group(tensor) != part)
-    for tensor in tensors:
-        if there.get(tensor) != here.get(tensor):
-            sizes = f"{there.get(tensor, 'not there')}, here {here.get(tensor, 'not there')}"
-            raise UserError(
-                f"cannot take {part} from {name!r}: its {tensor} is {sizes}; layers, heads, width must agree"
-            )
-
-
-def _sizes(model: Transformer) -> dict[str, str]:
-    """The size of each tensor; of a table only its rows', since their number may differ between the stages."""
-    sizes = {name: " x ".join(map(str, tensor.shape[1:])) for name, tensor in model.named_parameters()}
-    sizes |= {name: sizes[name] + f" ({model.shape.heads} heads)" for name in sizes if group(name) == "attention"}
-    sizes |= {name: f"rows of {model.shape.width}" for name in ("embedding", "position")}
-    return {name: size for name, size in sizes.items() if name != "unembedding"}
+def _same_body(name: str, source: Transformer, model: Transformer) -> None:
+    """Raise `UserError` unless the weights of `name` are of as many replicas and of such layers as the model's."""
+    bodies = [(shape.layers, shape.heads, shape.width) for shape in (source.shape, model.shape)]
+    if source.replicas != model.replicas or bodies[0] != bodies[1]:
+        raise UserError(
+            f"cannot transfer: {name} has {source.replicas} replicas of {source.shape}, stage two "
+            f"{model.replicas} of {model.shape}; replicas, layers, heads, width must agree"
+        )
 
 
 def _apply(

@@ -18,30 +18,53 @@ if TYPE_CHECKING:
     from transformers import GPT2Config, GPT2LMHeadModel
 
 
-def save(path: Path, model: Transformer, replica: int = 0) -> None:
-    """One replica's weights, with its shape and seed beside them."""
-    tensors = {name: parameter[replica].detach().clone() for name, parameter in model.named_parameters()}
-    meta = {"shape": asdict(model.shape), "seed": model.seeds[replica]}
+# What a file that is missing, broken or of something else raises when it is read and used.
+BROKEN = OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError
+
+
+def write(path: Path, tensors: dict[str, Tensor], meta: dict) -> None:
+    """Write `tensors` and `meta` (JSON) at `path`, or leave what is there as it was and raise `UserError`."""
+    tensors = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
         save_file(tensors, temporary, metadata={"meta": json.dumps(meta)})
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """What `write` wrote at `path`; raises one of `BROKEN` where it cannot be read."""
+    with safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["meta"])  # noqa: SIM118
+
+
+def save(path: Path, model: Transformer, replica: int = 0) -> None:
+    """One replica's weights, with its shape and seed beside them."""
+    tensors = {name: parameter[replica] for name, parameter in model.named_parameters()}
+    write(path, tensors, {"shape": asdict(model.shape), "seed": model.seeds[replica]})
 
 
 @torch.no_grad()
 def load(*paths: Path) -> Transformer:
     """The transformer whose replicas were saved at `paths`; a missing, broken or different one is a `UserError`."""
-    shapes, seeds, replicas = [], [], []
-    for path in paths:
+    model: Transformer | None = None
+    seeds = []
+    for replica, path in enumerate(paths):
         try:
-            with safe_open(path, "pt") as file:
-                meta = json.loads(file.metadata()["meta"])
-                shapes.append(Shape(**meta["shape"]))
-                seeds.append(meta["seed"])
-                replicas.append({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-            model = Transformer(shapes[0], seeds, fresh=False)
-            model.load_state_dict({name: torch.stack([each[name] for each in replicas]) for name in replicas[0]})
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            tensors, meta = read(path)
+            shape = Shape(**meta["shape"])
+            model = model or Transformer(shape, range(len(paths)), fresh=False)
+            if shape != model.shape:
+                raise ValueError(f"it holds {shape}, not {model.shape}")
+            mine = dict(model.named_parameters())
+            for name in sorted(mine.keys() | tensors.keys()):
+                if tensors[name].shape != mine[name].shape[1:]:  # a row would fill a table
+                    raise ValueError(f"its {name} is not that of {shape}")
+                mine[name][replica] = tensors[name]
+            seeds.append(meta["seed"])
+        except BROKEN as error:
             problem = f"cannot read weights from {path}: {reason(error)}"
             raise UserError(f"{problem}; remove the file and train again") from None
+    if model is None:
+        raise UserError("there are no weights to read; name a file of one replica or more")
+    model.seeds = tuple(seeds)
     return model
 
 

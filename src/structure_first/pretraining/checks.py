@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from structure_first.cost import memory
 from structure_first.data.corpora import tokenisers
-from structure_first.data.corpora.packed import Packed, read_manifest
+from structure_first.data.corpora.packed import read_manifest
 from structure_first.data.corpora.packed import source as packed_source
 from structure_first.errors import UserError, reason
 from structure_first.evidence.store import Store
@@ -63,9 +63,13 @@ def check_corpus(corpus: Corpus) -> None:
     tokens = vocab(replace(corpus, vocab=None))
     if corpus.packed is not None:
         packed_source(Path(corpus.packed), corpus.context, checked=False)
-        if corpus.tokeniser not in (None, read_manifest(Path(corpus.packed))["tokeniser"]["name"]):
+        made_by = read_manifest(Path(corpus.packed))["tokeniser"]
+        if corpus.tokeniser not in (None, made_by["name"]):
             wanted = tokenisers.tokeniser(corpus.tokeniser, lambda: ())
-            Packed(Path(corpus.packed), checked=False).match(tokenisers.digest(wanted))
+            if tokenisers.digest(wanted) != made_by["digest"]:
+                other = f"{made_by['name']}, {made_by['digest']}"
+                problem = f"the shards in {Path(corpus.packed)} were made by another tokeniser ({other})"
+                raise UserError(f"{problem}; use the one saved beside them, or pack again")
     learnt = corpus.packed is None and corpus.unpacked[1].startswith("bpe:")  # from a small corpus it has fewer
     check_vocab(corpus, min(tokens, corpus.vocab or tokens) if learnt else tokens)
 

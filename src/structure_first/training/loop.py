@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from structure_first.data.batch import Batch, Source
-from structure_first.errors import UserError
+from structure_first.errors import UserError, reason
+from structure_first.model import weights
 from structure_first.seeding import generator
-from structure_first.training import checkpoints, processes, signals
+from structure_first.training import processes, signals
 from structure_first.training.compute import Compute, remove
 from structure_first.training.devices import choose_products, flushed
 from structure_first.training.optimizer import adamw, clip
@@ -167,12 +168,16 @@ class Run:
                     tensors[f"optimizer.{index}.{name}"] = whole
         if processes.is_main():
             meta = {name: getattr(self, name) for name in ("digest", "step", "tokens", "measurements", "left_at")}
-            checkpoints.save(path, tensors, meta)
+            weights.write(path, tensors, meta)
 
     @torch.no_grad()
     def restore(self, path: Path) -> None:
-        """Go on from the checkpoint at `path`; raises `UserError` if it is of another run."""
-        tensors, meta = checkpoints.load(path)
+        """Go on from the checkpoint at `path`; raises `UserError` if it is broken or of another run."""
+        try:
+            tensors, meta = weights.read(path)
+        except weights.BROKEN as error:
+            problem = f"cannot read checkpoint {path}: {reason(error)}"
+            raise UserError(f"{problem}; delete it to start this run again") from None
         if meta.get("digest") != self.digest:
             raise UserError(f"checkpoint {path} belongs to other settings; delete it, or use those it was made with")
         self.step, self.tokens, self.measurements = meta["step"], meta["tokens"], meta["measurements"]
@@ -211,7 +216,7 @@ def fit(
     `checkpoint`, a killed run goes on from its last one and ends with the same weights, and SIGTERM or Ctrl-C end it
     after a whole step, with one; the file is left for the caller to delete. It also stops after `until` updates, its
     schedule unfinished; called again without, it goes on from there. `watch(step, model)` is called at every
-    evaluation. Raises `UserError` on a checkpoint of another run.
+    evaluation. Raises `UserError` on a checkpoint of another run, and where what is held out bears no loss.
 
     `compute` changes how fast, rounding and, where there is dropout, what is dropped. Within `processes.joined`, all
     processes call this alike: each trains on its share and ends with the same weights and measurements; the first alone
@@ -227,6 +232,11 @@ def fit(
             run.restore(checkpoint)
         evaluated, held_out_key = source.held_out or source, f"{random_key}, held out"
         held_out = processes.share(Stream(evaluated, stage.held_out, model.seeds, held_out_key, run.device)(0))
+        bearing = processes.all_reduce_sum(held_out.loss_mask[..., 1:].sum((1, 2))).tolist()
+        if 0 in bearing:
+            drawn = f"{evaluated.name} that seed {model.seeds[bearing.index(0)]} draws"
+            problem = f"the {stage.held_out:,} held-out sequences of {drawn} bear no loss"
+            raise UserError(f"{problem}; raise held_out of the stage, or take longer sequences (a longer context)")
         batches, hidden = None, None if processes.is_main() else True
         saved, started = monotonic(), (monotonic(), run.tokens)
         label = label or random_key

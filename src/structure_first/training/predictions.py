@@ -103,7 +103,9 @@ def evaluate(model: Model, batch: Batch, source: Source, compute: Compute = Comp
             sums |= {"loss in sight": (losses * seen, seen), "loss elsewhere": (losses * new, new)}
         total = {name: [each.sum((1, 2)) for each in pair] for name, pair in sums.items()}
         if source.problems is not None:
-            total["problems"] = solved(right, shifted(source.problems(part.tokens), predictions.at))
+            # A sequence that only fills up a process's share has answers, but bears no loss: they are not asked.
+            asked = shifted(source.problems(part.tokens), predictions.at) * predictions.mask
+            total["problems"] = solved(right, asked)
         totals.append(total)
     model.train()
     means = {}

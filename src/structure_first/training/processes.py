@@ -137,11 +137,9 @@ def whole(tensor: Tensor) -> Tensor:
 
 def spread(tensor: Tensor, parameter: Tensor) -> Tensor:
     """This process's part of a whole tensor, spread as `parameter` is."""
-    if world_size() == 1 or not tensor.ndim:
-        return tensor
-    from torch.distributed.tensor import DTensor, distribute_tensor
+    if not tensor.ndim or not (hasattr(parameter, "device_mesh") and hasattr(parameter, "placements")):
+        return tensor  # a count of steps, or what belongs to a parameter that is not spread
+    from torch.distributed.tensor import distribute_tensor
 
-    if not isinstance(parameter, DTensor):
-        return tensor
     there = parameter.device_mesh.device_type
     return distribute_tensor(tensor.to(there), parameter.device_mesh, parameter.placements, src_data_rank=None)

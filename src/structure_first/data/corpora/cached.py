@@ -5,31 +5,34 @@ from functools import cache
 from pathlib import Path
 
 from structure_first.data.batch import Source
-from structure_first.data.corpora import packed
+from structure_first.data.corpora import packed, tokenisers
 
 HELD_OUT = 0.05  # of the documents: at 4 M tokens about 200,000 to measure a loss on
 
 
-def cache_folder() -> Path:
-    """Where packed corpora are kept: $STRUCTURE_FIRST_CORPORA, or a folder of the user's cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "structure-first", "corpora")
-    return Path(os.environ.get("STRUCTURE_FIRST_CORPORA") or cache).expanduser()
-
-
 def corpus_folder(name: str, tokeniser: str, tokens: int) -> Path:
-    """The folder of a packed corpus: another version of it has another."""
+    """The folder of a packed corpus, in $STRUCTURE_FIRST_CORPORA or else in the user's cache.
+
+    Another version of the corpus has another folder, and so has what another file holds that a tokeniser is read from.
+    """
     from structure_first.data.corpora.documents import stamp
 
-    return cache_folder() / f"{stamp(name)}-{tokeniser}-{tokens}".replace("/", "_").replace(":", "-")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "structure-first", "corpora")
+    root = Path(os.environ.get("STRUCTURE_FIRST_CORPORA") or cache).expanduser()
+    if file := tokenisers.local(tokeniser):
+        tokeniser += f"@{packed.digest(file)[:16]}"
+    return root / f"{stamp(name)}-{tokeniser}-{tokens}".replace("/", "_").replace(":", "-")
 
 
 def corpus(name: str, tokeniser: str, context: int, tokens: int) -> Source:
     """Windows of `context` + 1 tokens from the first `tokens` of a corpus, evaluated on its held-out documents.
 
-    `name` and `tokeniser` are what `structure-first pack` takes. What is not there yet is packed first.
+    `name` and `tokeniser` are what `structure-first pack` takes. What is not there yet is packed first. Raises
+    `UserError` where another tokeniser's corpus is in its folder: the names a/b_c and a_b/c have one.
     """
     folder = corpus_folder(name, tokeniser, tokens)
-    if not (folder / packed.MANIFEST).exists() or not packed.read_manifest(folder)["finished"]:
+    manifest = packed.read_manifest(folder) if (folder / packed.MANIFEST).exists() else None
+    if not manifest or not manifest["finished"] or manifest["tokeniser"]["name"] != tokeniser:
         from structure_first.data.corpora.packing import pack
 
         pack(name, tokeniser, folder, held_out=HELD_OUT, limit_tokens=tokens)

@@ -57,9 +57,9 @@ def documents(
     if name in hub.HUB or kind == "hub":
         chosen = hub.HUB.get(name) or hub.Hub(rest)
         column = text_column or chosen.column
-        stream = hub.Stream(chosen, column, state.get("stream"))
+        texts, place = hub.stream(chosen, column, state.get("stream"))
         origin = {"corpus": name, "hub": chosen.name, "config": chosen.config, "column": column}
-        return Documents(origin, iter(stream), position, at=lambda: {"stream": stream.state()})
+        return Documents(origin, texts, position, at=lambda: {"stream": place()})
     source: dict = {"corpus": name}
     if kind == "math":
         texts = mathematics.questions(rest or "train", seed, position)

@@ -1,6 +1,6 @@
 """Corpora of the Hugging Face hub, streamed through `datasets`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,38 +26,31 @@ HUB = {
 }
 
 
-class Stream:
-    """The texts of a data set's training split, one at a time.
+def stream(hub: Hub, column: str, state: dict | None = None) -> tuple[Iterator[str], Callable[[], dict]]:
+    """The texts of a data set's training split, one at a time, and a function that says where the reading is.
 
-    `state()` is where it is, in what JSON can hold; a stream given that `state` goes on there without reading what came
-    before.
+    That is in what JSON can hold; given it as `state`, a stream goes on there without reading what came before.
     """
+    from huggingface_hub import HfApi
 
-    def __init__(self, hub: Hub, column: str, state: dict | None = None):
-        self.hub, self.column = hub, column
-        from huggingface_hub import HfApi
+    with connected(hub):
+        if not Path(hub.name).exists():
+            HfApi().dataset_info(hub.name, timeout=TIMEOUT)  # `datasets` would try for half a minute
+        from datasets import load_dataset
 
+        rows = load_dataset(hub.name, hub.config, split="train", streaming=True)
+
+    def texts() -> Iterator[str]:
         with connected(hub):
-            if not Path(hub.name).exists():
-                HfApi().dataset_info(hub.name, timeout=TIMEOUT)  # `datasets` would try for half a minute
-            from datasets import load_dataset
-
-            self.rows = load_dataset(hub.name, hub.config, split="train", streaming=True)
-        self._state = state
-
-    def state(self) -> dict:
-        return self.rows.state_dict()
-
-    def __iter__(self) -> Iterator[str]:
-        with connected(self.hub):
-            if self._state is not None:
-                self.rows.load_state_dict(self._state)
-            for row in self.rows:
-                if not isinstance(row.get(self.column), str):
-                    known = ", ".join(row)
-                    problem = f"{self.hub.name} has no text under {self.column!r}; it has {known}"
+            if state is not None:
+                rows.load_state_dict(state)
+            for row in rows:
+                if not isinstance(row.get(column), str):
+                    problem = f"{hub.name} has no text under {column!r}; it has {', '.join(row)}"
                     raise UserError(f"{problem}; name one with --text-column")
-                yield row[self.column]
+                yield row[column]
+
+    return texts(), rows.state_dict
 
 
 @contextmanager

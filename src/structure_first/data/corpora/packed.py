@@ -105,14 +105,6 @@ class Packed:
     def tokens(self) -> int:
         return sum(map(len, self.shards))
 
-    def match(self, tokeniser_digest: str) -> None:
-        """Raise `UserError` unless the shards were made by the tokeniser of that digest."""
-        tokeniser = self.manifest["tokeniser"]
-        if tokeniser_digest != tokeniser["digest"]:
-            other = f"{tokeniser['name']}, {tokeniser['digest']}"
-            problem = f"the shards in {self.folder} were made by another tokeniser ({other})"
-            raise UserError(f"{problem}; use the one saved beside them, or pack again")
-
     def source(self, context: int) -> Source:
         """Windows of `context` + 1 tokens from anywhere in the split, every one as likely; all but the first bear loss.
 
@@ -153,11 +145,9 @@ class Packed:
 
 def source(folder: Path, context: int, checked: bool = True) -> Source:
     """The training split as a source that is evaluated on the held-out one."""
-    return evaluated_on(*(Packed(folder, split, checked).source(context) for split in SPLITS))
+    train, held_out = (Packed(folder, split, checked) for split in SPLITS)
 
+    def of(length: int) -> Source:
+        return replace(train.source(length - 1), held_out=held_out.source(length - 1), with_settings=of)
 
-def evaluated_on(train: Source, held_out: Source) -> Source:
-    def with_settings(length: int) -> Source:
-        return evaluated_on(train.at(length), held_out.at(length))
-
-    return replace(train, held_out=held_out, with_settings=with_settings)
+    return of(context + 1)

@@ -57,7 +57,8 @@ def pack(
     out, so that it is on the same side in whatever is packed. Each begins with the tokeniser's separator and lies in
     one shard. Packing ends with the corpus, or with the document that reaches `limit_tokens`. Memory grows by some 70
     bytes a document. What is stopped goes on behind its last finished shard when it is called again in the same way,
-    and the result is the same; a higher limit adds to what is there.
+    and the result is the same; a higher limit adds to what is there, in tokens of the tokeniser that is there, though
+    the first limit bounds what a BPE learns from (`tokenisers.learnt`).
     """
     if not 0 <= held_out < 1:
         raise UserError(f"the share held out must be at least 0 and below 1, not {held_out}")
@@ -87,7 +88,7 @@ def pack(
                         yield text
 
             with closing(training()) as texts:
-                used_tokeniser = tokenisers.tokeniser(tokeniser, lambda: texts)
+                used_tokeniser = tokenisers.tokeniser(tokeniser, lambda: texts, limit_tokens)
             manifest = new_manifest(stream, used_tokeniser, held_out)
             write_manifest(folder, manifest)  # first, for it says that the folder is ours
             tokenisers.save(used_tokeniser, folder)

@@ -95,8 +95,10 @@ def opened(path: Path) -> BufferedReader | gzip.GzipFile:
 
 def plain(path: Path, column: str) -> Iterator[str]:
     """A text file as one document, or a long one as several."""
-    size = PIECE if path.stat().st_size > LONGEST else -1
     with opened(path) as file:
+        long = len(file.read(LONGEST + 1)) > LONGEST  # of what is read: packed by gzip or not, it is cut alike
+        size = PIECE if long else -1
+        file.seek(0)
         lines = TextLines(file, encoding="utf-8-sig", newline="")
         while text := lines.read(size) + lines.readline(PIECE):
             yield text

@@ -6,14 +6,12 @@ Every document begins with the tokeniser's `separator`. A tokeniser saves itself
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
-from jaxtyping import Integer
 
 from structure_first.errors import UserError, reason, unknown
 from structure_first.files import write_text
@@ -23,25 +21,9 @@ SEPARATORS = ("<|endoftext|>", "</s>", "<s>", "[SEP]", "<eos>", "<bos>")  # what
 VOCABS = (257, 1 << 20)  # of a BPE: 256 bytes, the separator and what it learns
 BYTE_LEVEL = {"add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 TIMEOUT = 20  # seconds in which the hub must answer
-LEARNT_FROM = 1 << 26  # characters of the corpus
-
-
-class Tokeniser(Protocol):
-    """What packing asks of a tokeniser, and a reader of what was packed."""
-
-    name: str
-    vocab: int  # ids are 0 .. vocab - 1, the separator included
-    separator: int
-
-    def encode(self, texts: Sequence[str]) -> "tuple[Integer[np.ndarray, ' token'], Integer[np.ndarray, ' text']]":
-        """The tokens of all texts, one after another, and how many each has; no separators."""
-        ...
-
-    def decode(self, tokens: "Integer[np.ndarray, ' token']") -> str: ...
-
-    def to_json(self) -> str:
-        """What `tokenizers` reads."""
-        ...
+LEARNT_FROM = 1 << 26  # characters of the corpus, at most
+OF_A_LIMIT = 8  # characters for each token that is packed: about twice as many as a token has
+OF_A_VOCAB = 256  # and for each that is to be learnt, whichever is more
 
 
 class Bytes:
@@ -50,6 +32,7 @@ class Bytes:
     name, vocab, separator, pad = "bytes", 256, 255, 254
 
     def encode(self, texts):
+        """The tokens of all texts, one after another `[token]`, and how many each has `[text]`; no separators."""
         encoded = [text.encode() for text in texts]
         return np.frombuffer(b"".join(encoded), np.uint8), np.fromiter(map(len, encoded), np.int64, len(encoded))
 
@@ -57,6 +40,7 @@ class Bytes:
         return tokens[tokens < self.pad].astype(np.uint8).tobytes().decode(errors="replace")
 
     def to_json(self) -> str:
+        """What `tokenizers` reads."""
         letters = byte_letters()
         letters[self.pad], letters[self.separator] = "<pad>", "<begin>"
         split = {"type": "ByteLevel", **BYTE_LEVEL}
@@ -121,26 +105,41 @@ class Trained:
         return self._json
 
 
-def tokeniser(name: str, texts: Callable[[], Iterable[str]]) -> Tokeniser:
-    """The tokeniser `bytes`, `characters`, `bpe:VOCAB` learnt from `texts`, of a folder or file, or of the hub."""
+Tokeniser = Bytes | Characters | Trained  # ids are 0 .. vocab - 1, the separator included
+
+
+def tokeniser(name: str, texts: Callable[[], Iterable[str]], limit_tokens: int | None = None) -> Tokeniser:
+    """The tokeniser `bytes`, `characters`, `bpe:VOCAB` learnt from `texts`, of a folder or file, or of the hub.
+
+    Where no more than `limit_tokens` will be packed, a BPE learns from about as much: see `learnt`.
+    """
     kind, _, size = name.partition(":")
     if name in OURS:
         return OURS[name]()
     if kind == "bpe":
         if not size.isdecimal() or len(size) > 9 or not VOCABS[0] <= int(size) <= VOCABS[1]:
             raise UserError(f"tokeniser {name!r}: write bpe:VOCAB with a vocabulary of {VOCABS[0]:,} to {VOCABS[1]:,}")
-        return Trained(name, learnt(int(size), texts()))
-    if os.path.exists(name):
-        path = Path(name)
-        return saved(path if path.is_file() else path / FILE, name)
-    return saved(fetched(name), name)
+        return Trained(name, learnt(int(size), texts(), limit_tokens))
+    return saved(local(name) or fetched(name), name)
 
 
 OURS = {each.name: each for each in (Bytes, Characters)}
 
 
-def learnt(vocab: int, texts: Iterable[str]) -> str:
-    """A byte-level BPE of the first texts, as JSON; the same texts give the same."""
+def local(name: str) -> Path | None:
+    """The file of a tokeniser that is named by a path; None of one of ours, and of one of the hub."""
+    if name in OURS or name.partition(":")[0] == "bpe" or not os.path.exists(name):
+        return None
+    return Path(name) if os.path.isfile(name) else Path(name) / FILE
+
+
+def learnt(vocab: int, texts: Iterable[str], limit_tokens: int | None = None) -> str:
+    """A byte-level BPE of the first texts, as JSON; the same texts, vocabulary and limit give the same.
+
+    It learns from `LEARNT_FROM` characters. Of a corpus of which `limit_tokens` are packed it reads no more than
+    `OF_A_LIMIT` characters a token, but at least `OF_A_VOCAB` for each token of its vocabulary: a corpus that is
+    generated costs as much to learn from as to pack.
+    """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     bpe = Tokenizer(models.BPE())
@@ -152,7 +151,8 @@ def learnt(vocab: int, texts: Iterable[str]) -> str:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    bpe.train_from_iterator(first_texts(texts, LEARNT_FROM), trainer)
+    wanted = LEARNT_FROM if limit_tokens is None else max(OF_A_LIMIT * limit_tokens, OF_A_VOCAB * vocab)
+    bpe.train_from_iterator(first_texts(texts, min(wanted, LEARNT_FROM)), trainer)
     return bpe.to_str()
 
 
@@ -192,8 +192,10 @@ def fetched(name: str) -> Path:
 
 def save(tokeniser: Tokeniser, folder: Path) -> None:
     """Write what `saved` and `AutoTokenizer` read."""
+    from tokenizers import Tokenizer
+
     described = tokeniser.to_json()
-    separator = next(token for token, number in vocabulary(described).items() if number == tokeniser.separator)
+    separator = Tokenizer.from_str(described).id_to_token(tokeniser.separator)
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": separator, "eos_token": separator}
     for name, text in ((FILE, described), (SETTINGS, json.dumps(settings, indent=1))):
         write_text(Path(folder) / name, text)
@@ -209,14 +211,6 @@ def saved(path: Path, name: str) -> Tokeniser:
     except Exception as error:  # what `tokenizers` raises has no class of its own
         problem = f"cannot read the tokeniser {path} ({reason(error)})"
         raise UserError(f"{problem}; name a tokenizer.json of `tokenizers`") from None
-
-
-def vocabulary(json_text: str) -> dict[str, int]:
-    """Every token's id, the added ones included."""
-    read = json.loads(json_text)
-    known = read["model"]["vocab"]
-    known = known if isinstance(known, dict) else {token: number for number, (token, _) in enumerate(known)}
-    return known | {token["content"]: token["id"] for token in read.get("added_tokens") or ()}
 
 
 def digest(tokeniser: Tokeniser) -> str:
