@@ -10,7 +10,7 @@ from structure_first.data.corpora import tokenisers
 from structure_first.errors import UserError
 from structure_first.model import weights
 from structure_first.model.transformer import Shape, Transformer
-from structure_first.pretraining.sampling import following, known, sample
+from structure_first.pretraining.sampling import following, sample
 
 BYTES = tokenisers.Bytes()
 
@@ -85,7 +85,7 @@ def test_each_tokeniser_is_known_again(tmp_path):
     text = "caf\u00e9 au lait " * 20
     for made in (BYTES, tokenisers.Characters(), tokenisers.tokeniser("bpe:300", lambda: [text])):
         tokenisers.save(made, tmp_path / made.name)
-        found = known(tmp_path / made.name / tokenisers.FILE)
+        found = tokenisers.saved(tmp_path / made.name / tokenisers.FILE)
         assert found.to_json() == made.to_json() and found.separator == made.separator
         tokens, _ = made.encode([text])
         assert found.decode(tokens) == made.decode(tokens)

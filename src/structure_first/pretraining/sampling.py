@@ -43,7 +43,7 @@ def sample(
         if not needed.exists():
             raise UserError(f"{run} holds no trained run ({needed} is missing); name the folder that `train` wrote")
     random = generator(where := pick_device(device), seed, "sample")
-    tokeniser, model = known(export), weights.load(path).to(where).eval()
+    tokeniser, model = tokenisers.saved(export), weights.load(path).to(where).eval()
     ids, _ = tokeniser.encode([prompt])
     written = torch.tensor([tokeniser.separator, *ids.tolist()], device=where)
     for _ in trange(tokens, desc="sample", unit="token", leave=False, disable=None):
@@ -66,10 +66,3 @@ def following(
     if top_k is not None:
         logits[logits < logits.topk(min(top_k, len(logits))).values[-1]] = -torch.inf
     return torch.multinomial(logits.softmax(-1), 1, generator=random)
-
-
-def known(file: Path) -> tokenisers.Tokeniser:
-    """The tokeniser in a file, which does not say whether it is one of ours."""
-    text = file.read_text(encoding="utf-8", errors="replace")  # `saved` says it of what is no text
-    ours = (each() for each in tokenisers.OURS.values())
-    return next((each for each in ours if each.to_json() == text), None) or tokenisers.saved(file, str(file))

@@ -8,7 +8,7 @@ from structure_first.data.batch import Source
 from structure_first.data.corpora.documents import documents
 from structure_first.data.corpora.hub import HUB
 from structure_first.data.corpora.packed import read_manifest
-from structure_first.data.corpora.tokenisers import VOCABS, tokeniser
+from structure_first.data.corpora.tokenisers import tokeniser
 from structure_first.data.registry import source
 from structure_first.pretraining.config import Config, Corpus
 from structure_first.runs.jobs import Job, Replica
@@ -87,7 +87,5 @@ def vocab(corpus: Corpus) -> int:
         documents(name, corpus.text_column, corpus.seed)  # reads no more than names
     if corpus.vocab is not None:
         return corpus.vocab
-    kind, _, size = wanted.partition(":")
-    if kind == "bpe" and size.isdecimal() and len(size) < 10 and VOCABS[0] <= int(size) <= VOCABS[1]:
-        return int(size)
-    return tokeniser(wanted, lambda: ()).vocab
+    known = tokeniser(wanted, lambda: ())  # a BPE that is yet to learn has no more than its bytes
+    return int(wanted[4:]) if wanted.startswith("bpe:") else known.vocab

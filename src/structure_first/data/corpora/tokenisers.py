@@ -201,11 +201,12 @@ def save(tokeniser: Tokeniser, folder: Path) -> None:
         write_text(Path(folder) / name, text)
 
 
-def saved(path: Path, name: str) -> Tokeniser:
-    """The tokeniser in a file, which was once made under `name`."""
+def saved(path: Path, name: str | None = None) -> Tokeniser:
+    """The tokeniser in a file, which was once made under `name`; without one, ours are known by what they say."""
     try:
         text = Path(path).read_text(encoding="utf-8")
-        return OURS[name]() if name in OURS and OURS[name]().to_json() == text else Trained(name, text)
+        ours = (OURS[each]() for each in OURS if name in (None, each))
+        return next((each for each in ours if each.to_json() == text), None) or Trained(name or str(path), text)
     except UserError:
         raise
     except Exception as error:  # what `tokenizers` raises has no class of its own
