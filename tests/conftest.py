@@ -21,9 +21,10 @@ import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
-SHAPED = ("batch", "controls", "diagnostics", "mixtures", "parts", "procedural")
+SHAPED = ("answers", "batch", "common", "controls", "diagnostics", "mixtures", "procedural", "retrieval")
 CHECKED = ["structure_first.model", *(f"structure_first.data.{module}" for module in SHAPED)]
 
+assert all(map(find_spec, CHECKED)), "a module that is to be checked is not there"
 if find_spec("beartype"):
     install_import_hook(CHECKED, "beartype.beartype")
 

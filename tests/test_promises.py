@@ -46,6 +46,7 @@ TESTS = [
     "tests/data/test_mixtures.py::test_a_mixture_is_as_wide_and_as_long_as_its_members",
     "tests/experiments/test_skills.py::test_the_grid_is_whole",
     "tests/runs/test_recipe.py::test_every_experiment_with_rows_has_its_keys_written_down",
+    "tests/analysis/test_stored.py::test_live_seeds_are_of_no_stored_row",
     "tests/book/test_pages_content.py::test_the_chapter_exhibits_every_source_and_control",
     "tests/book/test_pages_content.py::test_every_experiment_has_its_settings_on_a_page",
     "tests/test_layers.py",

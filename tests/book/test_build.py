@@ -40,6 +40,8 @@ def test_the_build_runs_the_chapters_and_leaves_the_sources_alone(once_built):
     assert "\\frac" in intro  # a formula's source goes with it
     served = [path for path in tiny_book.html.rglob("*") if path.suffix in {".html", ".ipynb", ".js"}]
     assert not [path for path in served if str(tiny_book.root) in path.read_text()], "pages name this machine's folders"
+    downloaded = (tiny_book.html / "_sources/chapters/01_tiny.ipynb").read_text()
+    assert "To run this notebook" in downloaded and "To run this notebook" not in text
     assert "Validation errors" not in (tiny_book.book / "_build/logs/sphinx.log").read_text()
     assert (tiny_book.html / "_static/plotly.min.js").stat().st_size > 1_000_000
     assert len(re.findall(r"<script[^>]* defer=\"defer\"[^>]*plotly\.min\.js", text)) == 1

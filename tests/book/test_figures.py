@@ -57,12 +57,13 @@ def test_what_show_puts_on_the_page(page):
 
 
 def test_outside_a_build_plotly_shows_the_figure(monkeypatch):
-    shown = []
+    shown: list = []
+    monkeypatch.setattr(style, "say", shown.append)
     monkeypatch.delenv("STRUCTURE_FIRST_BOOK", raising=False)
     monkeypatch.setattr(go.Figure, "show", lambda it: shown.append(it))
     fig = model.flops_bars({"MLP": 1})
     style.show(fig, "alt", "caption")
-    assert shown == [fig]
+    assert shown == [fig, "caption"]
 
 
 def luminance(colour: str) -> float:

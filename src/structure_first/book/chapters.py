@@ -22,6 +22,10 @@ from structure_first.files import replacing
 
 SOLUTION = re.compile(r"^(`{3,}|:{3,})\{(?:solution\}|dropdown\} Answers).*?^\1[ ]*$\n?", re.DOTALL | re.MULTILINE)
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
+# In no page, but in the file that a page's button gives away.
+DOWNLOADED = """*To run this notebook: in a clone of the repository give `make book SCALE=smoke` once, which installs what
+it needs; put the notebook into `book/chapters`; open it with `.venv/bin/jupyter lab book/chapters`. What stands in the
+cell of its parameters, `scale` and `out`, is yours to change.*"""
 
 
 def listed(book: Path) -> list[str]:
@@ -98,8 +102,14 @@ def execute(notebooks: Mapping[str, Path], sure: Set[str], scale: str, book: Pat
                 took[name] = seconds
                 said = f"*Ran at scale `{scale}` in {lasted(seconds)}, on the machine that built this page.*"
                 first.source = re.sub(r"\A(# .*)", rf"\1\n\n{said}", first.source)
+            notebook.cells.insert(1, _told(DOWNLOADED))
             nbformat.write(notebook, staging / f"{name}.ipynb")
     return took
+
+
+def _told(words: str):
+    """A cell of words that no page shows."""
+    return nbformat.v4.new_markdown_cell(words, id="downloaded", metadata={"tags": ["remove-cell"]})
 
 
 def lasted(seconds: float) -> str:

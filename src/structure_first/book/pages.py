@@ -115,13 +115,11 @@ def compared(each: Comparison, config: Config) -> str:
     """A comparison in words, the command that makes its rows again and, where they have an address, a link to them."""
     at = repository.folder(config, f"book/results/{each.experiment}")
     rows = f'; <a href="{escape(at)}">rows and manifest</a>' if at else ""
-    again = f"<code>structure-first run {each.experiment} --scale {each.scale}</code>"
+    cells = f"{each.treated},{each.control}"
+    again = f"<code>structure-first run {each.experiment} --scale {each.scale} --cells &quot;{text(cells)}&quot;</code>"
     gain = f"{each.said}: {each.told}, {each.counted}; reproduced from {each.threshold:+g}"
     gain += "".join(f"; {one.told}, {one.counted}" for one in each.elsewhere)
-    cells = (
-        f"cells <code>{text(each.treated)}</code> and <code>{text(each.control)}</code>, made again by {again}{rows}"
-    )
-    return f"<li>{text(gain)}. <small>{cells}</small></li>"
+    return f"<li>{text(gain)}. <small>made again by {again}{rows}</small></li>"
 
 
 def drawn(each: Comparison) -> str:

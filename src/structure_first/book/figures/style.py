@@ -45,10 +45,12 @@ TEMPLATE = go.layout.Template(
 
 
 def show(fig: go.Figure, alt: str, caption: str) -> None:
-    """Put a figure on the page with a text alternative and a caption; outside a build, the usual plotly display."""
+    """Put a figure on the page with a text alternative and a caption; outside a build, as plotly shows it, and the
+    caption.
+    """
     if not os.environ.get("STRUCTURE_FIRST_BOOK"):
         fig.show()
-        return
+        return say(caption)
     display.display(display.HTML(html(fig, alt, caption)))
 
 
