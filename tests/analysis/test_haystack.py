@@ -104,6 +104,18 @@ def test_a_second_training_is_the_first_and_keeps_nothing(ran, jobs):
     assert watched.right == again[again["stage"] == 2].set_index("step")["value"].to_dict()
 
 
+def test_what_heads_do_and_are_worth_is_told_in_words(two_models):
+    scores = two_models.scores
+    looks = scores["kind"].isin([analysis.LOOKS[0], analysis.LOOKS[2]])
+    scores = scores.assign(score=scores["score"].where(~looks, 0.1))
+    left = looks & scores["state"].eq("as left") & scores["head"].eq(3)
+    said = analysis.kinds_said(two_models._replace(scores=scores.assign(score=scores["score"].where(~left, 0.9))))
+    assert said.startswith("In the median of 2 models") and said.count("90%") == 2 and said.count("10%") == 2
+    lost = two_models.ablations["head"].map({0: 0.1, 1: 0.7, 2: 0.0, 3: 0.2})
+    said = analysis.losses_said(two_models._replace(ablations=two_models.ablations.assign(lost=lost)))
+    assert said.endswith("in the median: in layer 0 70% (the next: 20%), in layer 1 70% (the next: 20%).")
+
+
 def test_a_guess_among_the_values_shown():
     assert analysis.guess(source("haystack", pairs=3)) == pytest.approx((1 + 1 / 2 + 1 / 3) / 3)
 

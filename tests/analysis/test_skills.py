@@ -63,6 +63,19 @@ def test_a_sentence_counts_what_stands_the_correction_and_what_is_left_out(taugh
     assert unsolved.endswith("none is surely later: sorting, set."), "the cell that solves it is not among these"
 
 
+def test_sentences_say_what_was_learnt_and_what_is_worth_most(taught):
+    grid = analysis.grid(taught())
+    assert analysis.best_said(grid, ["set"], ["full", "attention"]) == (
+        "- **sorting**: most from *set*, attention: +45 points (+45 to +45). By one part or rule above random init and "
+        "by another below: 1 of 1 sources."
+    )
+    assert "another below: 0 of 1 sources" in analysis.best_said(grid, ["set"], ["attention"])
+    grid.loc[grid["front"] == "set", "learnt"] = 0.95
+    said = analysis.learnt_said(grid, ["set", "shuffled set"])
+    assert said == "**1 of 2 sources were learnt to 90% or more, in the median**; not so: *shuffled set* 50%."
+    assert analysis.learnt_said(grid, ["set"]).endswith("in the median**.")
+
+
 def test_the_gains_that_stand_are_named_and_harm_is_not(taught):
     grid = analysis.grid(taught())
     found = analysis.standing(grid, ["set"], ["full", "attention"])

@@ -54,6 +54,8 @@ def test_what_stage_one_learnt_counts_whatever_of_it_goes_across(pinches):
     last = text.ends(text.curves(pinches()))
     told = {"1 %: 41,280 tokens": "70%", "10 %: 412,800 tokens": "70%"}
     assert text.learnt(last, SIZE).T.to_dict() == {"identity": told}, "text is no rule to be learnt"
+    last.loc[last["share"] == 0.1, "learnt"] = 0.95
+    assert text.learnt_said(last).endswith("by the size of the front: 1 %: 0 of 1, 10 %: 1 of 1.")
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from structure_first.analysis.model import replicas_said
 from structure_first.book.figures.model import cost_of_replicas
 
 
@@ -15,3 +16,4 @@ def test_cost_is_drawn_beside_both_proportions():
     assert drawn["one after another"] == pytest.approx([10, 20, 40])
     assert drawn["in proportion to the largest"] == pytest.approx([5, 10, 20])
     assert fig.layout.xaxis.type == fig.layout.yaxis.type == "log"
+    assert replicas_said(found) == "A step of 4 models at once took 2.0 times as long as that of one."

@@ -200,6 +200,26 @@ def carriers(of: HeadStudy) -> pd.DataFrame:
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis(["model", "layer"])
 
 
+def kinds_said(of: HeadStudy) -> str:
+    """How much the head that ties most and the one that matches most look there, left and found, in words."""
+    by_state = of.scores.pivot_table("score", ["kind", "model"], "state", "max").groupby("kind").median()
+    tie, match = (by_state.loc[kind] for kind in (LOOKS[0], LOOKS[2]))
+    return (
+        f"In the median of {of.scores['model'].nunique()} models, as stage two left them: the head that ties most "
+        f"looks from values at their keys with {tie['as left']:.0%} of its attention (as found: "
+        f"{tie['as found']:.0%}), the one that matches most from the query at the asked value with "
+        f"{match['as left']:.0%} ({match['as found']:.0%})."
+    )
+
+
+def losses_said(of: HeadStudy) -> str:
+    """What the costliest head of each layer is worth, and the next, in the median over the models, in words."""
+    place = of.ablations.groupby(["model", "layer"])["lost"].rank(ascending=False, method="first")
+    lost = of.ablations.assign(place=place).pivot_table("lost", "layer", "place", "median")
+    told = (f"in layer {layer} {one[1]:.0%} (the next: {one[2]:.0%})" for layer, one in lost.iterrows())
+    return f"Without the costliest head of a layer a model loses, in the median: {', '.join(told)}."
+
+
 def whole_layers(of: HeadStudy) -> pd.DataFrame:
     """The patches of all heads of a layer at once."""
     return of.patches[of.patches["head"] == attention.ALL]

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from structure_first.analysis.stored import ended, ordered, untreated
-from structure_first.evidence.statistics import adjusted, final, interval, steps_to
+from structure_first.evidence.statistics import LEARNT, adjusted, final, interval, steps_to
 from structure_first.experiments import skills
 from structure_first.runs.jobs import Replica
 
@@ -86,6 +86,35 @@ def summary(models: pd.DataFrame, gain: str = "gain") -> pd.DataFrame:
     table["p"], table["solved"] = p.reindex(table.index), cells["accuracy"].agg(lambda each: (each >= SOLVED).mean())
     table["seeds"] = cells["seed"].count()
     return table
+
+
+def learnt_said(models: pd.DataFrame, fronts: Sequence[str]) -> str:
+    """How many of the sources were learnt, and which were not, in words."""
+    medians = models[models["front"].isin(fronts)].groupby("front")["learnt"].median().sort_values()
+    short = medians[medians < LEARNT]
+    told = (
+        f"**{len(medians) - len(short)} of {len(medians)} sources were learnt to {LEARNT:.0%} or more, in the median**"
+    )
+    return (
+        told
+        + f"; not so: {', '.join(f'*{front}* {learnt:.0%}' for front, learnt in short.items())}" * bool(len(short))
+        + "."
+    )
+
+
+def best_said(models: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]) -> str:
+    """What is worth most on each diagnostic, and how many sources help by one part and harm by another, in words."""
+    lines = []
+    for task, here in _within(summary(models), fronts, carried).groupby("task", sort=False):
+        best, of_front = here.loc[here["gain"].idxmax()], here.groupby("front")["gain"]
+        gain, low, high = 100 * best[["gain", "low", "high"]].astype(float)
+        both = ((of_front.min() < 0) & (of_front.max() > 0)).sum()
+        lines.append(
+            f"- **{task.replace('_', ' ')}**: most from *{best['front']}*, {best['carried']}: {gain:+.0f} points "
+            f"({low:+.0f} to {high:+.0f}). By one part or rule above random init and by another below: {both} of "
+            f"{of_front.ngroups} sources."
+        )
+    return "\n".join(lines)
 
 
 def said(models: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str], measure: Measure = BETTER) -> str:

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import pandas as pd
 
 from structure_first.analysis.stored import ended, untreated
-from structure_first.evidence.statistics import final, interval, needed, told
+from structure_first.evidence.statistics import LEARNT, final, interval, needed, told
 from structure_first.experiments import additive
 from structure_first.runs.recipe import Experiment
 
@@ -86,13 +86,27 @@ def choices(models: pd.DataFrame) -> pd.DataFrame:
     return models.merge(models.loc[models["front"] != "random init", alike].drop_duplicates())
 
 
-def learnt(last: pd.DataFrame, size: additive.Size) -> pd.DataFrame:
-    """How much of stage one each procedural front learnt, whatever of it goes across, and on about how many tokens."""
+def mastered(last: pd.DataFrame) -> pd.DataFrame:
+    """How much of stage one each procedural front learnt, a column a share, whatever of it goes across."""
     known = last[last["learnt"].notna() & (last["front"] != "text")]
     by_cell = known.groupby(["cell", "front", "share"], sort=False)["learnt"].median()
-    shown = by_cell.groupby(["front", "share"]).median().unstack("share")
+    return by_cell.groupby(["front", "share"]).median().unstack("share")
+
+
+def learnt(last: pd.DataFrame, size: additive.Size) -> pd.DataFrame:
+    """The same as a table, with about how many tokens it was learnt on."""
+    shown = mastered(last)
     shown.columns = [f"{additive.percent(share)}: {share * size.tokens:,.0f} tokens" for share in shown]
     return shown.map(lambda value: "" if pd.isna(value) else f"{value:.0%}")
+
+
+def learnt_said(last: pd.DataFrame) -> str:
+    """Of how many procedural fronts the rule was learnt at each share, in words."""
+    told = (
+        f"{additive.percent(share)}: {(fronts >= LEARNT).sum()} of {len(fronts)}"
+        for share, fronts in ((share, column.dropna()) for share, column in mastered(last).items())
+    )
+    return f"Rules that were learnt to {LEARNT:.0%} or more, by the size of the front: {', '.join(told)}."
 
 
 def by_share(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:

@@ -23,9 +23,9 @@ from structure_first.files import replacing
 SOLUTION = re.compile(r"^(`{3,}|:{3,})\{(?:solution\}|dropdown\} Answers).*?^\1[ ]*$\n?", re.DOTALL | re.MULTILINE)
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 # In no page, but in the file that a page's button gives away.
-DOWNLOADED = """*To run this notebook: in a clone of the repository give `make book SCALE=smoke` once, which installs what
-it needs; put the notebook into `book/chapters`; open it with `.venv/bin/jupyter lab book/chapters`. What stands in the
-cell of its parameters, `scale` and `out`, is yours to change.*"""
+DOWNLOADED = """*To run this notebook: in a clone of the repository give `make book SCALE=smoke` once, which installs
+what it needs; put the notebook into `book/chapters`; open it with `.venv/bin/jupyter lab book/chapters`. What stands in
+the cell of its parameters, `scale` and `out`, is yours to change.*"""
 
 
 def listed(book: Path) -> list[str]:

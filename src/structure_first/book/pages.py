@@ -71,8 +71,8 @@ def first(entries: list[Entry]) -> str:
 
     heads = "".join(f'<p class="sf-asked">{where.capitalize()}</p>\n' for where in ("", *BESIDE.values()))
     lines = [
-        f'<div class="sf-claim">\n<p><a href="#claim-{text(entry.id)}">{text(entry.statement)}</a></p>\n'
-        f"{both(entry, told)}</div>\n"
+        f'<div class="sf-claim">\n<div><p><a href="#claim-{text(entry.id)}">{text(entry.statement)}</a></p>\n'
+        f"<p><small>The paper: {text(entry.paper)}</small></p></div>\n{both(entry, told)}</div>\n"
         for entry in entries
     ]
     above = f'<div class="sf-claim sf-heads" aria-hidden="true">{heads}</div>'
