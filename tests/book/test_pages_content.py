@@ -77,7 +77,9 @@ def test_the_ledger_is_computed(results):
     assert "<p>accuracy +0.80 (+0.80 to +0.80); 6 seeds at a size for two cores</p>" in ran
     gain = "accuracy +0.80 (+0.80 to +0.80), 6 seeds at a size for two cores"
     assert f"treated; beside control: {gain}; reproduced from +0.4." in ran
-    assert "<code>structure-first run trial --scale laptop --cells &quot;" in ran
+    assert "<code>structure-first run trial --scale laptop --cells &quot;treated,control&quot;</code>" in ran
+    seeds = ", ".join(f"{seed} +0.80" for seed in range(6))
+    assert f'Seed by seed: {seeds}; <a href="results/trial/rows.parquet">rows</a>' in ran
     assert "Beside a tuned baseline</p><p>not yet run</p>" in ran
     two = found["two"]
     assert "As published</p><p>not yet run</p>" in two and "◐ partly" in two and "<p>accuracy +0.20" in two

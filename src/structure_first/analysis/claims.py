@@ -111,6 +111,7 @@ def _compared(claim: str, query: dict, stored: Stored) -> Iterator[Comparison | 
                     said=_said(*pair),
                     learnt=_learnt(rows, recipes, gain.index),
                     task=(pair[0].task or "").replace("_", " "),
+                    by_seed=tuple(gain.items()),
                 )
             )
         comparisons.sort(key=lambda each: each.seeds < FEWEST_SEEDS)

@@ -38,6 +38,7 @@ class Comparison:
     said: str  #: what is compared, in words
     task: str = ""  #: the corpus or the diagnostic, in words
     learnt: float = nan  #: the held-out accuracy of its stage one, the median over seeds; NaN where it is on no rule
+    by_seed: tuple[tuple[int, float], ...] = ()  #: each seed and its gain
     elsewhere: tuple["Comparison", ...] = ()  #: the same at other scales
 
     @property
@@ -54,8 +55,17 @@ class Comparison:
     @property
     def told(self) -> str:
         """What is gained, on what, and how much of it, in words."""
-        digits = 3 if self.unit == UNITS["loss"] else 2
-        return f"{self.unit}{f' on {self.task}' * bool(self.task)} {self.gain(digits)}"
+        return f"{self.unit}{f' on {self.task}' * bool(self.task)} {self.gain(self.digits)}"
+
+    @property
+    def digits(self) -> int:
+        """Behind the point of a gain, in words."""
+        return 3 if self.unit == UNITS["loss"] else 2
+
+    @property
+    def seeds_told(self) -> str:
+        """The gain of each seed, in words."""
+        return ", ".join(f"{seed} {gain:+.{self.digits}f}" for seed, gain in self.by_seed).replace("-inf", "none")
 
     @property
     def counted(self) -> str:

@@ -59,7 +59,9 @@ def build(
             (staging / "_generated" / "times.md").write_text(chapters.times(took, scale))
             if edition == "student":
                 chapters.without_solutions(staging, notebooks)
-            return swap_in(_render(staging, work), work / "html") / "index.html"
+            html = _render(staging, work)
+            shutil.copytree(book / "results", html / pages.ROWS, ignore=shutil.ignore_patterns("weights", ".*"))
+            return swap_in(html, work / "html") / "index.html"
     except OSError as error:
         raise UserError(f"cannot build the book: {error.filename or work}: {error.strerror or error}") from error
 

@@ -26,6 +26,7 @@ FIRST = ("haystack", "additive", "substitutive", "where", "mixing")  # what a ne
 SHOWN = ("dyck", "dyck permuted", "tuned init", "shuffled dyck", "random init")  # of chapter 3, on the first page
 Config = Mapping[str, Any]  # what `_config.yml` holds
 WIDE, HIGH = 240, 26  # of the drawing of an interval
+ROWS = "results"  # a folder beside the first page, into which the build puts the stored rows and their manifests
 
 
 def fragments(results: Path) -> dict[str, str]:
@@ -33,7 +34,7 @@ def fragments(results: Path) -> dict[str, str]:
     book = Path(results).parent
     entries, config = ledger(book / "claims.yml", results), repository.read(book.parent)
     return {
-        "claims": f'<div class="sf-ledger">\n{"".join(line(entry, config) for entry in entries)}</div>\n',
+        "claims": f'<div class="sf-ledger">\n{"".join(map(line, entries))}</div>\n',
         "answers": first([entry for entry in entries if entry.id in FIRST]),
         "picture": picture(results),
         "methods": "\n".join(settings(name) for name in EXPERIMENTS),
@@ -92,18 +93,18 @@ def verdict(answer: Answer) -> str:
     return f"<strong>{SIGNS.get(answer.verdict, '')} {text(answer.verdict)}</strong>"
 
 
-def line(entry: Entry, config: Config) -> str:
+def line(entry: Entry) -> str:
     """A claim and its two answers, side by side or, on a phone, one below the other."""
-    answers = both(entry, lambda answer: answered(answer, config))
+    answers = both(entry, answered)
     claim = f"<div><strong>{text(entry.statement)}.</strong><br>The paper: {text(entry.paper)}.</div>"
     return f'<section class="sf-claim" id="claim-{text(entry.id)}">\n{claim}\n{answers}</section>\n'
 
 
-def answered(answer: Answer, config: Config) -> str:
+def answered(answer: Answer) -> str:
     """The verdict, the gain that decides it, drawn and in words, and behind a click every comparison."""
     each = answer.decides
     gain = f"{each.told}; {each.counted}"
-    rest = "".join(compared(one, config) for one in answer.comparisons)
+    rest = "".join(map(compared, answer.comparisons))
     many = answer.others or "what was compared"
     return (
         f"<p>{verdict(answer)}</p>\n{drawn(each)}\n"
@@ -111,15 +112,15 @@ def answered(answer: Answer, config: Config) -> str:
     )
 
 
-def compared(each: Comparison, config: Config) -> str:
-    """A comparison in words, the command that makes its rows again and, where they have an address, a link to them."""
-    at = repository.folder(config, f"book/results/{each.experiment}")
-    rows = f'; <a href="{escape(at)}">rows and manifest</a>' if at else ""
+def compared(each: Comparison) -> str:
+    """A comparison in words, seed by seed, where its rows lie beside the page, and the command that makes them."""
+    at = f"{ROWS}/{each.experiment}"
+    files = f'<a href="{at}/rows.parquet">rows</a>, <a href="{at}/manifest.json">manifest</a>'
     cells = f"{each.treated},{each.control}"
     again = f"<code>structure-first run {each.experiment} --scale {each.scale} --cells &quot;{text(cells)}&quot;</code>"
     gain = f"{each.said}: {each.told}, {each.counted}; reproduced from {each.threshold:+g}"
     gain += "".join(f"; {one.told}, {one.counted}" for one in each.elsewhere)
-    return f"<li>{text(gain)}. <small>made again by {again}{rows}</small></li>"
+    return f"<li>{text(gain)}. <small>Seed by seed: {each.seeds_told}; {files}, made again by {again}</small></li>"
 
 
 def drawn(each: Comparison) -> str:

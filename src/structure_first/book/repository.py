@@ -62,12 +62,6 @@ def branch(config: Mapping[str, Any]) -> str:
     return (config.get("repository") or {}).get("branch") or "main"
 
 
-def folder(config: Mapping[str, Any], path: str) -> str:
-    """The address of a folder of the repository; nothing while that has none."""
-    url = address(config)
-    return url and f"{url}/tree/{branch(config)}/{path}"
-
-
 def modified(book: Path) -> dict[str, str]:
     """The day of the last commit of each page, by its name; none outside of a checkout."""
     command = ["git", "-C", str(book), "log", "--format=%x00%cs", "--name-only", "--relative", "--", "."]
