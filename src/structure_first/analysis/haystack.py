@@ -20,7 +20,7 @@ from structure_first.runs.recipe import Experiment
 from structure_first.training.devices import device, keep_freed_memory
 from structure_first.training.loop import fit
 
-JUMPED = 0.9  # far above any guess: nothing was ever seen to stay between the two
+JUMPED = 0.9  # far above any guess: few seeds were seen to stay between the two
 CLAIM = (
     "dyck",
     "identity attention",
