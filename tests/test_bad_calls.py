@@ -444,8 +444,38 @@ BOOK = [
     ),
     ("book", "cannot build the book: ", CHAPTER | {"book/a.ipynb": NOTEBOOK, "book/_build": "a file"}),
 ]
-BENCH = [("bench --quick --out texts", "texts is a folder; name a file with --out")]
-TABLE = [*COMMAND, *GENERATE, *PACK, *RUN, *CONFIG, *TRAIN, *PLAN, *CLAIMS, *BOOK, *BENCH]
+BENCH = [
+    ("bench --quick --out texts", "texts is a folder; name a file with --out"),
+    ("bench --only x", "unknown part of the bench 'x'"),
+    ("bench --against none.json", "cannot read none.json: No such file or directory; name a file that"),
+    ("bench --against rows.jsonl", "cannot read rows.jsonl: it holds no ratios; name a file that"),
+    ("bench more", "extra argument"),
+]
+OTHERS = [
+    ("merge", "Missing argument 'folder'"),
+    ("merge nowhere", "there are no results in nowhere; name a folder such as book/results"),
+    ("merge rows.jsonl", "there are no results in rows.jsonl"),
+    ("merge texts --out there", "there are no results in texts; name a folder such as book/results"),
+    ("merge texts more", "extra argument"),
+    ("slides", "run this from the top of the repository"),
+    ("slides --scale large", "unknown scale 'large'; did you mean"),
+    ("slides more", "extra argument"),
+    ("pdf", "run this from the top of the repository"),
+    ("pdf --out texts", "texts is a folder; name a file with --out"),
+    ("pdf --out ''", "an empty value"),
+    ("doctor now", "extra argument"),
+    ("doctor --times", "unknown option '--times'; did you mean '--time'?"),
+    ("verify", "Missing argument 'experiment'"),
+    ("verify nothing", "unknown experiment 'nothing'"),
+    ("verify haystack --sample 0", "--sample must be from 1 to 10,000, not 0"),
+    ("verify haystack --out there", "unknown option '--out'; did you mean '--results'?"),
+    ("verify haystack --cells x", "unknown cell 'x'; known: "),
+    ("sample", "Missing argument 'run'"),
+    ("sample texts --tokens 0", "tokens must be from 1 to"),
+    ("sample texts --temperature 0", "temperature must be above 0"),
+    ("sample texts", "texts holds no trained run"),
+]
+TABLE = [*COMMAND, *GENERATE, *PACK, *RUN, *CONFIG, *TRAIN, *PLAN, *CLAIMS, *BOOK, *BENCH, *OTHERS]
 
 
 def prepare(folder: Path, files: dict[str, bytes | str]) -> None:

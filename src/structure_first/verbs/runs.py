@@ -108,7 +108,7 @@ def merge(
 
     folders = sorted(path.parent for path in folder.glob("*/manifest.json"))
     if not folders:
-        raise UserError(f"there are no results in {folder}; name a folder such as {out}, which holds one an experiment")
+        raise UserError(f"there are no results in {folder}; name a folder such as {RESULTS}, with one an experiment")
     for other in folders:
         store = Store(out / other.name)
         with store.locked():
