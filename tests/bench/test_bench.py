@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def test_quick_prints_what_text_costs(said: str):
     lines = said[said.index("Bytes, packed and drawn from") :].splitlines()
     assert [line.split()[:2] for line in lines[2:4]] == [["0.05", "MB"], ["0.5", "MB"]]
     assert all(float(line.split()[column]) > 0 for line in lines[2:4] for column in (2, 5))
-    steps = said[said.index("GPT-2-shaped steps a second") :]
+    steps = re.split("whole warm-up", said[said.index("GPT-2-shaped steps a second") :], flags=re.IGNORECASE)[0]
     assert len(RATIO.findall(steps)) == 1 and re.search(r"model FLOPs of ours, .*: \d+%", steps)
 
 
@@ -67,6 +68,14 @@ def test_quick_prints_the_grids_tables(said: str):
         assert len(RATIO.findall(part)) >= 1, title
     assert "MB a replica, counted" in grids and "memory of a replica, as a plan counts it" in grids
     assert "train_loss" not in said  # the Trainer keeps quiet
+
+
+def test_a_whole_warm_up_is_measured_where_its_peer_is_installed(said: str):
+    part = said[said.lower().index("whole warm-up") :]
+    if find_spec("pptrain"):
+        assert len(RATIO.findall(part)) == 1 and "Writing model" not in part, "the contenders keep quiet"
+    else:
+        assert part.startswith("whole warm-up is not measured") and part.strip().endswith("pptrain==0.3.0)")
 
 
 def test_every_ratio_is_kept(said: str, kept: Path):

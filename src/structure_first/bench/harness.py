@@ -41,6 +41,7 @@ class Sizes:
         (12, 12, 768, 1024, 50257, 1),
     )
     texts_on_cuda: tuple[tuple[int, ...], ...] = ((12, 12, 768, 1024, 50257, 16),)
+    warm: tuple[int, int] = (64, 60)  # sequences of an update, updates of a warm-up
     turns: int = 7
     seconds: float = 0.6  # a turn
 
@@ -58,6 +59,7 @@ QUICK = Sizes(
     megabytes=0.05,
     texts=((1, 2, 32, 16, 64, 2),),
     texts_on_cuda=((1, 2, 32, 16, 64, 2),),
+    warm=(4, 3),
     turns=2,
     seconds=0.02,
 )

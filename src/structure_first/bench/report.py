@@ -1,8 +1,9 @@
 """`structure-first bench`: how fast this machine is, as ratios from one run, beside the targets and former ratios.
 
-Each part says what it compares, and why that is fair: `generators`, `steps`, `grid` for the replica program, and
-`text`. The contenders of a comparison are each in a process of its own, as their user would run them, and take turns of
-a share of a second, so that whatever else the machine does falls on all; a ratio is the median over turns.
+Each part says what it compares, and why that is fair: `generators`, `steps`, `grid` for the replica program, `text`,
+and `warm`. The contenders of a comparison are each in a process of its own, as their user would run them, and take
+turns of a share of a second or of a whole warm-up, so that whatever else the machine does falls on all; a ratio is the
+median over turns.
 """
 
 import json
@@ -11,14 +12,20 @@ from pathlib import Path
 
 import torch
 
-from structure_first.bench import generators, grid, steps, text
+from structure_first.bench import generators, grid, steps, text, warm
 from structure_first.bench.harness import QUICK, Ratios, Sizes, table
 from structure_first.errors import UserError, check_known
 from structure_first.evidence.store import processor
 from structure_first.files import write_text
 from structure_first.machine import cores
 
-PARTS = {"generators": generators.report, "steps": steps.report, "grid": grid.report, "text": text.report}
+PARTS = {
+    "generators": generators.report,
+    "steps": steps.report,
+    "grid": grid.report,
+    "text": text.report,
+    "warm": warm.report,
+}
 NO_SLOWER = 0.9  # of a former ratio: what the same code may lose to the machine's mood
 
 

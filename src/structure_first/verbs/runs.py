@@ -175,7 +175,7 @@ def claims(
 @app.command()
 def bench(
     quick: Annotated[bool, typer.Option("--quick", help="Tiny sizes: only to see that it runs.")] = False,
-    only: Annotated[str | None, typer.Option(help="generators, steps, grid or text: one part of it")] = None,
+    only: Annotated[str | None, typer.Option(help="generators, steps, grid, text or warm: one part of it")] = None,
     out: Annotated[Path | None, typer.Option(help="a JSON file for the ratios")] = None,
     against: Annotated[Path | None, typer.Option(help="such a file: exit 1 where a ratio was better")] = None,
 ) -> None:
