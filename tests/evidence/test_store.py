@@ -310,5 +310,6 @@ def test_a_conflict_is_named_and_nothing_is_merged(store, tmp_path, change):
     put_weights(other, b"weights")
     before = {path: path.read_bytes() for path in store.folder.rglob("*") if path.is_file()}
     said = failure(store.merge, other)
-    assert "differ in 2 models, the first: smoke, dyck, stage 2, seed 0; nothing was merged" in said
+    both = "smoke, dyck, stage 2, seed 0; smoke, dyck, stage 2, seed 1"
+    assert f"differ in 2 models ({both}); nothing was merged" in said
     assert {path: path.read_bytes() for path in store.folder.rglob("*") if path.is_file()} == before

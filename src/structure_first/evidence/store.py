@@ -42,6 +42,7 @@ COLUMNS = {
 # What is read of a run; the oldest lack some of it
 RUN = {"configuration": str, "stage?": (1, 2), "recipe?": dict, "settings?": dict, "source?": dict, ...: object}
 KEY = ["scale", "cell", "configuration", "stage", "seed"]  # of a model: a cell of that name may have been another
+NAMED = 10  # models of a conflict
 PACKAGES = ("torch", "numpy", "einops", "pandas", "pyarrow", "tokenizers", "datasets", "mathematics-dataset", "sympy")
 
 
@@ -163,9 +164,12 @@ class Store:
         single = lines[~lines.duplicated(keep=False)]  # a measurement that only one of the two has
         if not single.empty:
             models = single[KEY].drop_duplicates().sort_values(KEY)
-            scale, cell, _, stage, seed = models.iloc[0]
-            one = f"{scale}, {cell}, stage {stage}, seed {seed}"
-            problem = f"{other.folder} and {self.folder} differ in {len(models)} models, the first: {one}"
+            named = "; ".join(
+                f"{scale}, {cell}, stage {stage}, seed {seed}"
+                for scale, cell, _, stage, seed in models.head(NAMED).itertuples(index=False)
+            )
+            rest = f"; and {len(models) - NAMED} more" * (len(models) > NAMED)
+            problem = f"{other.folder} and {self.folder} differ in {len(models)} models ({named}{rest})"
             raise UserError(f"{problem}; nothing was merged: remove the rows of one of the two")
         fresh = theirs[~known].reset_index()
         if not fresh.empty:

@@ -8,8 +8,7 @@ import plotly.graph_objects as go
 
 from structure_first.analysis import drawn
 from structure_first.analysis.combined import PAPER
-from structure_first.book.figures.style import GREY, facets, meant
-from structure_first.book.figures.text import DOTTED
+from structure_first.book.figures.style import DOTTED, GREY, facets, meant
 
 BAR = 0.14  # of a column: as wide as a median's bar is on either side, where a column has several
 

@@ -5,8 +5,8 @@ import plotly.graph_objects as go
 
 from structure_first.analysis.published import PARTS, PLACES, STEPS, TOLD, sized
 from structure_first.book.figures.runs import jump_curves
-from structure_first.book.figures.style import GREY, facets, looks, meant
-from structure_first.book.figures.text import DOTTED, GAIN, line, lines, stepped, worth
+from structure_first.book.figures.style import DOTTED, GREY, facets, looks, meant
+from structure_first.book.figures.text import GAIN, line, lines, stepped, worth
 
 LABELS = ("random init", *TOLD)
 STEEP = 0.5  # nats above the end: what lies higher, at the very beginning, would press the lines together

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from structure_first.analysis import skills
 from structure_first.analysis.skills import BETTER, CERTAIN, SOONER, TASKS, Measure
 from structure_first.book.figures.runs import seed_dots
-from structure_first.book.figures.style import CLEAR, GREY, meant, plain
+from structure_first.book.figures.style import CLEAR, DOTTED, meant, plain
 from structure_first.evidence.statistics import LEARNT
 
 HARM_TO_GAIN = ((0, "rgba(213,94,0,0.8)"), (0.5, "rgba(140,140,140,0)"), (1, "rgba(15,127,196,0.8)"))
@@ -161,7 +161,7 @@ def ranking(models: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str])
             x=[base, base],
             y=[-0.5, len(order) - 0.5],
             mode="lines",
-            line={"dash": "dot", "color": GREY},
+            line=DOTTED,
             name="random init",
             visible=number == 0,
             hovertemplate="random init: %{x:.1%}<extra></extra>",
@@ -184,4 +184,4 @@ def stage_ones(models: pd.DataFrame, fronts: Sequence[str]) -> go.Figure:
     """How well every seed's stage one was learnt, a line a source; the cells of a source share it."""
     learnt = models[models["front"].isin(fronts)].groupby(["front", "seed"])["learnt"].first()
     fig = seed_dots(learnt.rename_axis(["cell", "seed"]), "held-out accuracy of stage one")
-    return fig.add_vline(LEARNT, line={"dash": "dot", "color": GREY})
+    return fig.add_vline(LEARNT, line=DOTTED)

@@ -27,6 +27,7 @@ MEANING = {  # what a colour says throughout the book: that of the first word wh
     "mlp": PALETTE[6],
     **dict.fromkeys(("mean rows", "embeddings"), PALETTE[7]),  # what its embedding rows do
 }
+DOTTED = {"dash": "dot", "color": GREY}  # a level that lines are held against
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")  # for names of one colour
 CLEAR = "rgba(0,0,0,0)"
 INK = ((0, "rgba(15,127,196,0)"), (1, "rgba(15,127,196,1)"))  # a colour scale that begins with the page itself

@@ -9,11 +9,10 @@ import plotly.graph_objects as go
 from structure_first.analysis.downstream import WHEN
 from structure_first.analysis.stored import ordered
 from structure_first.analysis.text import SWEPT, at_each_budget, baseline, choices, labels
-from structure_first.book.figures.style import GREY, PALETTE, facets, looks, meant
+from structure_first.book.figures.style import DOTTED, PALETTE, facets, looks, meant
 from structure_first.evidence.statistics import interval
 from structure_first.experiments import additive
 
-DOTTED = {"dash": "dot", "color": GREY}
 GAIN = "gain, nats"
 
 
