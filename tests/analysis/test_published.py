@@ -189,16 +189,19 @@ def test_a_part_is_told_beside_the_whole_where_both_parts_ran(rows_of):
         for seed in (700, 701, 702)
     }
     losses |= {(f"code / {name} / warmed up at 0.002", 700): {0: 5.0, 1500: 1.0} for name in ("random init", "set")}
+    alone = {"attention": 1.6, "mlp": 1.91}  # of a seed that has no baseline yet: there is a difference, and no gain
+    losses |= {(f"code / set / {part}", 703): {0: 5.0, 1500: end} for part, end in alone.items()}
     found = analysis.parts(analysis.ends(analysis.curves(with_factors(rows_of(losses, metric="loss"), EXPERIMENT))))
     assert set(found["start"]) == {"code, width 128, no warm-up at 0.0003"}, "the other start has not all parts"
     (said,) = analysis.parts_said(found).splitlines()
     assert said.startswith(
         "- **code, width 128, no warm-up at 0.0003**: all of Set +0.500, all permuted +0.200, "
-        "its attention +0.400, attention permuted +0.300, its MLPs +0.090 (+0.080 to +0.100), MLPs permuted +0.050; "
+        "its attention +0.400, attention permuted +0.300, its MLPs +0.090 (+0.080 to +0.100), MLPs permuted +0.050 "
+        "(seeds: 3); "
     )
     assert said.endswith(
-        "attention less MLPs +0.310 (+0.300 to +0.320); "
-        "attention less its own numbers in random order +0.100; "
+        "attention less MLPs +0.310 (+0.300 to +0.320) (seeds: 4); "
+        "attention less its own numbers in random order +0.100 (seeds: 3); "
         "MLPs less their own numbers in random order +0.040 (+0.030 to +0.050) (seeds: 3)"
     )
     fig = draw.parts(found)

@@ -131,10 +131,12 @@ def parts_said(last: pd.DataFrame) -> str:
     """What each part is worth in words, a line a start; and one part less another, seed by seed."""
     lines = []
     for start, here in last.groupby("start", sort=False):
-        gains = here.pivot(index="seed", columns="label", values="gain")
+        gains, losses = (here.pivot(index="seed", columns="label", values=each) for each in ("gain", "loss"))
         worth = [f"{name} {told('{:+.3f}', gains[label])}" for label, name in PARTS.items() if label in gains]
-        ahead = [f"{name} {told('{:+.3f}', gains[a] - gains[b])}" for name, (a, b) in LESS.items() if b in gains]
-        lines.append(f"- **{start}**: {'; '.join([', '.join(worth), *ahead])} (seeds: {len(gains)})")
+        less = {name: (losses[b] - losses[a]).dropna() for name, (a, b) in LESS.items() if b in losses}
+        ahead = [f"{name} {told('{:+.3f}', each)} (seeds: {len(each)})" for name, each in less.items()]
+        own = f"{', '.join(worth)} (seeds: {gains.notna().any(axis=1).sum()})"
+        lines.append(f"- **{start}**: {'; '.join([own, *ahead])}")
     return "\n".join(lines)
 
 

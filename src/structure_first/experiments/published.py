@@ -12,13 +12,12 @@ from structure_first.runs.recipe import Cell, Experiment, Factors, Recipe
 SOURCES = ("union", "sort")  # beside Set
 PUBLISHED = "no warm-up"  # the first rung of the ladder: and GPT-2's start
 RUNGS = (PUBLISHED, "warmed up", "wider start")
-LADDER = ("code", "math")  # the corpora that climb it, at the rate that is best on code
 SHORTER = (25, 5)  # so many times, in the sweep of stage one's length: 100 and 500 updates
 # What follows was found at the narrow width; rates go as one over it, weights as one over its root.
 WIDER = 3.0  # times GPT-2's initialisation, of the ladder's last rung
 WARMUP = 200
 RATES = (3e-4, 1e-3, 2e-3, 4e-3)
-BEST = 2e-3  # of these, where the rate is warmed up: from a first look, until all of the ladder has run
+BEST = 2e-3  # of these, where the rate is warmed up: from a first look on code, until all of the ladder has run
 PARTS = {
     "full": CARRIED["full"],
     "permuted": CARRIED["permuted"],
@@ -66,13 +65,11 @@ def cells(scale: str) -> dict[str, Cell]:
     narrower = min(1.0, NARROW / sized.body.width)
     rates, best = [narrower * rate for rate in RATES], narrower * BEST
     wide = replace(sized, body=replace(sized.body, init=WIDER * narrower**0.5 * sized.body.init))
-    for corpus in LADDER:
-        text = sized.corpora[corpus]
+    for corpus, text in sized.corpora.items():
         warm = text.at(warmup=min(WARMUP, text.stage.steps // 4))
         rungs = [(RUNGS[1], sized, warm.at(lr=best)), (RUNGS[2], wide, warm.at(lr=best))]
-        if corpus == "code":
-            rungs += [(PUBLISHED, sized, text.at(lr=rate)) for rate in rates if not isclose(rate, text.stage.lr)]
-            rungs += [(RUNGS[1], sized, warm.at(lr=rate)) for rate in rates if rate != best]
+        rungs += [(PUBLISHED, sized, text.at(lr=rate)) for rate in rates if not isclose(rate, text.stage.lr)]
+        rungs += [(rung, at, warm.at(lr=rate)) for rung, at, _ in rungs[:2] for rate in rates if rate != best]
         for rung, at, phase in rungs:
             ladder = replace(at, corpora={corpus: phase})
             by_name |= at_rate(ladder, corpus, rung, f" / {rung} at {phase.stage.lr:g}", sources=())
