@@ -57,7 +57,7 @@ def test_beside_the_book_the_ledger_speaks_first(said, here):
     [
         ({"config.json": "gpt2"}, "there is no gpt2; name a config.json of transformers"),
         ({"identity": "identify"}, "unknown source 'identify'; did you mean 'identity'?"),
-        ({"--steps": "--lengt"}, "unknown setting of identity 'lengt'; did you mean 'length'?"),
+        ({"--steps": "--lengt"}, "unknown option of warm identity '--lengt'; did you mean '--length'?"),
         ({"identity": "language/bytes"}, "unknown setting of language/bytes 'length'; known: context, tokens"),
         ({2: 0}, "steps must be 1 or more"),
         ({"--device": "--seed", "cpu": -1}, "--seed must be from 0 to 2,147,483,647, not -1"),

@@ -8,6 +8,7 @@ here is at 1, and a recipe whose rules are all at 1 has nothing of this in its k
 ALWAYS = ("init", "stream", "training")  # fresh weights; which batch comes when; the loop, its optimizer and its rates
 
 VERSIONS = {
+    "bpe": 2,  # version 1: learnt from as much whatever the limit
     "dropout": 2,  # version 1: torch's own
     "code": 2,  # version 1: every Python file that was installed, whatever that was
     "language": 2,  # their docstrings

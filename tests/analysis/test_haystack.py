@@ -111,6 +111,9 @@ def test_what_heads_do_and_are_worth_is_told_in_words(two_models):
     left = looks & scores["state"].eq("as left") & scores["head"].eq(3)
     said = analysis.kinds_said(two_models._replace(scores=scores.assign(score=scores["score"].where(~left, 0.9))))
     assert said.startswith("In the median of 2 models") and said.count("90%") == 2 and said.count("10%") == 2
+    elsewhere = looks & scores["state"].eq("as found") & scores["head"].eq(0)
+    other = scores.assign(score=scores["score"].where(~left, 0.9).where(~elsewhere, 0.8))
+    assert analysis.kinds_said(two_models._replace(scores=other)) == said, "another head did, as found: not this one"
     lost = two_models.ablations["head"].map({0: 0.1, 1: 0.7, 2: 0.0, 3: 0.2})
     said = analysis.losses_said(two_models._replace(ablations=two_models.ablations.assign(lost=lost)))
     assert said.endswith("in the median: in layer 0 70% (the next: 20%), in layer 1 70% (the next: 20%).")

@@ -55,7 +55,11 @@ def test_what_stage_one_learnt_counts_whatever_of_it_goes_across(pinches):
     told = {"1 %: 41,280 tokens": "70%", "10 %: 412,800 tokens": "70%"}
     assert text.learnt(last, SIZE).T.to_dict() == {"identity": told}, "text is no rule to be learnt"
     last.loc[last["share"] == 0.1, "learnt"] = 0.95
-    assert text.learnt_said(last).endswith("by the size of the front: 1 %: 0 of 1, 10 %: 1 of 1.")
+    told = "by the size of the front: 1 %: 0 of 1, 10 %: 1 of 1."
+    assert text.learnt_said(last).endswith(told)
+    ruled = last[last["front"] == "identity"]
+    without = pd.concat([last, *(ruled.assign(front=each, learnt=0.0) for each in ("random tokens", "shuffled set"))])
+    assert text.learnt_said(without).endswith(told), "what has no rule has none to be learnt"
 
 
 @pytest.fixture

@@ -77,7 +77,8 @@ def test_the_ledger_is_computed(results):
     assert "<p>accuracy +0.80 (+0.80 to +0.80); 6 seeds at a size for two cores</p>" in ran
     gain = "accuracy +0.80 (+0.80 to +0.80), 6 seeds at a size for two cores"
     assert f"treated; beside control: {gain}; reproduced from +0.4." in ran
-    assert "<code>structure-first run trial --scale laptop --cells &quot;treated,control&quot;</code>" in ran
+    command = "structure-first run trial --scale laptop --first-seed 0 --seeds 6"
+    assert f"<code>{command} --cells &quot;treated,control&quot; --out again</code>" in ran
     seeds = ", ".join(f"{seed} +0.80" for seed in range(6))
     assert f'Seed by seed: {seeds}; <a href="results/trial/rows.parquet">rows</a>' in ran
     assert "Beside a tuned baseline</p><p>not yet run</p>" in ran

@@ -208,12 +208,13 @@ def test_one_runs_attention_with_anothers_mlps(trained):
         transfer(trained, trained.shape, Transfer(mlp="from(ecb)"), SEEDS, {"eca": other})
 
 
-@pytest.mark.parametrize("body", [dict(width=32), dict(heads=2), dict(layers=1)])
-def test_another_runs_body_of_another_size_is_refused(trained, body):
+@pytest.mark.parametrize("part", ["mlp", "embeddings", "positions"])
+@pytest.mark.parametrize("body", [dict(width=32), dict(heads=2), dict(layers=1), dict(layers=3)])
+def test_another_runs_body_of_another_size_is_refused(trained, body, part):
     other, ((name, size),) = Transformer(Shape(9, 6, **body), SEEDS), body.items()
     said = rf"run 'eca' has 2 replicas of Shape\(.*{name}={size}, .*, stage two 2 of .*; replicas, layers, heads, width"
     with pytest.raises(UserError, match=f"cannot transfer: {said} must agree"):
-        transfer(trained, trained.shape, Transfer(mlp="from(eca)"), SEEDS, {"eca": other})
+        transfer(trained, trained.shape, Transfer(**{part: "from(eca)"}), SEEDS, {"eca": other})
 
 
 def test_another_run_of_more_replicas_is_refused_and_of_another_vocabulary_gives_the_rows_it_has(trained):

@@ -112,6 +112,7 @@ def _compared(claim: str, query: dict, stored: Stored) -> Iterator[Comparison | 
                     learnt=_learnt(rows, recipes, gain.index),
                     task=(pair[0].task or "").replace("_", " "),
                     by_seed=tuple(gain.items()),
+                    cells=_remade(recipes, query, known[scale]),
                 )
             )
         comparisons.sort(key=lambda each: each.seeds < FEWEST_SEEDS)
@@ -179,6 +180,15 @@ def _gain(rows: pd.DataFrame, query: dict, factors: Mapping[str, Factors], treat
     return (sign * (ends[treated][both] - ends[control][both])).fillna(-np.inf)
 
 
+def _remade(recipes: Mapping[str, Recipe], query: dict, factors: Mapping[str, Factors]) -> tuple[str, ...]:
+    """The cells that tell a gain, of a saving by runs those on shares of the text; none of a corpus that is no more."""
+    if any(recipe.last.source.partition("/")[0].endswith("@1") for recipe in recipes.values()):
+        return ()
+    treated, control = recipes
+    shares = _shares(treated, factors) if query.get("saved") == "runs" else [treated]
+    return (*shares, control)
+
+
 def _learnt(rows: pd.DataFrame, recipes: Mapping[str, Recipe], seeds: pd.Index) -> float:
     """How well these seeds learnt the first stage one that has a rule to be learnt, their median; NaN for none."""
     for cell, recipe in recipes.items():
@@ -187,9 +197,14 @@ def _learnt(rows: pd.DataFrame, recipes: Mapping[str, Recipe], seeds: pd.Index) 
     return nan
 
 
+def _shares(cell: str, factors: Mapping[str, Factors]) -> dict[str, float | None]:
+    """The cells that differ from this one in their share of the text alone, and that share."""
+    return {name: own.text for name, own in factors.items() if replace(own, text=factors[cell].text) == factors[cell]}
+
+
 def _family(cell: str, factors: Mapping[str, Factors], rows: pd.DataFrame) -> pd.DataFrame:
     """The models of the cells that differ from this one in their share of the text alone: seed, text, loss."""
-    shares = {name: own.text for name, own in factors.items() if replace(own, text=factors[cell].text) == factors[cell]}
+    shares = _shares(cell, factors)
     losses = final(rows[rows["cell"].isin(shares)], "loss").rename("loss").reset_index()
     return losses.assign(text=losses["cell"].map(shares))
 

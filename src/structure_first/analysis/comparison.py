@@ -39,6 +39,7 @@ class Comparison:
     task: str = ""  #: the corpus or the diagnostic, in words
     learnt: float = nan  #: the held-out accuracy of its stage one, the median over seeds; NaN where it is on no rule
     by_seed: tuple[tuple[int, float], ...] = ()  #: each seed and its gain
+    cells: tuple[str, ...] = ()  #: whose rows tell the gain; none where they cannot be made again
     elsewhere: tuple["Comparison", ...] = ()  #: the same at other scales
 
     @property

@@ -201,14 +201,18 @@ def carriers(of: HeadStudy) -> pd.DataFrame:
 
 
 def kinds_said(of: HeadStudy) -> str:
-    """How much the head that ties most and the one that matches most look there, left and found, in words."""
-    by_state = of.scores.pivot_table("score", ["kind", "model"], "state", "max").groupby("kind").median()
-    tie, match = (by_state.loc[kind] for kind in (LOOKS[0], LOOKS[2]))
+    """How much the head that ties most, and the one that matches most, does so, and did as found, in words."""
+    told = []
+    for kind in (LOOKS[0], LOOKS[2]):
+        heads = of.scores[of.scores["kind"] == kind].pivot(
+            index=["model", "layer", "head"], columns="state", values="score"
+        )
+        most = heads.loc[heads.groupby("model")["as left"].idxmax(), ["as left", "as found"]].median()
+        told.append(f"{kind} with {most['as left']:.0%} of its attention (as found {most['as found']:.0%})")
+    many = of.scores["model"].nunique()
     return (
-        f"In the median of {of.scores['model'].nunique()} models, as stage two left them: the head that ties most "
-        f"looks from values at their keys with {tie['as left']:.0%} of its attention (as found: "
-        f"{tie['as found']:.0%}), the one that matches most from the query at the asked value with "
-        f"{match['as left']:.0%} ({match['as found']:.0%})."
+        f"In the median of {many} model{'s' * (many > 1)}, the head that in the end ties most looks {told[0]}, the one "
+        f"that matches most {told[1]}."
     )
 
 

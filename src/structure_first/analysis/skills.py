@@ -95,11 +95,9 @@ def learnt_said(models: pd.DataFrame, fronts: Sequence[str]) -> str:
     told = (
         f"**{len(medians) - len(short)} of {len(medians)} sources were learnt to {LEARNT:.0%} or more, in the median**"
     )
-    return (
-        told
-        + f"; not so: {', '.join(f'*{front}* {learnt:.0%}' for front, learnt in short.items())}" * bool(len(short))
-        + "."
-    )
+    if len(short):
+        told += f"; not so: {', '.join(f'*{front}* {learnt:.0%}' for front, learnt in short.items())}"
+    return f"{told}."
 
 
 def best_said(models: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]) -> str:
@@ -145,8 +143,8 @@ def in_time(table: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]) 
     random init is named among them: controls are looked at side by side.
     """
     cells = _within(table, fronts, carried)
-    shown = pd.concat([cells, table[table["front"] == "random init"]])
-    tasks = set(shown.loc[np.isfinite(shown["steps"]), "task"])
+    with_base = pd.concat([cells, table[table["front"] == "random init"]])
+    tasks = set(with_base.loc[np.isfinite(with_base["steps"]), "task"])
     moved = set(cells.loc[np.isfinite(cells["steps"]) | (cells["p"] <= CERTAIN), "front"])
     shown = [front for front in fronts if front in moved or "random init" in fronts]
     return [task for task in TASKS if task in tasks], shown

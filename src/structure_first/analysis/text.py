@@ -5,6 +5,7 @@ from dataclasses import asdict
 import pandas as pd
 
 from structure_first.analysis.stored import ended, untreated
+from structure_first.errors import UserError
 from structure_first.evidence.statistics import LEARNT, final, interval, needed, told
 from structure_first.experiments import additive
 from structure_first.runs.recipe import Experiment
@@ -101,11 +102,13 @@ def learnt(last: pd.DataFrame, size: additive.Size) -> pd.DataFrame:
 
 
 def learnt_said(last: pd.DataFrame) -> str:
-    """Of how many procedural fronts the rule was learnt at each share, in words."""
-    told = (
-        f"{additive.percent(share)}: {(fronts >= LEARNT).sum()} of {len(fronts)}"
-        for share, fronts in ((share, column.dropna()) for share, column in mastered(last).items())
-    )
+    """Of how many fronts that have a rule it was learnt at each share, in words."""
+    told, shares = [], mastered(last)
+    ruled = [front for front in shares.index if front != "random tokens" and not front.startswith("shuffled ")]
+    for share, column in shares.loc[ruled].items():
+        fronts = column.dropna()
+        if len(fronts):
+            told.append(f"{additive.percent(share)}: {(fronts >= LEARNT).sum()} of {len(fronts)}")
     return f"Rules that were learnt to {LEARNT:.0%} or more, by the size of the front: {', '.join(told)}."
 
 
@@ -184,7 +187,10 @@ def at_each_budget(models: pd.DataFrame) -> pd.DataFrame:
 def sizes(size: additive.Size, manifest: dict) -> pd.DataFrame:
     """What the stored runs trained on, a line a corpus: the model, the tokens that were packed, and those read."""
     runs = [run for run in manifest["runs"].values() if run.get("stage") != 1]
-    packed = {run["recipe"]["stage_two"]["source"]: run["source"]["tokens"] for run in runs}
+    try:
+        packed = {run["recipe"]["stage_two"]["source"]: run["source"]["tokens"] for run in runs}
+    except (KeyError, TypeError) as error:
+        raise UserError(f"a run's manifest is not whole ({error}); restore it or run the experiment again") from None
     body = "{layers} layers, {heads} heads, width {width}".format(**asdict(size.body))
     lines = {}
     for corpus, text in size.corpora.items():

@@ -24,8 +24,9 @@ SOLUTION = re.compile(r"^(`{3,}|:{3,})\{(?:solution\}|dropdown\} Answers).*?^\1[
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 # In no page, but in the file that a page's button gives away.
 DOWNLOADED = """*To run this notebook: in a clone of the repository give `make book SCALE=smoke` once, which installs
-what it needs; put the notebook into `book/chapters`; open it with `.venv/bin/jupyter lab book/chapters`. What stands in
-the cell of its parameters, `scale` and `out`, is yours to change.*"""
+what it needs; put the notebook into `book/chapters` under another name; open it with
+`.venv/bin/jupyter lab book/chapters`. What stands in the cell of its parameters, `scale` and `out`, is yours to
+change.*"""
 
 
 def listed(book: Path) -> list[str]:
@@ -184,8 +185,7 @@ def _run(name: str, path: Path, scale: str, work: Path, cwd: Path):
             notebook = execute_notebook(
                 source,
                 None,
-                # relative, since the page shows it
-                parameters={"scale": scale, "out": os.path.relpath(live, cwd)},
+                parameters={"scale": scale, "out": (ran_in := os.path.relpath(live, cwd))},
                 kernel_name="python3",
                 language="python",
                 progress_bar=False,
@@ -208,6 +208,8 @@ def _run(name: str, path: Path, scale: str, work: Path, cwd: Path):
         cell.metadata.pop("papermill", None)
         if "parameters" in cell.metadata.get("tags", ()):
             cell.metadata["tags"].append("remove-cell")
+        elif "injected-parameters" in cell.metadata.get("tags", ()):  # as its reader would give it, beside the chapters
+            cell.source = cell.source.replace(ran_in, os.path.relpath(live, path.parent))
     return notebook
 
 

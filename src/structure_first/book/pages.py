@@ -113,14 +113,16 @@ def answered(answer: Answer) -> str:
 
 
 def compared(each: Comparison) -> str:
-    """A comparison in words, seed by seed, where its rows lie beside the page, and the command that makes them."""
+    """A comparison in words, seed by seed; where its rows lie beside the page, and the command that remakes them."""
     at = f"{ROWS}/{each.experiment}"
     files = f'<a href="{at}/rows.parquet">rows</a>, <a href="{at}/manifest.json">manifest</a>'
-    cells = f"{each.treated},{each.control}"
-    again = f"<code>structure-first run {each.experiment} --scale {each.scale} --cells &quot;{text(cells)}&quot;</code>"
+    seeds = [seed for seed, _ in each.by_seed]
+    run = f"structure-first run {each.experiment} --scale {each.scale} --first-seed {min(seeds)} --seeds {len(seeds)}"
+    again = f"made again by <code>{run} --cells &quot;{text(','.join(each.cells))}&quot; --out again</code>"
+    made = again if each.cells else "of corpora that cannot be made again"
     gain = f"{each.said}: {each.told}, {each.counted}; reproduced from {each.threshold:+g}"
     gain += "".join(f"; {one.told}, {one.counted}" for one in each.elsewhere)
-    return f"<li>{text(gain)}. <small>Seed by seed: {each.seeds_told}; {files}, made again by {again}</small></li>"
+    return f"<li>{text(gain)}. <small>Seed by seed: {each.seeds_told}; {files}, {made}</small></li>"
 
 
 def drawn(each: Comparison) -> str:

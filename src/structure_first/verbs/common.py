@@ -1,5 +1,7 @@
 """What the verbs share: the application, checks of options, and how a mistake in them is said."""
 
+import re
+from ast import literal_eval
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,8 +33,8 @@ def top(
 def usage(error: Any) -> str:  # of a class that typer keeps to itself
     """A usage error in one line, with the nearest verb or option."""
     if "No such command" in error.message:
-        name = error.message.removeprefix("No such command ")
-        return str(unknown("verb", name.split(name[0])[1], error.ctx.command.commands))  # in either quotes
+        quoted = re.match(r"No such command ('.*?(?<!\\)'|\".*?\")", error.message, re.DOTALL)
+        return str(unknown("verb", literal_eval(quoted[1]) if quoted else "", error.ctx.command.commands))
     if error.message.startswith("No such option"):
         known = (option for parameter in error.ctx.command.params for option in parameter.opts)
         return str(unknown("option", error.option_name, known))

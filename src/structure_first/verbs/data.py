@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from structure_first.errors import UserError, check_range
+from structure_first.errors import UserError, check_known, check_range
 from structure_first.verbs.common import LAST_SEED, app
 
 if TYPE_CHECKING:
@@ -47,9 +47,15 @@ def generate(
 
 def chosen(name: str, context: typer.Context) -> "Source":
     """The source of that name with the settings among the options of a verb."""
-    from structure_first.data.registry import source
+    from structure_first.data.registry import defaults, source
 
-    return source(name, **settings(context.args))
+    given = settings(context.args)
+    if "/" not in name:  # a corpus says itself what it takes
+        known = [*defaults(name), *(str(parameter.name) for parameter in context.command.params)]
+        options = [f"--{option}".replace("_", "-") for option in known]
+        for setting in given:
+            check_known(f"option of {context.info_name} {name}", f"--{setting}".replace("_", "-"), options)
+    return source(name, **given)
 
 
 def settings(arguments: list[str]) -> dict[str, int | float]:

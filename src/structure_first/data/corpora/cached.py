@@ -6,6 +6,7 @@ from pathlib import Path
 
 from structure_first.data.batch import Source
 from structure_first.data.corpora import packed, tokenisers
+from structure_first.versions import VERSIONS
 
 HELD_OUT = 0.05  # of the documents: at 4 M tokens about 200,000 to measure a loss on
 
@@ -19,7 +20,9 @@ def corpus_folder(name: str, tokeniser: str, tokens: int) -> Path:
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "structure-first", "corpora")
     root = Path(os.environ.get("STRUCTURE_FIRST_CORPORA") or cache).expanduser()
-    if file := tokenisers.local(tokeniser):
+    if (version := VERSIONS.get(tokeniser.partition(":")[0])) is not None:
+        tokeniser += f"@{version}"
+    elif file := tokenisers.local(tokeniser):
         tokeniser += f"@{packed.digest(file)[:16]}"
     return root / f"{stamp(name)}-{tokeniser}-{tokens}".replace("/", "_").replace(":", "-")
 
