@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from math import isnan, nan
+from math import nan
 
 import numpy as np
 
@@ -70,12 +70,10 @@ class Comparison:
 
     @property
     def counted(self) -> str:
-        """How many seeds, of which size, after a stage one learnt how well, in words."""
+        """How many seeds, of which size, in words; and how well stage one was learnt, where that was not enough."""
         few = "" if self.seeds >= ENOUGH_SEEDS else ", which are few,"
-        sized = f"{self.seeds} seeds{few} at {SIZES[self.scale]}"
-        if isnan(self.learnt):
-            return sized
-        return f"{sized}, after a stage one learnt to {self.learnt:.0%}{' only' * (self.learnt < LEARNT)}"
+        short = f", after a stage one learnt to {self.learnt:.0%} only" if self.learnt < LEARNT else ""
+        return f"{self.seeds} seeds{few} at {SIZES[self.scale]}{short}"
 
     @property
     def otherwise(self) -> str:

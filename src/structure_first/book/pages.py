@@ -17,7 +17,7 @@ from structure_first.analysis.stored import fullest
 from structure_first.book import reference, repository
 from structure_first.book.figures.runs import share_jumped
 from structure_first.book.figures.style import html
-from structure_first.evidence.statistics import steps_to
+from structure_first.evidence.statistics import LEARNT, steps_to
 from structure_first.experiments import haystack
 from structure_first.experiments.registry import EXPERIMENTS
 
@@ -121,6 +121,7 @@ def compared(each: Comparison) -> str:
     again = f"made again by <code>{run} --cells &quot;{text(','.join(each.cells))}&quot; --out again</code>"
     made = again if each.cells else "of corpora that cannot be made again"
     gain = f"{each.said}: {each.told}, {each.counted}; reproduced from {each.threshold:+g}"
+    gain += f"; stage one was learnt to {each.learnt:.0%}" * (each.learnt >= LEARNT)
     gain += "".join(f"; {one.told}, {one.counted}" for one in each.elsewhere)
     return f"<li>{text(gain)}. <small>Seed by seed: {each.seeds_told}; {files}, {made}</small></li>"
 
