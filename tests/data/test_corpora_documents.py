@@ -239,7 +239,7 @@ def test_another_version_has_a_cache_folder_of_its_own(library, tmp_path, monkey
     places += [cached.corpus_folder("code", "bytes", 100)]
     assert len(set(places)) == 5 and places[2].name == "math-bytes-100"
     others = [cached.corpus_folder("math", name, 100).name for name in ("bpe:512", "owner/name")]
-    assert others == ["math-bpe-512-100", "math-owner_name-100"]
+    assert others == [f"math-bpe-512@{corpora.VERSIONS['bpe']}-100", "math-owner_name-100"]
 
 
 @pytest.fixture
