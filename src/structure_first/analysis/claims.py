@@ -16,6 +16,7 @@ import pandas as pd
 
 from structure_first.analysis.comparison import COLUMNS, FEWEST_SEEDS, UNITS, VERDICTS, Answer, Comparison, Entry
 from structure_first.analysis.stored import of_today
+from structure_first.data.corpora.documents import GONE
 from structure_first.data.registry import PROCEDURAL
 from structure_first.errors import UserError, unknown
 from structure_first.evidence.statistics import final, interval, needed, share_read
@@ -182,7 +183,7 @@ def _gain(rows: pd.DataFrame, query: dict, factors: Mapping[str, Factors], treat
 
 def _remade(recipes: Mapping[str, Recipe], query: dict, factors: Mapping[str, Factors]) -> tuple[str, ...]:
     """The cells that tell a gain, of a saving by runs those on shares of the text; none of a corpus that is no more."""
-    if any(recipe.last.source.partition("/")[0].endswith("@1") for recipe in recipes.values()):
+    if any(recipe.last.source.partition("/")[0] in GONE for recipe in recipes.values()):
         return ()
     treated, control = recipes
     shares = _shares(treated, factors) if query.get("saved") == "runs" else [treated]

@@ -103,9 +103,8 @@ def learnt(last: pd.DataFrame, size: additive.Size) -> pd.DataFrame:
 
 def learnt_said(last: pd.DataFrame) -> str:
     """Of how many fronts that have a rule it was learnt at each share, in words."""
-    told, shares = [], mastered(last)
-    ruled = [front for front in shares.index if front != "random tokens" and not front.startswith("shuffled ")]
-    for share, column in shares.loc[ruled].items():
+    told = []
+    for share, column in mastered(last[last["front"].isin(additive.SOURCES)]).items():
         fronts = column.dropna()
         if len(fronts):
             told.append(f"{additive.percent(share)}: {(fronts >= LEARNT).sum()} of {len(fronts)}")

@@ -103,14 +103,10 @@ def execute(notebooks: Mapping[str, Path], sure: Set[str], scale: str, book: Pat
                 took[name] = seconds
                 said = f"*Ran at scale `{scale}` in {lasted(seconds)}, on the machine that built this page.*"
                 first.source = re.sub(r"\A(# .*)", rf"\1\n\n{said}", first.source)
-            notebook.cells.insert(1, _told(DOWNLOADED))
+            told = nbformat.v4.new_markdown_cell(DOWNLOADED, id="downloaded", metadata={"tags": ["remove-cell"]})
+            notebook.cells.insert(1, told)
             nbformat.write(notebook, staging / f"{name}.ipynb")
     return took
-
-
-def _told(words: str):
-    """A cell of words that no page shows."""
-    return nbformat.v4.new_markdown_cell(words, id="downloaded", metadata={"tags": ["remove-cell"]})
 
 
 def lasted(seconds: float) -> str:

@@ -65,7 +65,7 @@ def cells(scale: str) -> dict[str, Cell]:
     narrower = min(1.0, NARROW / sized.body.width)
     rates, best = [narrower * rate for rate in RATES], narrower * BEST
     wide = replace(sized, body=replace(sized.body, init=WIDER * narrower**0.5 * sized.body.init))
-    for corpus, text in sized.corpora.items():  # (the rate of language is the highest as published)
+    for corpus, text in sized.corpora.items():  # language as published has a higher rate than the best here
         warm = text.at(warmup=min(WARMUP, text.stage.steps // 4))
         rungs = [(RUNGS[1], sized, warm.at(lr=best)), (RUNGS[2], wide, warm.at(lr=best))]
         rungs += [(PUBLISHED, sized, text.at(lr=rate)) for rate in rates if not isclose(rate, text.stage.lr)]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from structure_first.errors import UserError, check_known, check_range
+from structure_first.errors import UserError, check_range, unknown
 from structure_first.verbs.common import LAST_SEED, app
 
 if TYPE_CHECKING:
@@ -50,11 +50,12 @@ def chosen(name: str, context: typer.Context) -> "Source":
     from structure_first.data.registry import defaults, source
 
     given = settings(context.args)
-    if "/" not in name:  # a corpus says itself what it takes
-        known = [*defaults(name), *(str(parameter.name) for parameter in context.command.params)]
-        options = [f"--{option}".replace("_", "-") for option in known]
-        for setting in given:
-            check_known(f"option of {context.info_name} {name}", f"--{setting}".replace("_", "-"), options)
+    known = given if "/" in name else defaults(name)  # a corpus says itself what it takes
+    for setting in given:
+        if setting not in known:
+            options = [*known, *(parameter.name for parameter in context.command.params)]
+            verb = f"{context.info_name} {name}"
+            raise unknown(f"option of {verb}", f"--{setting}", (f"--{option}".replace("_", "-") for option in options))
     return source(name, **given)
 
 

@@ -14,7 +14,8 @@ HELD_OUT = 0.05  # of the documents: at 4 M tokens about 200,000 to measure a lo
 def corpus_folder(name: str, tokeniser: str, tokens: int) -> Path:
     """The folder of a packed corpus, in $STRUCTURE_FIRST_CORPORA or else in the user's cache.
 
-    Another version of the corpus has another folder, and so has what another file holds that a tokeniser is read from.
+    Another version of the corpus or of its tokeniser's rule has another folder, and so has what another file holds that
+    a tokeniser is read from.
     """
     from structure_first.data.corpora.documents import stamp
 

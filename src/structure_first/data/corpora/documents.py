@@ -16,6 +16,7 @@ LOCAL = {
     "language": pinned.docstrings,
     "code": pinned.sources,
 }
+GONE = {f"{name}@1" for name in LOCAL}  # whatever Python files were installed: nobody can make them again
 NAMES = (*LOCAL, "math", *(f"math:{split}" for split in mathematics.SPLITS), *hub.HUB, "hub:OWNER/NAME")
 
 
@@ -76,7 +77,7 @@ def documents(
 
 def readable(name: str) -> str:
     """The name of a corpus that can be read; raises `UserError` for one that could be once."""
-    if name in {f"{each}@1" for each in LOCAL}:
+    if name in GONE:
         problem = f"the corpus {name} was whatever Python files were installed, and cannot be made again"
         raise UserError(f"{problem}; {name.removesuffix('@1')!r} has taken its place")
     return name

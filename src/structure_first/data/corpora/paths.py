@@ -96,8 +96,7 @@ def opened(path: Path) -> BufferedReader | gzip.GzipFile:
 def plain(path: Path, column: str) -> Iterator[str]:
     """A text file as one document, or a long one as several."""
     with opened(path) as file:
-        long = len(file.read(LONGEST + 1)) > LONGEST  # of what is read: packed by gzip or not, it is cut alike
-        size = PIECE if long else -1
+        size = PIECE if len(file.read(LONGEST + 1)) > LONGEST else -1  # packed by gzip or not, it is cut alike
         file.seek(0)
         lines = TextLines(file, encoding="utf-8-sig", newline="")
         while text := lines.read(size) + lines.readline(PIECE):
