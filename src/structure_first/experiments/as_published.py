@@ -7,6 +7,7 @@ and `gpu` the rate is theirs for the width, since Adam's best rate goes as one o
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from structure_first.data.registry import defaults
 from structure_first.model.transformer import Body
 from structure_first.runs.recipe import Phase
 from structure_first.training.stage import Stage
@@ -24,17 +25,45 @@ class Published:
     body: Body
     corpora: Mapping[str, Phase]  # stage two on each
     stage_one: Stage
-    settings: Mapping[str, int]  # of the procedural sources
+    settings: Mapping[str, int]  # of the procedural sources, for those that have them
+    filling: Mapping[str, Mapping[str, int]]  # of those sources that fill the context, on their own
     otherwise: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # before one of the corpora
 
     def front(self, source: str, corpus: str) -> Phase:
-        """Stage one on a procedural source, before that corpus."""
-        settings = {**self.settings, **self.otherwise.get(corpus, {})}
+        """Stage one before that corpus, on a procedural source or on a corpus; what fills the context has as many
+        tokens an update as Set.
+        """
+        if source in self.corpora:
+            own = replace(self.corpora[source], stage=self.stage_one)
+            return self.as_large(own, int(own.settings["context"] or 0) + 1, corpus)
+        if source in self.filling:
+            own = Phase(source, self.stage_one, self.filling[source], tied=True, dropout=DROPOUT)
+            return self.as_large(own, own.make().length, corpus)
+        settings, known = {**self.settings, **self.otherwise.get(corpus, {})}, defaults(source.rpartition(":")[2])
+        settings = {name: value for name, value in settings.items() if name in known}
         return Phase(source, self.stage_one, settings, tied=True, dropout=DROPOUT)
+
+    def as_large(self, phase: Phase, length: int, corpus: str) -> Phase:
+        """A stage one whose sequences have that length, with as many tokens an update as Set has."""
+        tokens = self.stage_one.batch * self.front("set", corpus).make().length
+        return phase.at(batch=max(1, round(tokens / length)))
 
 
 def stage_two(source: str, stage: Stage, context: int, pool: int) -> Phase:
     return Phase(source, stage, {"context": context, "tokens": pool}, tied=True, dropout=DROPOUT)
+
+
+def filling(context: int) -> dict[str, dict[str, int]]:
+    """Settings of the sources of which a sequence fills the context, as the authors' brackets do; a grid is 38 long."""
+    words = {"length": context, "k": 64}
+    noise = {"length": context, "vocab": 100}
+    return {
+        "dyck": words,
+        "dyck_shuffle": words,
+        "eca": {"length": context},
+        "nca": {"grids": context // 38},
+        "random": noise,
+    }
 
 
 def size(scale: str) -> Published:
@@ -51,7 +80,7 @@ def size(scale: str) -> Published:
             "math": stage_two(MATH, replace(code, steps=50_000, batch=64), 512, 1_640_000_000),
         }
         body, settings = Body(layers=12, heads=12, width=768), {"length": 32, "vocab": 100}
-        return Published(body, corpora, first, settings, {"language": {"length": 64}})
+        return Published(body, corpora, first, settings, filling(1_024), {"language": {"length": 64}})
     code = Stage(1_500, 16, 3e-4, warmup=0, weight_decay=0.01, held_out=256, evaluate_every=75)
     language = replace(code, lr=3e-3, floor=0.1, weight_decay=0)
     body, context, settings = Body(layers=4, heads=4, width=NARROW), 256, {"length": 32, "vocab": 100}
@@ -68,4 +97,7 @@ def size(scale: str) -> Published:
         "language": stage_two("language/bytes", language, context, max(read // EPOCHS, 30_000)),
         "math": stage_two(MATH, code, context, read + read // 10),
     }
-    return Published(body, corpora, first, settings)
+    full = filling(context)
+    if scale == "smoke":
+        full["nca"] = {"grids": 2, "width": 4, "states": 4, "least": 0}
+    return Published(body, corpora, first, settings, full)

@@ -2,14 +2,18 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import product
 from math import isclose
 
 from structure_first.experiments.as_published import NARROW, Published, size
 from structure_first.experiments.text import BODY, CARRIED, tokens
 from structure_first.model.transfer import Transfer
+from structure_first.model.transformer import Body
 from structure_first.runs.recipe import Cell, Experiment, Factors, Recipe
 
 SOURCES = ("union", "sort")  # beside Set
+TUNED = (*SOURCES, "identity", "dyck", "dyck_shuffle", "eca", "nca")  # beside Set, on code and the ladder's last rung
+CONTROLS = {"shuffled:set": "shuffled set", "random": "random tokens"}  # there too, as people call them
 PUBLISHED = "no warm-up"  # the first rung of the ladder: and GPT-2's start
 RUNGS = (PUBLISHED, "warmed up", "wider start")
 SHORTER = (25, 5)  # so many times, in the sweep of stage one's length: 100 and 500 updates
@@ -26,27 +30,46 @@ PARTS = {
     "mlp": CARRIED["mlp"],
     "mlp permuted": CARRIED["mlp permuted"],
     "attention permuted": Transfer.only(attention="permute"),
+    "rotated": CARRIED["rotated"],
+    "all": CARRIED["all"],
 }
+OF_SET = tuple(PARTS)[:7]  # on every rung
+SMALL = "learnt small"  # from the published start, and then brought to the size of the rung's
 
 
 def at_rate(
-    sized: Published, corpus: str, rung: str, ending: str = "", sources: Iterable[str] = SOURCES
+    sized: Published,
+    corpus: str,
+    rung: str,
+    ending: str = "",
+    fronts: Iterable[tuple[str, str]] = (),
+    small: Body | None = None,
 ) -> dict[str, Cell]:
-    """Stage two on the corpus alone, after each source, and after what tells what of Set it is."""
+    """Stage two on the corpus alone, after what tells what of Set it is, and after each of `fronts` and what of it goes
+    across; with a `small` body also after a Set that was learnt from there.
+    """
     text, by_name = sized.corpora[corpus], {}
 
-    def put(front: str, carried: str | None = None) -> None:
+    def put(front: str, carried: str | None = None, body: Body | None = None) -> None:
         first, rules = (None, None) if carried is None else (sized.front(front, corpus), PARTS[carried])
-        name = f"{corpus} / {front}{'' if carried in (None, 'full') else f' / {carried}'}{ending}"
-        factors = Factors(corpus, front, carried, width=sized.body.width, swept=rung, amount=text.stage.lr)
-        by_name[name] = Cell(Recipe(first, rules, text, sized.body), factors)
+        called, across = {**CONTROLS, corpus: "text"}.get(front, front), SMALL if body else carried
+        name = f"{corpus} / {called}{'' if across in (None, 'full', 'all') else f' / {across}'}{ending}"
+        part = "full" if across == "all" else across
+        factors = Factors(corpus, called, part, width=sized.body.width, swept=rung, amount=text.stage.lr)
+        by_name[name] = Cell(Recipe(first, rules, text, sized.body, body), factors)
 
     put("random init")
-    for carried in PARTS:
-        put("set", carried)
-    for source in sources:
-        put(source, "full")
+    for front, carried in [*product(["set"], OF_SET), *fronts]:
+        put(front, carried)
+    if small:
+        put("set", "rescaled", small)
     return by_name
+
+
+def beside_set(corpus: str) -> Iterable[tuple[str, str]]:
+    """What the tuned baseline meets beside Set, and what of it goes across; most of it on code."""
+    fronts = product(TUNED, ("full", "attention", "mlp")) if corpus == "code" else product(SOURCES, ["full"])
+    return [*fronts, *product(CONTROLS, ["full"]), ("set", "rotated"), (corpus, "all")]
 
 
 def cells(scale: str) -> dict[str, Cell]:
@@ -54,7 +77,7 @@ def cells(scale: str) -> dict[str, Cell]:
     by_name: dict[str, Cell] = {}
     sized = size(scale)
     for corpus in sized.corpora:
-        by_name |= at_rate(sized, corpus, PUBLISHED)
+        by_name |= at_rate(sized, corpus, PUBLISHED, fronts=product(SOURCES, ["full"]))
     text = sized.corpora["code"]
     for times in SHORTER:
         updates = max(1, sized.stage_one.steps // times)
@@ -71,8 +94,10 @@ def cells(scale: str) -> dict[str, Cell]:
         rungs += [(PUBLISHED, sized, text.at(lr=rate)) for rate in rates if not isclose(rate, text.stage.lr)]
         rungs += [(rung, at, warm.at(lr=rate)) for rung, at, _ in rungs[:2] for rate in rates if rate != best]
         for rung, at, phase in rungs:
-            ladder = replace(at, corpora={corpus: phase})
-            by_name |= at_rate(ladder, corpus, rung, f" / {rung} at {phase.stage.lr:g}", sources=())
+            ladder, ending = replace(at, corpora={corpus: phase}), f" / {rung} at {phase.stage.lr:g}"
+            small = sized.body if at is wide else None
+            tuned = beside_set(corpus) if small and phase.stage.lr == best else ()
+            by_name |= at_rate(ladder, corpus, rung, ending, tuned, small)
     return by_name
 
 
