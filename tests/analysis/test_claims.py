@@ -227,6 +227,15 @@ def test_a_claim_has_the_seeds_and_the_scale_of_its_rarest_comparison(book):
     assert [each.scale for each in entry.comparisons] == ["laptop", "gpu"]
 
 
+def test_what_a_comparison_without_a_gain_means_to_its_claim_is_said(book):
+    book.ask(compare=[["dyck", "random init"]], lacking="there was no gain to carry")
+    book.measure("random init", [0.1] * 6)
+    book.measure("dyck", [0.1] * 6)
+    assert book.answer.told == "not reproduced: there was no gain to carry"
+    book.measure("dyck", [1.0] * 6)
+    assert book.answer.told == "reproduced"
+
+
 def test_where_a_case_is_enough_the_strongest_counts(book):
     pairs = [["dyck", "random init"], ["set", "random init"]]
     book.ask("any", compare=pairs)

@@ -225,12 +225,16 @@ def test_each_cell_is_shown_to_its_own_horizon_and_those_that_have_not_run_are_n
 
 
 def test_a_dot_for_every_seed_and_the_best_cell_first():
-    fig = runs.seed_dots(times(low=[0.1, 0.2, 0.9], high=[0.8, 1.0]))
+    fig = runs.seed_dots(times(low=[0.1, 0.2, 0.9], high=[0.8, 0.9, 1.0], two=[0.0, 0.1]))
     dots = [trace for trace in fig.data if trace.mode == "markers"]
-    assert [(trace.name, list(trace.x)) for trace in dots] == [("high", [0.8, 1.0]), ("low", [0.1, 0.2, 0.9])]
+    assert [(trace.name, list(trace.x)) for trace in dots] == [
+        ("high", [0.8, 0.9, 1.0]),
+        ("low", [0.1, 0.2, 0.9]),
+        ("two", [0.0, 0.1]),
+    ]
     medians = {trace.name: trace.x[0] for trace in fig.data if trace.mode == "lines"}
-    assert medians == {"high, median": 0.9, "low, median": 0.2}
-    assert fig.layout.yaxis.ticktext == ("high ", "low ")
+    assert medians == {"high, median": 0.9, "low, median": 0.2}, "between two seeds there is none"
+    assert fig.layout.yaxis.ticktext == ("high ", "low ", "two ")
 
 
 def test_attention_maps():

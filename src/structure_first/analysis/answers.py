@@ -31,7 +31,7 @@ def told(entry: Entry) -> str:
 def _worded(answer: Answer | None) -> str:
     if answer is None:
         return "not yet run"
-    return f"**{answer.verdict}** ({'; '.join(filter(None, (answer.decides.in_words, answer.others)))})"
+    return f"**{answer.told}** ({'; '.join(filter(None, (answer.decides.in_words, answer.others)))})"
 
 
 def as_json(entries: list[Entry]) -> list[dict[str, Any]]:

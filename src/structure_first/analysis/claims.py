@@ -35,6 +35,7 @@ QUERY = {
     "reproduced_from": float,
     "saved?": ("runs", "curve"),
     "search_seeds?": [COUNT],
+    "lacking?": str,
 }
 ASKED = {"cases?": CASES, "queries": [QUERY]}
 CLAIM = {"id": str, "statement": str, "paper": str, **{f"{column}?": (None, ASKED) for column in COLUMNS}}
@@ -114,6 +115,7 @@ def _compared(claim: str, query: dict, stored: Stored) -> Iterator[Comparison | 
                     task=(pair[0].task or "").replace("_", " "),
                     by_seed=tuple(gain.items()),
                     cells=_remade(recipes, query, known[scale]),
+                    lacking=query.get("lacking", ""),
                 )
             )
         comparisons.sort(key=lambda each: each.seeds < FEWEST_SEEDS)

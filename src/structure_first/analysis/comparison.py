@@ -41,6 +41,7 @@ class Comparison:
     by_seed: tuple[tuple[int, float], ...] = ()  #: each seed and its gain
     cells: tuple[str, ...] = ()  #: whose rows tell the gain; none where they cannot be made again
     elsewhere: tuple["Comparison", ...] = ()  #: the same at other scales
+    lacking: str = ""  #: what it means to the claim if this gains nothing, in words
 
     @property
     def verdict(self) -> str:
@@ -56,7 +57,10 @@ class Comparison:
     @property
     def told(self) -> str:
         """What is gained, on what, and how much of it, in words."""
-        return f"{self.unit}{f' on {self.task}' * bool(self.task)} {self.gain(self.digits)}"
+        where = f" on {self.task}" * bool(self.task)
+        if self.high == -np.inf:
+            return f"no {self.unit}{where}, in any seed"
+        return f"{self.unit}{where} {self.gain(self.digits)}"
 
     @property
     def digits(self) -> int:
@@ -111,13 +115,19 @@ class Answer:
         return self.decides.verdict
 
     @property
+    def told(self) -> str:
+        """The verdict, and what it means where the claim has no other ground, in words."""
+        lacking = self.verdict == "not reproduced" and self.decides.lacking
+        return f"{self.verdict}: {self.decides.lacking}" if lacking else self.verdict
+
+    @property
     def others(self) -> str:
         """How the comparisons agree, in words; empty where there is but one."""
         many = len(self.comparisons)
         rest = Counter(each.verdict for each in self.comparisons if each.verdict != self.verdict)
         if not rest:
-            return f"in all {many} comparisons" if many > 1 else ""
-        return ", ".join(f"{count} of {many} comparisons {verdict}" for verdict, count in rest.items())
+            return {1: "", 2: "in both comparisons"}.get(many, f"in all {many} comparisons")
+        return f"of {many} comparisons " + ", ".join(f"{count} {verdict}" for verdict, count in rest.items())
 
 
 @dataclass(frozen=True)

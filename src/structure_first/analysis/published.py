@@ -10,10 +10,11 @@ from structure_first.analysis.text import PAPER, gains, labels
 from structure_first.cost import flops
 from structure_first.evidence.statistics import needed, share_read, told
 from structure_first.experiments.additive import spent
-from structure_first.experiments.published import EXPERIMENT, PUBLISHED, RUNGS
+from structure_first.experiments.published import EXPERIMENT, PUBLISHED, RUNGS, SMALL
 from structure_first.runs.recipe import Recipe
 
-TOLD = ("set", "set, permuted", "set, rescaled")  # of every start
+LEARNT_SMALL = f"set, {SMALL}"
+TOLD = ("set", "set, permuted", "set, rescaled", LEARNT_SMALL)  # of every start
 PLACES = {"where the context has it": "loss in sight", "elsewhere": "loss elsewhere"}  # the next token, and its loss
 PARTS = {  # what of Set goes across, by its label; permuted: its numbers in random order
     "set": "all of Set",

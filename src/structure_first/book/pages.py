@@ -26,6 +26,7 @@ FIRST = ("haystack", "additive", "substitutive", "where", "mixing")  # what a ne
 SHOWN = ("dyck", "dyck permuted", "tuned init", "shuffled dyck", "random init")  # of chapter 3, on the first page
 Config = Mapping[str, Any]  # what `_config.yml` holds
 WIDE, HIGH = 240, 26  # of the drawing of an interval
+LEDGER = "believe.html"  # the page beside the first one that has all of the ledger
 ROWS = "results"  # a folder beside the first page, into which the build puts the stored rows and their manifests
 
 
@@ -68,11 +69,12 @@ def first(entries: list[Entry]) -> str:
         return ""
 
     def told(answer: Answer) -> str:
-        return f"<p>{verdict(answer)}</p>\n<p><small>{text(answer.decides.in_words)}</small></p>"
+        counted = "; ".join(filter(None, (answer.decides.counted, answer.decides.otherwise, answer.others)))
+        return f"<p>{verdict(answer)}</p>\n<p><small>{text(counted)}</small></p>"
 
     heads = "".join(f'<p class="sf-asked">{where.capitalize()}</p>\n' for where in ("", *BESIDE.values()))
     lines = [
-        f'<div class="sf-claim">\n<div><p><a href="#claim-{text(entry.id)}">{text(entry.statement)}</a></p>\n'
+        f'<div class="sf-claim">\n<div><p><a href="{LEDGER}#claim-{text(entry.id)}">{text(entry.statement)}</a></p>\n'
         f"<p><small>The paper: {text(entry.paper)}</small></p></div>\n{both(entry, told)}</div>\n"
         for entry in entries
     ]
@@ -90,7 +92,7 @@ def both(entry: Entry, told: Callable[[Answer], str]) -> str:
 
 
 def verdict(answer: Answer) -> str:
-    return f"<strong>{SIGNS.get(answer.verdict, '')} {text(answer.verdict)}</strong>"
+    return f"<strong>{SIGNS.get(answer.verdict, '')} {text(answer.told)}</strong>"
 
 
 def line(entry: Entry) -> str:
@@ -120,7 +122,7 @@ def compared(each: Comparison) -> str:
     run = f"structure-first run {each.experiment} --scale {each.scale} --first-seed {min(seeds)} --seeds {len(seeds)}"
     again = f"made again by <code>{run} --cells &quot;{text(','.join(each.cells))}&quot; --out again</code>"
     made = again if each.cells else "of corpora that cannot be made again"
-    gain = f"{each.said}: {each.told}, {each.counted}; reproduced from {each.threshold:+g}"
+    gain = f"{each.said}: {each.told}, {each.counted}; reproduced if the whole interval is above {each.threshold:+g}"
     gain += f"; stage one was learnt to {each.learnt:.0%}" * (each.learnt >= LEARNT)
     gain += "".join(f"; {one.told}, {one.counted}" for one in each.elsewhere)
     return f"<li>{text(gain)}. <small>Seed by seed: {each.seeds_told}; {files}, {made}</small></li>"

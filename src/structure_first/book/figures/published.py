@@ -3,7 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from structure_first.analysis.published import PARTS, PLACES, STEPS, TOLD, sized
+from structure_first.analysis.published import LEARNT_SMALL, PARTS, PLACES, STEPS, TOLD, sized
 from structure_first.book.figures.runs import jump_curves
 from structure_first.book.figures.style import DOTTED, GREY, facets, looks, meant
 from structure_first.book.figures.text import GAIN, line, lines, stepped, worth
@@ -115,6 +115,7 @@ def ladder(models: pd.DataFrame, whats: tuple[str, ...] = (LOSS, GAIN)) -> go.Fi
     axis |= {"tickvals": steps, "ticktext": [step.replace(" ", "<br>") for step in steps]}
     for at, here in panels:
         for label, look in looks(LABELS).items():
+            look["symbol"] = "diamond-open" if label == LEARNT_SMALL else "circle"  # it stands on one step alone
             hover = f"%{{x}}: {HOVERS[whats[at['row'] - 1]]}"
             line(fig, here[here["label"] == label], "step", "value", label, hover, **look, **at)
         fig.update_xaxes(**axis, showticklabels=at["row"] == len(whats), **at)

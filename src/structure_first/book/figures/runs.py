@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from structure_first.analysis.comparison import FEWEST_SEEDS
 from structure_first.book.figures.style import looks, meant, plain
 
 
@@ -66,7 +67,8 @@ def share_jumped(
 
 
 def seed_dots(final: pd.Series, metric: str = "accuracy", reached: pd.Series | None = None) -> go.Figure:
-    """The final value of every seed as a dot and the median as a bar, cells from best to worst; index (cell, seed).
+    """The final value of every seed as a dot, the median of three or more as a bar, cells from best to worst; index
+    (cell, seed).
 
     `reached` says of each seed whether it has jumped: how many have stands by the name, and comes first in the order.
     """
@@ -89,6 +91,8 @@ def seed_dots(final: pd.Series, metric: str = "accuracy", reached: pd.Series | N
             text=[f"{cell}, seed {seed}" for seed in values.index],
             hovertemplate="%{text}: %{x:.3f}<extra></extra>",
         )
+        if len(values) < FEWEST_SEEDS:
+            continue  # between two seeds there is none
         fig.add_scatter(
             x=[medians[cell]] * 2,
             y=[row - 0.34, row + 0.34],
