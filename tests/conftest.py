@@ -28,6 +28,7 @@ assert all(map(find_spec, CHECKED)), "a module that is to be checked is not ther
 if find_spec("beartype"):
     install_import_hook(CHECKED, "beartype.beartype")
 
+import structure_first.book  # noqa: E402, F401 - before nbformat, which is then loaded in a tenth of the time
 from structure_first import cli  # noqa: E402
 from structure_first.analysis import haystack as analysis  # noqa: E402
 from structure_first.analysis.stored import with_factors  # noqa: E402

@@ -123,7 +123,7 @@
     table.createTHead().append(line("th", ["panel", "series", ...titles, "value"]));
     table.createTBody().append(...rows.slice(0, MOST).map((row) => line("td", row)));
     const holder = Object.assign(document.createElement("div"), { className: "sf-numbers", tabIndex: 0 });
-    holder.setAttribute("role", "region");
+    holder.setAttribute("role", "group"); // no landmark: a page has many
     holder.setAttribute("aria-label", "the numbers of the figure");
     holder.append(table);
     if (rows.length > MOST) holder.append(cell("p", `The first ${MOST} of ${rows.length} rows.`));

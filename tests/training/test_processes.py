@@ -22,8 +22,9 @@ from structure_first.training.stage import Stage
 
 COPY = source("identity", length=4, vocab=8)
 SHAPE = Shape(vocab=COPY.vocab, context=COPY.length)
-STAGE = Stage(steps=60, batch=15, warmup=5, clip=0.5, held_out=41, evaluate_every=20)  # shares do not come out even
-LEAVING = replace(STAGE, steps=400, batch=64, lr=5e-3, schedule="constant", mastery=0.6, decay_vectors=False)
+STAGE = Stage(steps=30, batch=15, warmup=5, clip=0.5, held_out=41, evaluate_every=10)  # shares do not come out even
+LONGER = replace(STAGE, steps=400, batch=64, lr=5e-3, schedule="constant", evaluate_every=20)
+LEAVING = replace(LONGER, mastery=0.6, decay_vectors=False)
 
 CHILD = """
     import json, os, signal, sys, torch
@@ -98,10 +99,10 @@ def together(tmp_path_factory, stopped) -> Path:
     folder = tmp_path_factory.mktemp("together")
     cases = {}
     for kind, compute in {"copied": {"micro_batch": 3}, "sharded": {"sharded": True, "recompute": True}}.items():
-        stopped(40, folder / f"alone-{kind}.checkpoint", Transformer(SHAPE, (0, 1)), COPY, STAGE)
+        stopped(20, folder / f"alone-{kind}.checkpoint", Transformer(SHAPE, (0, 1)), COPY, STAGE)
         common = {"compute": compute, "stage": vars(STAGE)}
         cases[kind] = common
-        cases[f"{kind}, stopped"] = common | {"checkpoint": f"{kind}.checkpoint", "stop": 20}
+        cases[f"{kind}, stopped"] = common | {"checkpoint": f"{kind}.checkpoint", "stop": 10}
         cases[f"{kind}, resumed"] = common | {"checkpoint": f"alone-{kind}.checkpoint"}
         larger = {"micro_batch": 16} if kind == "copied" else {}
         cases[f"{kind}, leaving"] = {"stage": vars(LEAVING), "compute": compute | larger}

@@ -114,9 +114,3 @@ def cut_at(step: int) -> Callable[[int, Transformer], None]:
 def furthest(a: nn.Module, b: nn.Module) -> float:
     """The largest difference between two models' weights."""
     return max(_furthest(mine, other) for mine, other in zip(a.parameters(), b.parameters(), strict=True))
-
-
-def replicas_said(speed: pd.DataFrame) -> str:
-    """How much longer the most replicas take than one, in words."""
-    most, slower = speed.index[-1], speed["seconds a step"].iloc[-1] / speed["seconds a step"].iloc[0]
-    return f"A step of {most} models at once took {slower:.1f} times as long as that of one."

@@ -88,28 +88,19 @@ def beside(
     """
     scale = rows["scale"].iloc[0]
     reference = of_today(experiment, results).get(scale)
-    mine = final(rows, metric).groupby("cell")
-    theirs = {}
-    if reference is not None:
-        theirs = dict(list(final(beginning(experiment, scale, reference, part), metric).groupby("cell")))
-    known = [(cell, own, theirs[cell]) for cell, own in mine if cell in theirs]
-    if not known:
+    stored_rows = rows.iloc[:0] if reference is None else beginning(experiment, scale, reference, part)
+    mine = final(rows, metric).groupby("cell").agg(["size", "median"])
+    theirs = final(stored_rows, metric).groupby("cell").agg(["size", "min", "max"])
+    both = pd.concat([mine, theirs], axis=1, join="inner")
+    both.columns = ["your seeds", "your median", "reference seeds", "lowest", "highest"]
+    if both.empty:
         return (
             f"*Your run beside the reference*: at scale `{scale}` no rows of these cells are stored to compare it with."
         )
-    lines = [
-        "| cell | your seeds | your median | reference seeds | lowest to highest | inside |",
-        "|---|---|---|---|---|---|",
-    ]
-    inside = 0
-    for cell, own, other in known:
-        middle, low, high = own.median(), other.min(), other.max()
-        inside += (within := bool(low <= middle <= high))
-        span = f"{low:.3f} to {high:.3f}"
-        lines.append(f"| {cell} | {len(own)} | {middle:.3f} | {len(other)} | {span} | {'yes' if within else 'no'} |")
-    fewest = min(len(other) for _, _, other in known)
+    inside, fewest = both["your median"].between(both["lowest"], both["highest"]), both["reference seeds"].min()
     told = (
-        f"*Your run beside the reference*: {inside} of {len(known)} cells end inside the reference's range. "
+        f"*Your run beside the reference*: {inside.sum()} of {len(both)} cells end inside the reference's range. "
         f"One more seed of the same kind lies outside the range of {fewest} in {2 / (fewest + 1):.0%} of cases."
     )
-    return "\n".join([told, "", *lines])
+    table = both.assign(inside=inside.map({True: "yes", False: "no"})).to_markdown(floatfmt=".3f")
+    return f"{told}\n\n{table}"

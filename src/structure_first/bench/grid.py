@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import count
+from pathlib import Path
 from tempfile import gettempdir
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -21,12 +22,13 @@ import torch
 
 from structure_first.bench import harness
 from structure_first.bench.harness import Contender, Ratios, Sizes, TimedSteps
-from structure_first.bench.speed import by_replicas, program
 from structure_first.data.batch import Batch
+from structure_first.experiments import skills
 from structure_first.machine import cores
 from structure_first.model.transformer import Transformer
 from structure_first.model.weights import to_hf
 from structure_first.runs.budget import bytes_of
+from structure_first.runs.jobs import Job
 from structure_first.training.devices import device, keep_freed_memory, settle
 from structure_first.training.loop import Run
 from structure_first.training.stage import Stage
@@ -37,6 +39,12 @@ if TYPE_CHECKING:
 
 TARGET_ONE, TARGET_TRAINER = 3.0, 50.0
 LEAD = 3  # steps of each `train()` before the clock starts
+CELL = "reversed_addition / random init"
+
+
+def program(replicas: int, scale: str = "laptop", device: str = "auto") -> Job:
+    """So many replicas of a cell of the grid as one program; no file of it is ever read or written."""
+    return Job.of(CELL, skills.EXPERIMENT.recipes(scale)[CELL], range(replicas), Path(), device)
 
 
 def ours(scale: str, replicas: int) -> TimedSteps:
@@ -121,7 +129,6 @@ def report(sizes: Sizes, ratios: Ratios) -> None:
     if not cuda:
         print("targets are stated for two cores, and against the Trainer for an H100-class GPU only")
     rates(sizes, models, cuda, ratios)
-    cost(sizes)
     print(f"  memory of a replica, as a plan counts it: {bytes_of(job) / 1e6:.2f} MB")
 
 
@@ -143,11 +150,3 @@ def rates(sizes: Sizes, models: int, cuda: bool, ratios: Ratios) -> None:
     for name, lines in (("one at a time", against_one), ("Trainer", against_trainer)):
         head = ("", "threads", f"{models} models", name, "target", "met", "ratio, median (range)")
         harness.table(f"Models times steps a second, {models} models against {name}", head, lines)
-
-
-def cost(sizes: Sizes) -> None:
-    """A step's time and memory against the number of replicas."""
-    frame = by_replicas(sizes.largest, sizes.scale, spend=sizes.seconds)
-    lines = [(f"{replicas}", *(f"{value:,.4g}" for value in line)) for replicas, *line in frame.itertuples()]
-    title = f"One program, batches drawn beforehand, threads: {torch.get_num_threads()}"
-    harness.table(title, ("replicas", *frame.columns), lines)

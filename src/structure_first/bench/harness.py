@@ -33,8 +33,6 @@ class Sizes:
     scale: str = "laptop"  # of the grid's cell
     models: int = 40  # of the grid's cell at once
     models_on_cuda: int = 128
-    largest: int = 128  # number of replicas whose cost is measured
-    megabytes: float = 8  # of the smaller corpus that is packed
     texts: tuple[tuple[int, ...], ...] = (  # layers, heads, width, context, vocabulary, batch
         (2, 4, 64, 128, 256, 32),  # the experiments' at laptop
         (4, 4, 256, 256, 256, 16),
@@ -55,8 +53,6 @@ QUICK = Sizes(
     scale="smoke",
     models=4,
     models_on_cuda=4,
-    largest=4,
-    megabytes=0.05,
     texts=((1, 2, 32, 16, 64, 2),),
     texts_on_cuda=((1, 2, 32, 16, 64, 2),),
     warm=(4, 3),
@@ -81,7 +77,7 @@ def by_steps(step: Callable[[], object]) -> TimedSteps:
 
 # Contenders are forked from one process that has loaded what they use, where a system can: loading takes seconds each.
 START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-LOADED = ["structure_first.bench.speed", "transformers.models.gpt2.modeling_gpt2", "transformers.trainer"]
+LOADED = ["structure_first.bench.grid", "transformers.models.gpt2.modeling_gpt2", "transformers.trainer"]
 
 made: dict[Any, TimedSteps] = {}  # in a contender's process, by case
 

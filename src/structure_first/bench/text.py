@@ -1,22 +1,14 @@
-"""Text: packing a corpus and drawing from it, and a GPT-2-shaped step against transformers' own GPT-2.
+"""Text: a GPT-2-shaped step against transformers' own GPT-2.
 
-Packing and drawing are one process with one thread each, which has nothing else in memory; its memory is what it cannot
-give back, without the pages of the mapped shards. The steps take the same weights and tokens, clip, and step fused
-AdamW, in float32 on a CPU and under bfloat16 autocast on CUDA. The peer attends through PyTorch's own kernel, keeps no
-cache and is compiled; ours is compiled on CUDA only. Each takes its matrix products where it does as it comes: ours
-has oneDNN multiply large float32 matrices, the peer leaves PyTorch's default. Compiling is not counted.
+Both take the same weights and tokens, clip, and step fused AdamW, in float32 on a CPU and under bfloat16 autocast on
+CUDA. The peer attends through PyTorch's own kernel, keeps no cache and is compiled; ours is compiled on CUDA only. Each
+takes its matrix products where it does as it comes: ours has oneDNN multiply large float32 matrices, the peer leaves
+PyTorch's default. Compiling is not counted.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from multiprocessing import get_context
-from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
-from time import perf_counter
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 
@@ -25,7 +17,6 @@ from structure_first.bench.harness import Contender, Ratios, Sizes, TimedSteps
 from structure_first.cost import flops
 from structure_first.data.batch import Source
 from structure_first.data.common import predicted_from
-from structure_first.data.corpora import packed
 from structure_first.machine import cores
 from structure_first.model.transformer import Shape, Transformer
 from structure_first.model.weights import to_hf
@@ -35,65 +26,7 @@ from structure_first.training.loop import Run
 from structure_first.training.stage import Stage
 from structure_first.training.stream import Stream
 
-TARGET_PACKING, TARGET_STEP = 5.0, 1.5
-WINDOW, SEQUENCES = 1024, 16  # of a batch that is drawn
-PIECE = 1 << 20  # characters of a corpus written at once
-
-
-def report(sizes: Sizes, ratios: Ratios) -> None:
-    head = ("corpus", "packed, M tokens/s", "target", "met", "drawn, M tokens/s", "memory, MB")
-    harness.table("Bytes, packed and drawn from by one process, one thread", head, list(corpora(sizes)))
-    steps(sizes, ratios)
-
-
-def corpora(sizes: Sizes) -> Iterator[tuple[str, ...]]:
-    """A line for a corpus, and for one ten times as large."""
-    for megabytes in (sizes.megabytes, 10 * sizes.megabytes):
-        alone = ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1)
-        with TemporaryDirectory() as folder, alone:
-            packing = alone.submit(packs, Path(folder), megabytes).result()
-            drawing, memory = alone.submit(draws, Path(folder), sizes).result()
-        shown = "-" if memory is None else f"{memory:,.0f}"
-        verdict = (f"{TARGET_PACKING:g}", harness.met(packing, TARGET_PACKING))
-        yield f"{megabytes:g} MB", f"{packing:.1f}", *verdict, f"{drawing:.1f}", shown
-
-
-def packs(folder: Path, megabytes: float) -> float:
-    """Millions of tokens a second at which random words become shards."""
-    from structure_first.data.corpora.packing import pack
-
-    torch.set_num_threads(1)
-    random, letters = np.random.default_rng(0), np.frombuffer(b"etaoinshrdlu    \n", np.uint8)
-    corpus = folder / "corpus.txt"
-    with open(corpus, "wb") as file:
-        for start in range(0, int(megabytes * 1e6), PIECE):
-            file.write(letters[random.integers(len(letters), size=min(PIECE, int(megabytes * 1e6) - start))].tobytes())
-    began = perf_counter()
-    manifest = pack(corpus, "bytes", folder / "packed", held_out=0.0)
-    return sum(manifest["tokens"].values()) / (perf_counter() - began) / 1e6
-
-
-def draws(folder: Path, sizes: Sizes) -> tuple[float, float | None]:
-    """Millions of tokens a second drawn from the shards, and megabytes of memory after that."""
-    torch.set_num_threads(1)
-    of = packed.Packed(folder / "packed").source(WINDOW)
-    stream, step, rates = Stream(of, SEQUENCES, [0], "bench"), 0, []
-    for _ in range(sizes.turns):
-        began, drawn = perf_counter(), 0
-        while perf_counter() - began < sizes.seconds or not drawn:
-            drawn += sum(stream(step + more).tokens.numel() for more in range(stream.block))
-            step += stream.block
-        rates.append(drawn / (perf_counter() - began) / 1e6)
-    return median(rates), own_memory()
-
-
-def own_memory() -> float | None:
-    """Megabytes of this process that are no file's, where the system says."""
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith("RssAnon"))
-    except (OSError, StopIteration):
-        return None
+TARGET_STEP = 1.5
 
 
 def model(case: tuple[int, ...]) -> tuple[Transformer, Source, int]:
@@ -145,7 +78,7 @@ def peers(case: tuple[int, ...]) -> TimedSteps:
     return harness.by_steps(step)
 
 
-def steps(sizes: Sizes, ratios: Ratios) -> None:
+def report(sizes: Sizes, ratios: Ratios) -> None:
     """Each shape against the peer, and how much of the matrix products' ceiling ours reaches."""
     cuda, lines, shares = device().type == "cuda", [], []
     sizes = replace(sizes, turns=min(sizes.turns, 3))

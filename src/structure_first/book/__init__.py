@@ -4,7 +4,12 @@ Formulas are converted when the book is built, so that a page needs neither a sc
 """
 
 import re
+import sys
 from functools import cache
+
+# What checks a notebook would build, as it is loaded, parsers of addresses that no notebook has, for as long as PyTorch
+# takes to load.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 
 def setup(app):

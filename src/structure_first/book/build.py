@@ -86,9 +86,9 @@ def _render(staging: Path, work: Path) -> Path:
     """The pages, whole and without a warning, in a folder of their own."""
     fresh = work / "next"
     shutil.rmtree(fresh, ignore_errors=True)
-    jupyter_book = [sys.executable, "-P", "-c", "from jupyter_book.cli.main import main; main()"]
+    code = "import structure_first.book, jupyter_book.cli.main as jupyter_book; jupyter_book.main()"
     said = subprocess.run(
-        [*jupyter_book, "build", staging, "--path-output", fresh, "-W", "--keep-going", "-q"],
+        [sys.executable, "-P", "-c", code, "build", staging, "--path-output", fresh, "-W", "--keep-going", "-q"],
         env={**os.environ, "NO_COLOR": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

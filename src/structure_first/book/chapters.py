@@ -174,7 +174,6 @@ def _run(name: str, path: Path, scale: str, work: Path, cwd: Path):
                 IPYTHONDIR=scratch,  # no start-up files of the user's,
                 JUPYTER_PATH="",  # and no "python3" kernel of theirs: the one of this environment
                 JUPYTER_PREFER_ENV_PATH="1",
-                KINETO_LOG_LEVEL="99",  # torch's profiler would write to the terminal
             ),
         ):
             sockets = {"transport": "ipc", "connection_file": f"{scratch}/kernel.json"}

@@ -12,6 +12,8 @@ from structure_first.training.protocol import Model, device_of
 from structure_first.training.stage import Stage
 from structure_first.training.stream import Stream
 
+SPENT = 0.3  # seconds of updates that are timed
+
 
 def timed_update(model: Model, source: Source, stage: Stage, compute: Compute = Compute()) -> Callable[[], None]:
     """An update of the model on one batch, drawn beforehand."""
@@ -23,10 +25,10 @@ def timed_update(model: Model, source: Source, stage: Stage, compute: Compute = 
     return lambda: run.update(batch, source)
 
 
-def seconds_of(update: Callable[[], None], spend: float, least: int = 3) -> float:
-    """The median of the updates that fit into `spend` seconds, `least` of them at least, after two to warm up."""
+def seconds_of(update: Callable[[], None]) -> float:
+    """The median of the updates that fit into `SPENT` seconds, one of them at least, after two to warm up."""
     seconds: list[float] = []
-    while sum(seconds[2:]) < spend or len(seconds) < 2 + least:
+    while sum(seconds[2:]) < SPENT or len(seconds) < 3:
         settle()
         began = perf_counter()
         update()

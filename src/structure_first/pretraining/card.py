@@ -17,8 +17,6 @@ tags: [procedural-pretraining]
 GPT-2 with {layers} layers, {heads} heads and a width of {width}, trained by structure-first {version} from one seed.
 Did what came first help? Only runs without it can say, seed by seed.
 
-| stage | updates | tokens | PFLOPs | held-out loss, nats a token | held-out accuracy |
-|---|---|---|---|---|---|
 {numbers}
 
 `structure-first train` makes it of this file:
@@ -37,17 +35,16 @@ Procedural pretraining: Jiang et al. 2026, *Procedural Pretraining: Warming Up L
 def card(config: Config, rows: DataFrame) -> str:
     """What is said of the model of a run whose rows these are."""
     last = rows.sort_values("step").drop_duplicates(["stage", "metric"], keep="last")
-    numbers = last.pivot(index=["stage", "step", "tokens", "flops"], columns="metric", values="value").reset_index()
+    by_stage = last.pivot(index=["stage", "step", "tokens", "flops"], columns="metric", values="value")
+    numbers = by_stage[["loss", "accuracy"]].reset_index()
+    numbers["flops"] /= 1e15
+    numbers.columns = ["stage", "updates", "tokens", "PFLOPs", "held-out loss, nats a token", "held-out accuracy"]
     front = config.stage_one.phase.label if config.stage_one else None
     text = config.corpus.title
     return CARD.format(
         title=f"{front}, then {text}" if front else f"{text} alone",
         **{size: getattr(config.shape, size) for size in ("layers", "heads", "width")},
         version=__version__,
-        numbers="\n".join(
-            f"| {each.stage} | {each.step:,} | {each.tokens:,} | {each.flops / 1e15:.3g} | {each.loss:.4f} "
-            f"| {each.accuracy:.3f} |"
-            for each in numbers.itertuples()
-        ),
+        numbers=numbers.to_markdown(index=False, floatfmt=(*3 * (",.0f",), ".3g", ".4f", ".3f")),
         recipe=yaml.safe_dump(config.plain(), sort_keys=False),
     )

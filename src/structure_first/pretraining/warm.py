@@ -69,25 +69,6 @@ class Warmed:
         return "\n           ".join(lines)
 
 
-@dataclass(frozen=True)
-class Cost:
-    """What stage one takes at most: it ends once the source is learnt."""
-
-    source: Source
-    stage: Stage
-    flops: int
-    memory: dict[str, float]  #: bytes, by what takes them
-    minutes: float | None  #: on this machine; None where there is no memory to time it in
-
-    def __str__(self) -> str:
-        tokens = self.stage.sequences * self.source.length
-        minutes = "minutes unknown" if self.minutes is None else f"about {self.minutes:,.1f} minutes"
-        uses = ", ".join(f"{name} {size / 1e9:.2g}" for name, size in self.memory.items())
-        total = f"{sum(self.memory.values()) / 1e9:.2g} GB ({uses})"
-        most = f"at most {self.stage.steps:,} updates, {tokens:,} tokens, {self.flops / 1e15:.3g} PFLOPs, {minutes}"
-        return f"stage one  {self.source.name}: {most}; {total}"
-
-
 def warm_up(
     model: "PreTrainedModel",
     source: Source | str,
@@ -117,7 +98,7 @@ def warm_up(
     keep_freed_memory()
     otherwise = UserError("stage one needs more memory than there is; lower micro_batch or batch")
     with enough_memory(otherwise), lent_vocabulary(model, data.vocab, seed) as replica:
-        say(str(cost(replica, data, stage_one, compute)))
+        say(cost(replica, data, stage_one, compute))
         began = monotonic()
         label = f"stage 1: {data.name}"
         rows = fit(replica, data, stage_one, random_key="stage 1", label=label, checkpoint=checkpoint, compute=compute)
@@ -157,8 +138,10 @@ def stage_for(model: "PreTrainedModel", source: Source, **changes: Any) -> Stage
     return replace(STAGE, **{"lr": min(FASTEST, STAGE.lr * WIDTH / width), **shown, **changes})
 
 
-def cost(replica: Causal, source: Source, stage: Stage, compute: Compute) -> Cost:
-    """What stage one will take; raises `UserError` where this machine has not the memory."""
+def cost(replica: Causal, source: Source, stage: Stage, compute: Compute) -> str:
+    """What stage one takes at most, in a line: it ends once the source is learnt. Raises `UserError` where this machine
+    has not the memory.
+    """
     device, weights = device_of(replica), sum(4 * each.numel() for each in replica.parameters())
     one, two = (batch_of(source, count, device) for count in (1, 2))
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
@@ -175,7 +158,11 @@ def cost(replica: Causal, source: Source, stage: Stage, compute: Compute) -> Cos
         fits = at_once + int((usable - missing) // (two_peak - one_peak))
         raise UserError(f"{problem}; {f'micro_batch {fits} would fit' if fits > 0 else 'take a smaller model'}")
     seconds = timed(replica, source, stage, compute) if missing + weights <= usable else None
-    return Cost(source, stage, flops, by_use, None if seconds is None else seconds * stage.steps / 60)
+    minutes = "minutes unknown" if seconds is None else f"about {seconds * stage.steps / 60:,.1f} minutes"
+    counted = f"{stage.steps:,} updates, {stage.sequences * source.length:,} tokens, {flops / 1e15:.3g} PFLOPs"
+    uses = ", ".join(f"{name} {size / 1e9:.2g}" for name, size in by_use.items())
+    whole = f"{sum(by_use.values()) / 1e9:.2g} GB ({uses})"
+    return f"stage one  {source.name}: at most {counted}, {minutes}; {whole}"
 
 
 def batch_of(source: Source, count: int, device: torch.device) -> Batch:
@@ -186,7 +173,7 @@ def timed(replica: Causal, source: Source, stage: Stage, compute: Compute) -> fl
     """Seconds of an update: of one of few sequences, or of all where that is quick. A copy of the model is trained."""
     for batch in (min(stage.batch, max(1, TIMED // source.length)), stage.batch):
         update = timed_update(replica.pick([0]), source, replace(stage, batch=batch), compute)
-        seconds = seconds_of(update, spend=0.3, least=1) * stage.batch / batch
+        seconds = seconds_of(update) * stage.batch / batch
         if seconds > 1:
             break
     return seconds

@@ -99,7 +99,7 @@ def cost(job: Job, gpu: str = THIS, gpus: int = 1, utilisation: float = UTILISAT
     elif batch := min(micro_batch, estimate.most):
         lower = "compute.micro_batch" if compute.micro_batch else "the batch"
         with enough_memory(UserError(f"{batch} sequences need more memory than there is; lower {lower}")):
-            rate = sequence * batch / seconds_of(update_of(job, batch), spend=0.3, least=1)
+            rate = sequence * batch / seconds_of(update_of(job, batch))
     else:
         return estimate
     return replace(estimate, hours=spent / (rate * gpus) / 3600)

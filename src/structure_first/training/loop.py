@@ -19,7 +19,7 @@ from structure_first.seeding import generator
 from structure_first.training import processes, signals
 from structure_first.training.compute import Compute, remove
 from structure_first.training.devices import choose_products, flushed
-from structure_first.training.optimizer import adamw, clip
+from structure_first.training.optimizer import AdamW, clip
 from structure_first.training.predictions import evaluate, micro_batches, predict, short_and_long
 from structure_first.training.protocol import AnyModel, Forward, Model, device_of
 from structure_first.training.stage import Stage
@@ -62,25 +62,24 @@ class Run:
             self.forward = nn.parallel.DistributedDataParallel(self.program, gradient_as_bucket_view=True)
         matrices = (part[0].numel() for block in self.model.blocks for part in block.parameters())
         choose_products(len(replicas) * self.stage.batch * self.source.length * max(matrices, default=0))
-        self.optimizer = adamw(list(self.program.parameters()), self.stage)
-        self.parameters = [each for group in self.optimizer.param_groups for each in group["params"]]  # as it counts
+        self.optimizer = AdamW(list(self.program.parameters()), self.stage)
         if state:
-            state = {
-                index: {name: processes.spread(tensor, self.parameters[index]) for name, tensor in each.items()}
-                for index, each in state.items()
-            }
-            self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
+            parameters = self.optimizer.parameters
+            self.optimizer.load(
+                {
+                    index: {name: processes.spread(tensor, parameters[index]) for name, tensor in each.items()}
+                    for index, each in state.items()
+                }
+            )
 
     def update(self, batch: Batch, source: Source) -> None:
         """One optimizer step of every replica that still trains."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.stage.lr_at(self.step)
         self.optimizer.zero_grad()
         with self._seeded():
             self._backward(batch, source)
         if self.stage.clip is not None:
-            clip(self.parameters, self.stage.clip, self.sharded)
-        self.optimizer.step()
+            clip(self.optimizer.parameters, self.stage.clip, self.sharded)
+        self.optimizer.step(self.stage.lr_at(self.step))
         self.step += 1
         self.tokens += batch.tokens[0].numel()
 
@@ -129,7 +128,7 @@ class Run:
         stay = [number for number, replica in enumerate(self.training) if self.left_at[replica] is None]
         if 0 < len(stay) < len(self.training):
             self.write_back()
-            state = self.optimizer.state_dict()["state"]
+            state = self.optimizer.state
             for each in state.values():
                 each |= {name: processes.whole(tensor)[stay] for name, tensor in each.items() if tensor.ndim}
             self.train_only([self.training[number] for number in stay], state)
@@ -161,7 +160,7 @@ class Run:
         """Write a checkpoint of whole tensors, in the first process; all must call."""
         self.write_back()
         tensors: dict[str, Tensor] = {f"model.{name}": parameter for name, parameter in self.model.named_parameters()}
-        for index, state in self.optimizer.state_dict()["state"].items():
+        for index, state in self.optimizer.state.items():
             for name, tensor in state.items():
                 whole = processes.whole(tensor)
                 if processes.is_main():

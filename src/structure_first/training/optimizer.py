@@ -1,23 +1,59 @@
 """AdamW, and the clip before it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from structure_first.training import processes
 from structure_first.training.stage import Stage
 
+SETTINGS: dict[str, Any] = dict(fused=True, amsgrad=False, maximize=False, beta1=0.9, beta2=0.999, eps=1e-8)
 
-def adamw(parameters: Sequence[nn.Parameter], stage: Stage) -> torch.optim.AdamW:
-    """The optimizer of a stage; norms and biases are a group of their own where they do not decay with the rest."""
-    groups: list[dict[str, Any]] = [{"params": parameters}]
-    if not stage.decay_vectors:
-        matrices = [each for each in parameters if each.ndim > 2]  # the first axis is the replicas'
-        vectors = [each for each in parameters if each.ndim <= 2]
-        groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=stage.lr, weight_decay=stage.weight_decay, fused=True)
+
+class AdamW:
+    """`torch.optim.AdamW`, to the bit. The class itself would load PyTorch's compiler at the first step, and a process
+    that trains would take twice as long to begin.
+
+    Norms and biases are a group of their own, behind the rest, where they do not decay with it.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], stage: Stage):
+        decaying = [each for each in parameters if stage.decay_vectors or each.ndim > 2]  # the first axis: replicas
+        others = [] if stage.decay_vectors else [each for each in parameters if each.ndim <= 2]
+        self.parameters = [*decaying, *others]
+        places = range(len(self.parameters))
+        self.groups = ((places[: len(decaying)], stage.weight_decay), (places[len(decaying) :], 0.0))
+        self.state: dict[int, dict[str, Tensor]] = {}  #: by a parameter's place among them
+
+    def load(self, state: Mapping[int, Mapping[str, Tensor]]) -> None:
+        """Go on from the `state` of another."""
+        for place, each in state.items():
+            like = self.parameters[place]
+            kinds = {name: torch.float32 if name == "step" else like.dtype for name in each}
+            self.state[place] = {name: tensor.to(like.device, kinds[name]) for name, tensor in each.items()}
+
+    def zero_grad(self) -> None:
+        for each in self.parameters:
+            each.grad = None
+
+    @torch.no_grad()
+    def step(self, lr: float) -> None:
+        """An update of every parameter that has a gradient."""
+        for places, decay in self.groups:
+            moved = [place for place in places if self.parameters[place].grad is not None]
+            parameters: list[Tensor] = [self.parameters[place] for place in moved]
+            for place, each in zip(moved, parameters, strict=True):
+                if place not in self.state:
+                    fresh = {name: torch.zeros_like(each) for name in ("exp_avg", "exp_avg_sq")}
+                    self.state[place] = {"step": torch.zeros((), dtype=torch.float32, device=each.device), **fresh}
+            gradients = [each.grad for each in parameters if each.grad is not None]
+            steps, means, squares = (
+                [self.state[place][name] for place in moved] for name in ("step", "exp_avg", "exp_avg_sq")
+            )
+            adamw(parameters, gradients, means, squares, [], steps, lr=lr, weight_decay=decay, **SETTINGS)
 
 
 def clip(parameters: Iterable[Tensor], limit: float, spread: bool = False) -> None:

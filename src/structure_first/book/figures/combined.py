@@ -18,7 +18,7 @@ def dots(models: pd.DataFrame, panel: str, column: str, colour: str, level: floa
     names, series = list(dict.fromkeys(models[column])), list(dict.fromkeys(models[colour]))
     colours = {name: GREY if name == "nothing" else meant(name.lower()) for name in series}
     apart, bar = (0.0, 2 * BAR) if colour == column else (0.3, BAR)
-    fig, parts = facets(models, 440, panel, shared_yaxes=True, horizontal_spacing=0.02)
+    fig, parts = facets(models, 440, panel, turned=60, shared_yaxes=True, horizontal_spacing=0.02)
     shown: set[str] = set()
     for at, part in parts:
         for (name, kind), here in part.groupby([column, colour] if apart else [column, column], sort=False):

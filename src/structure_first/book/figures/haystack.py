@@ -63,8 +63,9 @@ def head_maps(percent: Sequence[Sequence[Sequence[int]]], tokens: Sequence[int],
     fig.update_annotations(font_size=12)
     ticks = {"tickvals": list(range(len(names))), "ticktext": names, "tickfont": {"size": 9}, "showgrid": False}
     fig.update_xaxes(tickangle=-90, **ticks)
-    unnamed = {f"xaxis{panel}": {"showticklabels": False} for panel in ("", *range(2, 1 + len(percent)))}
-    fig.update_layout(meta={"narrow": unnamed})  # the order is that of the rows
+    unnamed: dict = {f"xaxis{panel}": {"showticklabels": False} for panel in ("", *range(2, 1 + len(percent)))}
+    two_lines = [each.to_plotly_json() | {"text": each.text.replace(", ", "<br>")} for each in fig.layout.annotations]
+    fig.update_layout(meta={"narrow": unnamed | {"annotations": two_lines}})  # the order is that of the rows
     return fig.update_yaxes(range=[end + 0.5, -0.5], **ticks)
 
 
@@ -89,7 +90,7 @@ def kinds(of: HeadStudy) -> go.Figure:
     menu = {"buttons": choices, "x": 0, "xanchor": "left", "y": 1.15, "yanchor": "bottom"}
     margin = {"t": 100, "b": 100, "l": 110}
     fig.update_layout(template=TEMPLATE, height=500, margin=margin, updatemenus=[menu])
-    fig.update_layout(meta={"narrow": stacked(fig, len(states), 600)})
+    fig.update_layout(meta={"narrow": stacked(fig, len(states), 600, turned=50)})
     fig.update_xaxes(tickangle=-45, showgrid=False)
     return fig.update_yaxes(autorange="reversed", showgrid=False)
 

@@ -1,15 +1,14 @@
-"""The model and the trainer: where attention looks and FLOPs go, schedules, and what replicas cost."""
+"""The model and the trainer: where attention looks and FLOPs go, and schedules."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 from jaxtyping import Float
 from plotly.subplots import make_subplots
 
-from structure_first.book.figures.style import DASHES, GREY, INK, PALETTE, TEMPLATE, plain
+from structure_first.book.figures.style import DASHES, INK, TEMPLATE, plain
 from structure_first.training.stage import Stage
 
 
@@ -66,36 +65,4 @@ def schedules(stages: Mapping[str, Stage]) -> go.Figure:
             line={"dash": dash},
             hovertemplate=f"{name}<br>step %{{x}}: %{{y:.2e}}<extra></extra>",
         )
-    return fig
-
-
-def cost_of_replicas(speeds: pd.DataFrame) -> go.Figure:
-    """What `bench.speed.by_replicas` measured: a step's time against the number of replicas.
-
-    Beside it, what a cost in proportion to the replicas would be, by the largest program's; and what it takes to train
-    them one after another.
-    """
-    fig = plain(
-        380,
-        xaxis={"title": "replicas in the program", "type": "log", "tickvals": list(speeds.index)},
-        yaxis={"title": "milliseconds a step", "type": "log"},
-    )
-    replicas, ms = speeds.index.to_numpy(), 1e3 * speeds["seconds a step"].to_numpy()
-    lines = {
-        "one after another": (replicas * ms[0], "dot", PALETTE[1]),
-        "in proportion to the largest": (replicas * ms[-1] / replicas[-1], "dash", GREY),
-    }
-    for name, (values, dash, colour) in lines.items():
-        fig.add_scatter(x=replicas, y=values, mode="lines", name=name, line={"dash": dash, "color": colour})
-    hover = "%{x} replicas: %{y:.3g} ms a step<br>%{customdata:,.0f} models x steps a second<extra></extra>"
-    fig.add_scatter(
-        x=replicas,
-        y=ms,
-        customdata=speeds["models x steps a second"],
-        mode="lines+markers",
-        name="measured",
-        line={"color": PALETTE[0]},
-        hovertemplate=hover,
-    )
-    fig.update_traces(hovertemplate="%{x} replicas: %{y:.3g} ms", selector={"mode": "lines"})
     return fig

@@ -108,7 +108,7 @@ def ladder(models: pd.DataFrame, whats: tuple[str, ...] = (LOSS, GAIN)) -> go.Fi
     models = models.assign(**{LOSS: models["loss"], GAIN: models["gain"], NEEDED: models["needed"].clip(upper=NEVER)})
     treated = models[models["label"] != "random init"]
     both = pd.concat([(models if what == LOSS else treated).assign(what=what, value=models[what]) for what in whats])
-    gaps = {"horizontal_spacing": 0.06, "vertical_spacing": 0.06}
+    gaps: dict = {"horizontal_spacing": 0.06, "vertical_spacing": 0.06}
     fig, panels = facets(both, 100 + 260 * len(whats), "size", "what", shared_yaxes="rows", **gaps)
     steps = [step for step in STEPS if models["step"].eq(step).any()]
     axis = {"categoryorder": "array", "categoryarray": steps, "range": [-0.4, len(steps) - 0.6], "automargin": True}

@@ -93,10 +93,10 @@ def plain(height: int, **layout) -> go.Figure:
 
 
 def facets(
-    frame: pd.DataFrame, height: int, across: str | None = None, down: str | None = None, **grid
+    frame: pd.DataFrame, height: int, across: str | None = None, down: str | None = None, turned: int = 0, **grid
 ) -> tuple[go.Figure, list[tuple[dict[str, int], pd.DataFrame]]]:
-    """A panel for each value of the columns `across` and `down`, and the place and the rows of each; `grid` is what
-    else plotly's `make_subplots` is told.
+    """A panel for each value of the columns `across` and `down`, and the place and the rows of each; `turned` is what
+    turned names on the x axis take beyond numbers, in pixels, and `grid` what else plotly's `make_subplots` is told.
     """
     columns, rows = (list(dict.fromkeys(frame[by])) if by else [None] for by in (across, down))
     fig = make_subplots(len(rows), len(columns), **{"subplot_titles": columns if across else rows} | grid)
@@ -106,16 +106,17 @@ def facets(
         for column, there in enumerate(columns, 1):
             part = of_row[of_row[across] == there] if across else of_row
             parts.append(({"row": row, "col": column}, part))
-    narrow = {"font": {"size": 9}} if down else stacked(fig, len(columns), height)
+    narrow = {"font": {"size": 9}} if down else stacked(fig, len(columns), height, turned)
     fig.update_layout(meta={"narrow": narrow})
     return fig.update_layout(template=TEMPLATE, height=height), parts
 
 
-def stacked(fig: go.Figure, panels: int, height: int) -> dict:
+def stacked(fig: go.Figure, panels: int, height: int, turned: int = 0) -> dict:
     """The layout of a phone for panels that stand side by side: below each other, at three quarters of their height."""
-    each, taller = 1 / panels, round(height * 0.75 * panels)
-    names = 100 / taller  # room for what stands between two panels
-    layout: dict = {"height": taller, "legend": {"y": 1 + 30 / taller}, "annotations": []}
+    high = 20 * max((1 + each.text.count("<br>") for each in fig.layout.annotations if each.text), default=1)  # a title
+    each, taller = 1 / panels, round(height * 0.75 * panels) + turned * (panels - 1)
+    names = (80 + high + turned) / taller  # room for what stands between two panels
+    layout: dict = {"height": taller, "legend": {"y": 1 + (10 + high) / taller}, "annotations": []}
     for place in range(panels):
         axis, top = str(place + 1) if place else "", 1 - place * each
         layout[f"xaxis{axis}"] = {"domain": [0, 1]}
