@@ -166,7 +166,7 @@ def test_pages_draw_fit_and_can_be_read(html: Path, browser: webdriver.Chrome, t
     A figure has a phone's layout only where it is loaded on one. Axe sees both themes on a screen, with the side bars.
     """
     drawn = 0
-    browser.set_script_timeout(100)
+    browser.set_script_timeout(300)
     for page in _pages(html):
         name = page.relative_to(html)
         _open(browser, page, theme, width)

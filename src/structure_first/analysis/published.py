@@ -128,17 +128,16 @@ def parts(last: pd.DataFrame) -> pd.DataFrame:
     return last.reset_index(drop=True)
 
 
-def parts_said(last: pd.DataFrame) -> str:
-    """What each part is worth in words, a line a start; and one part less another, seed by seed."""
+def parts_told(last: pd.DataFrame) -> pd.DataFrame:
+    """What each part is worth over random init, and one part less another, seed by seed: a line each."""
     lines = []
     for start, here in last.groupby("start", sort=False):
         gains, losses = (here.pivot(index="seed", columns="label", values=each) for each in ("gain", "loss"))
-        worth = [f"{name} {told('{:+.3f}', gains[label])}" for label, name in PARTS.items() if label in gains]
-        less = {name: (losses[b] - losses[a]).dropna() for name, (a, b) in LESS.items() if b in losses}
-        ahead = [f"{name} {told('{:+.3f}', each)} (seeds: {len(each)})" for name, each in less.items()]
-        own = f"{', '.join(worth)} (seeds: {gains.notna().any(axis=1).sum()})"
-        lines.append(f"- **{start}**: {'; '.join([own, *ahead])}")
-    return "\n".join(lines)
+        worth = {name: gains[label] for label, name in PARTS.items() if label in gains}
+        worth |= {name: losses[b] - losses[a] for name, (a, b) in LESS.items() if b in losses}
+        for what, each in worth.items():
+            lines.append({"start": start, "what": what, "nats": told("{:+.3f}", each), "seeds": each.count()})
+    return pd.DataFrame(lines).set_index(["start", "what"])
 
 
 def sized(models: pd.DataFrame) -> pd.Series:

@@ -160,7 +160,7 @@ def standing(models: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]
     for name, measure in MEASURES.items():
         table = _within(summary(models, measure.gain), fronts, carried)
         for cell, line in table[(table["p"] <= CERTAIN) & (table["gain"] > 0)].iterrows():
-            solved = f"{line['solved']:.0%} of {line['seeds']}"
+            solved = f"{round(line['solved'] * line['seeds'])} of {line['seeds']}"
             lines.append([cell, name, measure.says(line), measure.compares(line["gain"]), solved, f"{line['p']:.3f}"])
     return pd.DataFrame(lines, columns=columns).set_index(columns[:2])
 

@@ -72,7 +72,7 @@ def html(fig: go.Figure, alt: str, caption: str) -> str:
 def table(frame: pd.DataFrame, folded: str = "") -> None:
     """Put a table on the page, its index as columns like the others and no text cut short; `folded` behind a line."""
     with pd.option_context("display.max_colwidth", None):
-        rows = frame.reset_index().to_html(index=False, justify="left", border=0)
+        rows = frame.reset_index().rename_axis(columns=None).to_html(index=False, justify="left", border=0)
     display.display(display.HTML(f"<details><summary>{escape(folded)}</summary>{rows}</details>" if folded else rows))
 
 
