@@ -23,6 +23,7 @@ LAYERS = (
     ("files", "machine", "scales", "schema", "seeding", "versions"),
     ("errors", ""),
 )
+LONGEST = 300  # lines of a module
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
 SHARED = {"as_published", "beginnings", "text"}  # of the experiments: what several have in common, and no cell
 TRAINING_CORE = [
@@ -73,6 +74,11 @@ def allowed(importer: str, imported: str) -> bool:
 
 def test_every_part_has_its_layer():
     assert {part(module) for each in IMPORTS for module in each} <= set(RANK)
+
+
+def test_no_module_is_longer_than_can_be_read_at_one_sitting():
+    lengths = {path.relative_to(ROOT): path.read_text().count("\n") for path in ROOT.rglob("*.py")}
+    assert {path: lines for path, lines in lengths.items() if lines > LONGEST} == {}
 
 
 def test_imports_run_one_way():
