@@ -56,10 +56,10 @@ def picture(results: Path) -> str:
     return html(
         share_jumped(steps_to(rows, JUMPED), horizons(rows), JUMPED, SHOWN),
         alt=f"The share of seeds that have come to recall by each step, a line a start. {jumped}",
-        caption="Recall from context, at a small size. Brackets in front (dyck) make it jump, the same tokens shuffled do "
-        "not. But so do their numbers in random order (dyck permuted) and a start that was tuned with nothing in front "
-        "(tuned init), only later. Here new embedding rows are drawn like the learnt ones; the verdict above is of the "
-        f"paper's rule, by which each is their mean. {jumped} Chapter 3 has all of it.",
+        caption="Recall from context, at a small size. Brackets in front (dyck) make it jump, the same tokens shuffled "
+        "do not. But so do their numbers in random order (dyck permuted) and a start that was tuned with nothing in "
+        "front (tuned init), only later. Here new embedding rows are drawn like the learnt ones; the verdict above is of "
+        f"the paper's rule, by which each is their mean. {jumped} Chapter 3 has all of it.",
     )
 
 
