@@ -236,6 +236,16 @@ def test_what_a_comparison_without_a_gain_means_to_its_claim_is_said(book):
     assert book.answer.told == "reproduced"
 
 
+def test_the_gain_that_was_missing_is_said_whichever_comparison_decides(book):
+    gain, twin = ({"compare": [["dyck", other]]} for other in ("random init", "set"))
+    asked = dict(queries=[QUERY | gain | {"lacking": "there was no sure gain"}, QUERY | twin])
+    claim = dict(id="haystack", statement="It jumps", paper="10 % to 98 %", published=asked)
+    book.claims.write_text(json.dumps([claim]))  # which has no aliases
+    for cell, accuracy in {"dyck": 0.1, "random init": 0.1, "set": 0.3}.items():
+        book.measure(cell, [accuracy] * 6)
+    assert book.answer.decides.control == "set" and book.answer.told == "not reproduced: there was no sure gain"
+
+
 def test_where_a_case_is_enough_the_strongest_counts(book):
     pairs = [["dyck", "random init"], ["set", "random init"]]
     book.ask("any", compare=pairs)

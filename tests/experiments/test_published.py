@@ -28,6 +28,35 @@ def test_the_rate_is_theirs_for_the_width():
         assert rates[0] == pytest.approx(rates[1])
 
 
+@pytest.mark.parametrize("scale", ["laptop", "gpu", "paper"])
+def test_what_stands_beside_a_tuned_baseline_has_as_many_tokens_as_set(scale):
+    factors, recipes = EXPERIMENT.factors(scale), EXPERIMENT.recipes(scale)
+    last = factors[(factors["task"] == "code") & (factors["swept"] == RUNGS[2])]
+    fronts = {front: recipes[cell] for cell, front in last["front"].items() if recipes[cell].stage_one}
+    assert {"dyck", "eca", "nca", "text", "shuffled set", "random tokens"} < set(fronts)
+    tokens = {}
+    for front, recipe in fronts.items():
+        stage, context = recipe.stage_one.stage, recipe.stage_two.settings["context"]
+        length = context + 1 if front == "text" else recipe.stage_one.make().length
+        assert length <= context + 1, front
+        tokens[front] = stage.sequences * length
+        if front in ("dyck", "eca", "nca", "random tokens"):
+            assert length > 0.8 * context, f"{front} leaves the context empty"
+    few = {"identity", "sort", "union", "shuffled set"}  # whose sequences are as long as they come
+    assert all(tokens[front] == pytest.approx(tokens["set"], rel=0.1) for front in fronts.keys() - few)
+    assert fronts["text"].transfer.embeddings == fronts["text"].transfer.positions == "keep"
+
+
+def test_learnt_small_is_of_the_published_start_and_brought_to_the_wider_ones_size():
+    factors, recipes = EXPERIMENT.factors("laptop"), EXPERIMENT.recipes("laptop")
+    cells = factors[factors["carried"] == "learnt small"].index
+    assert len(cells) and set(factors.loc[cells, "swept"]) == {RUNGS[2]}
+    for cell in cells:
+        recipe = recipes[cell]
+        assert recipe.body_stage_one.init == 0.02 and recipe.body.init == pytest.approx(0.06)
+        assert recipe.transfer.attention == recipe.transfer.mlp == "rescale"
+
+
 def test_on_a_rung_only_what_stands_in_front_differs():
     factors, recipes = EXPERIMENT.factors("laptop"), EXPERIMENT.recipes("laptop")
     assert list(factors["swept"].unique()) == list(RUNGS)

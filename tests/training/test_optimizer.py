@@ -1,5 +1,8 @@
 """The optimizer's groups, and the clip."""
 
+import subprocess
+import sys
+import textwrap
 from dataclasses import replace
 
 import pytest
@@ -18,6 +21,21 @@ SHAPE = Shape(vocab=COPY.vocab, context=COPY.length)
 STAGE = Stage(
     steps=8, batch=16, lr=1e-2, warmup=2, weight_decay=3.0, clip=None, decay_vectors=False, schedule="constant"
 )
+
+
+def test_an_update_does_not_load_the_compiler():
+    """Which takes as long as PyTorch itself."""
+    code = """
+        import sys
+        from structure_first.data.registry import source
+        from structure_first.model.transformer import Shape, Transformer
+        from structure_first.training.loop import fit
+        from structure_first.training.stage import Stage
+        copy = source("identity", length=4, vocab=8)
+        fit(Transformer(Shape(copy.vocab, copy.length)), copy, Stage(steps=1, batch=2, warmup=0, held_out=2), random_key="x")
+        assert "torch._dynamo" not in sys.modules
+    """
+    subprocess.run([sys.executable, "-P", "-c", textwrap.dedent(code)], check=True)
 
 
 def test_the_clip_is_per_replica():

@@ -117,8 +117,9 @@ class Answer:
     @property
     def told(self) -> str:
         """The verdict, and what it means where the claim has no other ground, in words."""
-        lacking = self.verdict == "not reproduced" and self.decides.lacking
-        return f"{self.verdict}: {self.decides.lacking}" if lacking else self.verdict
+        failed = [each for each in (self.decides, *self.comparisons) if each.verdict == "not reproduced"]
+        lacking = next((each.lacking for each in failed if each.lacking), "")
+        return f"{self.verdict}: {lacking}" if lacking and self.verdict == "not reproduced" else self.verdict
 
     @property
     def others(self) -> str:

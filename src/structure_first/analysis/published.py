@@ -14,7 +14,7 @@ from structure_first.experiments.published import EXPERIMENT, PUBLISHED, RUNGS, 
 from structure_first.runs.recipe import Recipe
 
 LEARNT_SMALL = f"set, {SMALL}"
-TOLD = ("set", "set, permuted", "set, rescaled", LEARNT_SMALL)  # of every start
+TOLD = ("set", "set, permuted", "set, rescaled", LEARNT_SMALL)  # of every start, the last of the wider one
 PLACES = {"where the context has it": "loss in sight", "elsewhere": "loss elsewhere"}  # the next token, and its loss
 PARTS = {  # what of Set goes across, by its label; permuted: its numbers in random order
     "set": "all of Set",
@@ -137,7 +137,7 @@ def parts_told(last: pd.DataFrame) -> pd.DataFrame:
         worth |= {name: losses[b] - losses[a] for name, (a, b) in LESS.items() if b in losses}
         for what, each in worth.items():
             lines.append({"start": start, "what": what, "nats": told("{:+.3f}", each), "seeds": each.count()})
-    return pd.DataFrame(lines).set_index(["start", "what"])
+    return pd.DataFrame(lines, columns=["start", "what", "nats", "seeds"]).set_index(["start", "what"])
 
 
 def sized(models: pd.DataFrame) -> pd.Series:

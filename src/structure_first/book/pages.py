@@ -10,7 +10,7 @@ from typing import Any
 
 from structure_first.analysis.answers import BESIDE
 from structure_first.analysis.claims import ledger
-from structure_first.analysis.comparison import Answer, Comparison, Entry
+from structure_first.analysis.comparison import ENOUGH_SEEDS, Answer, Comparison, Entry
 from structure_first.analysis.haystack import JUMPED, horizons, jumped_said
 from structure_first.analysis.methods import methods
 from structure_first.analysis.stored import fullest
@@ -58,8 +58,8 @@ def picture(results: Path) -> str:
         alt=f"The share of seeds that have come to recall by each step, a line a start. {jumped}",
         caption="Recall from context, at a small size. Brackets in front (dyck) make it jump, the same tokens shuffled "
         "do not. But so do their numbers in random order (dyck permuted) and a start that was tuned with nothing in "
-        "front (tuned init), only later. Here new embedding rows are drawn like the learnt ones; the verdict above is of "
-        f"the paper's rule, by which each is their mean. {jumped} Chapter 3 has all of it.",
+        "front (tuned init), only later. Here new embedding rows are drawn like the learnt ones; the verdict above is "
+        f"of the paper's rule, by which each is their mean. {jumped} Chapter 3 has all of it.",
     )
 
 
@@ -122,7 +122,8 @@ def compared(each: Comparison) -> str:
     run = f"structure-first run {each.experiment} --scale {each.scale} --first-seed {min(seeds)} --seeds {len(seeds)}"
     again = f"made again by <code>{run} --cells &quot;{text(','.join(each.cells))}&quot; --out again</code>"
     made = again if each.cells else "of corpora that cannot be made again"
-    gain = f"{each.said}: {each.told}, {each.counted}; reproduced if the whole interval is above {each.threshold:+g}"
+    gain = f"{each.said}: {each.told}, {each.counted}; "
+    gain += f"reproduced if the interval of {ENOUGH_SEEDS} seeds or more reaches {each.threshold:+g} with all of it"
     gain += f"; stage one was learnt to {each.learnt:.0%}" * (each.learnt >= LEARNT)
     gain += "".join(f"; {one.told}, {one.counted}" for one in each.elsewhere)
     return f"<li>{text(gain)}. <small>Seed by seed: {each.seeds_told}; {files}, {made}</small></li>"

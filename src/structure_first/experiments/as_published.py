@@ -54,7 +54,7 @@ def stage_two(source: str, stage: Stage, context: int, pool: int) -> Phase:
 
 
 def filling(context: int) -> dict[str, dict[str, int]]:
-    """Settings of the sources of which a sequence fills the context, as the authors' brackets do; a grid is 38 long."""
+    """Settings of the sources whose sequences fill code's context, as the authors' brackets do; a grid is 38 long."""
     words = {"length": context, "k": 64}
     noise = {"length": context, "vocab": 100}
     return {

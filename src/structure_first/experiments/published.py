@@ -12,8 +12,11 @@ from structure_first.model.transformer import Body
 from structure_first.runs.recipe import Cell, Experiment, Factors, Recipe
 
 SOURCES = ("union", "sort")  # beside Set
-TUNED = (*SOURCES, "identity", "dyck", "dyck_shuffle", "eca", "nca")  # beside Set, on code and the ladder's last rung
-CONTROLS = {"shuffled:set": "shuffled set", "random": "random tokens"}  # there too, as people call them
+TUNED = (*SOURCES, "identity", "dyck", "dyck_shuffle", "eca", "nca")  # beside Set, on code, on the ladder's last rung
+CONTROLS = {
+    "shuffled:set": "shuffled set",
+    "random": "random tokens",
+}  # on that rung of every corpus, as people call them
 PUBLISHED = "no warm-up"  # the first rung of the ladder: and GPT-2's start
 RUNGS = (PUBLISHED, "warmed up", "wider start")
 SHORTER = (25, 5)  # so many times, in the sweep of stage one's length: 100 and 500 updates
