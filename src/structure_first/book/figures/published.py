@@ -119,6 +119,9 @@ def ladder(models: pd.DataFrame, whats: tuple[str, ...] = (LOSS, GAIN)) -> go.Fi
             hover = f"%{{x}}: {HOVERS[whats[at['row'] - 1]]}"
             line(fig, here[here["label"] == label], "step", "value", label, hover, **look, **at)
         fig.update_xaxes(**axis, showticklabels=at["row"] == len(whats), **at)
+        if whats[at["row"] - 1] == LOSS:  # side by side, dots would have their axis begin at zero
+            low, high = here["value"].min(), here["value"].max()
+            fig.update_yaxes(range=[low - 0.05 * (high - low), high + 0.05 * (high - low)], **at)
     for row, what in enumerate(whats, 1):
         fig.update_yaxes(title=what, row=row, col=1)
         if what == LOSS:  # that of one corpus says nothing about another's
@@ -131,4 +134,5 @@ def ladder(models: pd.DataFrame, whats: tuple[str, ...] = (LOSS, GAIN)) -> go.Fi
             for trace in fig.select_traces(row=row):
                 never = trace.hovertemplate.replace(HOVERS[what], "never")
                 trace.hovertemplate = [never if share > 1 else trace.hovertemplate for share in trace.y]
+    fig.update_layout(scattermode="group", scattergap=0.8)  # side by side where they end alike
     return fig.update_layout(margin={"t": 100}, legend={"y": 1 + 0.2 / len(whats)})
