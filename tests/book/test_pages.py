@@ -222,7 +222,7 @@ def test_pages_are_quick_to_come(html: Path):
 @pytest.mark.parametrize(
     ("kind", "control", "keys"),
     [
-        ("sliders", ".slider-group", [Keys.ARROW_LEFT]),
+        ("sliders", ".slider-group", []),
         ("updatemenus", ".updatemenu-button", [Keys.ENTER]),
         ("updatemenus", ".updatemenu-header", [Keys.ENTER, Keys.TAB, Keys.TAB, Keys.ENTER]),
     ],
@@ -255,7 +255,7 @@ return [...document.querySelectorAll(arguments[0])].filter((it) => {
     assert not browser.execute_script(focused, used)
     webdriver.ActionChains(browser).key_down(Keys.SHIFT).send_keys(Keys.TAB).key_up(Keys.SHIFT).perform()
     assert browser.execute_script(focused, used), "the tab key does not reach it"
-    for key in keys:
+    for key in keys or [Keys.ARROW_LEFT if before else Keys.ARROW_RIGHT]:  # a slider: away from the end where it is
         webdriver.ActionChains(browser).send_keys(key).pause(0.3).perform()
     WebDriverWait(browser, DRAWN, 0.1).until(lambda it: it.execute_script(shown, plot) != before)
     assert browser.execute_script("return document.activeElement.matches(arguments[0])", control)
