@@ -32,7 +32,8 @@ def test_an_update_does_not_load_the_compiler():
         from structure_first.training.loop import fit
         from structure_first.training.stage import Stage
         copy = source("identity", length=4, vocab=8)
-        fit(Transformer(Shape(copy.vocab, copy.length)), copy, Stage(steps=1, batch=2, warmup=0, held_out=2), random_key="x")
+        stage = Stage(steps=1, batch=2, warmup=0, held_out=2)
+        fit(Transformer(Shape(copy.vocab, copy.length)), copy, stage, random_key="x")
         assert "torch._dynamo" not in sys.modules
     """
     subprocess.run([sys.executable, "-P", "-c", textwrap.dedent(code)], check=True)
