@@ -6,8 +6,11 @@ and `gpu` the rate is theirs for the width, since Adam's best rate goes as one o
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 from structure_first.data.registry import defaults
+from structure_first.data.registry import source as made
+from structure_first.experiments.text import tokens
 from structure_first.model.transformer import Body
 from structure_first.runs.recipe import Phase
 from structure_first.training.stage import Stage
@@ -35,18 +38,24 @@ class Published:
         """
         if source in self.corpora:
             own = replace(self.corpora[source], stage=self.stage_one)
-            return self.as_large(own, int(own.settings["context"] or 0) + 1, corpus)
+            return self.as_large(own, tokens(own) // own.stage.sequences, corpus)
         if source in self.filling:
             own = Phase(source, self.stage_one, self.filling[source], tied=True, dropout=DROPOUT)
-            return self.as_large(own, own.make().length, corpus)
+            return self.as_large(own, length(source, **own.settings), corpus)
         settings, known = {**self.settings, **self.otherwise.get(corpus, {})}, defaults(source.rpartition(":")[2])
         settings = {name: value for name, value in settings.items() if name in known}
         return Phase(source, self.stage_one, settings, tied=True, dropout=DROPOUT)
 
-    def as_large(self, phase: Phase, length: int, corpus: str) -> Phase:
-        """A stage one whose sequences have that length, with as many tokens an update as Set has."""
-        tokens = self.stage_one.batch * self.front("set", corpus).make().length
-        return phase.at(batch=max(1, round(tokens / length)))
+    def as_large(self, phase: Phase, each: int, corpus: str) -> Phase:
+        """A stage one whose sequences have `each` so many tokens, with as many an update as Set has."""
+        whole = self.stage_one.batch * length("set", **self.front("set", corpus).settings)
+        return phase.at(batch=max(1, round(whole / each)))
+
+
+@cache
+def length(source: str, **settings: int | float | None) -> int:
+    """Tokens of a sequence, of which one is drawn to tell: once, for the cells are asked for often."""
+    return made(source, **settings).length
 
 
 def stage_two(source: str, stage: Stage, context: int, pool: int) -> Phase:

@@ -25,7 +25,7 @@ WIDER = 3.0  # times GPT-2's initialisation, of the ladder's last rung
 WARMUP = 200
 RATES = (3e-4, 1e-3, 2e-3, 4e-3)
 BEST = 2e-3  # of these, where the rate is warmed up: from a first look on code, until all of the ladder has run
-PARTS = {
+OF_SET = {  # what of it goes across, on every rung
     "full": CARRIED["full"],
     "permuted": CARRIED["permuted"],
     "rescaled": Transfer.only(**dict.fromkeys(BODY, "rescale")),
@@ -33,10 +33,8 @@ PARTS = {
     "mlp": CARRIED["mlp"],
     "mlp permuted": CARRIED["mlp permuted"],
     "attention permuted": Transfer.only(attention="permute"),
-    "rotated": CARRIED["rotated"],
-    "all": CARRIED["all"],
 }
-OF_SET = tuple(PARTS)[:7]  # on every rung
+PARTS = {**OF_SET, "rotated": CARRIED["rotated"]}
 SMALL = "learnt small"  # from the published start, and then brought to the size of the rung's
 
 
@@ -55,10 +53,11 @@ def at_rate(
 
     def put(front: str, carried: str | None = None, body: Body | None = None) -> None:
         first, rules = (None, None) if carried is None else (sized.front(front, corpus), PARTS[carried])
+        if front == corpus:  # whose tokens stay what they were
+            rules = CARRIED["all"]
         called, across = {**CONTROLS, corpus: "text"}.get(front, front), SMALL if body else carried
-        name = f"{corpus} / {called}{'' if across in (None, 'full', 'all') else f' / {across}'}{ending}"
-        part = "full" if across == "all" else across
-        factors = Factors(corpus, called, part, width=sized.body.width, swept=rung, amount=text.stage.lr)
+        name = f"{corpus} / {called}{'' if across in (None, 'full') else f' / {across}'}{ending}"
+        factors = Factors(corpus, called, across, width=sized.body.width, swept=rung, amount=text.stage.lr)
         by_name[name] = Cell(Recipe(first, rules, text, sized.body, body), factors)
 
     put("random init")
@@ -72,7 +71,7 @@ def at_rate(
 def beside_set(corpus: str) -> Iterable[tuple[str, str]]:
     """What the tuned baseline meets beside Set, and what of it goes across; most of it on code."""
     fronts = product(TUNED, ("full", "attention", "mlp")) if corpus == "code" else product(SOURCES, ["full"])
-    return [*fronts, *product(CONTROLS, ["full"]), ("set", "rotated"), (corpus, "all")]
+    return [*fronts, *product([*CONTROLS, corpus], ["full"]), ("set", "rotated")]
 
 
 def cells(scale: str) -> dict[str, Cell]:
