@@ -116,10 +116,10 @@ class Answer:
 
     @property
     def told(self) -> str:
-        """The verdict, and what it means where the claim has no other ground, in words."""
-        failed = [each for each in (self.decides, *self.comparisons) if each.verdict == "not reproduced"]
+        """The verdict, and that a gain is missing without which the claim is of nothing, in words."""
+        failed = (each for each in self.comparisons if each.verdict == self.verdict == "not reproduced")
         lacking = next((each.lacking for each in failed if each.lacking), "")
-        return f"{self.verdict}: {lacking}" if lacking and self.verdict == "not reproduced" else self.verdict
+        return f"{self.verdict}: {lacking}" if lacking else self.verdict
 
     @property
     def others(self) -> str:

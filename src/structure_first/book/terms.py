@@ -59,9 +59,8 @@ def linked(text: str, left: dict[str, tuple[str, str]], glossary: str) -> list[n
     longest_first = "|".join(re.escape(each) for each in sorted(names, key=len, reverse=True))
     pieces: list[nodes.Node] = []
     end = 0
-    for mention in (
-        re.finditer(rf"(?<![\w-])(?!front of\b)({longest_first})s?(?![\w-])", text, re.IGNORECASE) if names else ()
-    ):
+    term = rf"(?<![\w-])(?!front of\b)({longest_first})s?(?![\w-])"
+    for mention in re.finditer(term, text, re.IGNORECASE) if names else ():
         if name := names.pop(mention[1].lower(), None):
             anchor, meaning = left.pop(name)
             opened = f'<a class="sf-term" href="{glossary}#{anchor}" data-meaning="{escape(meaning)}">'

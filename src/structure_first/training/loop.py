@@ -64,13 +64,7 @@ class Run:
         choose_products(len(replicas) * self.stage.batch * self.source.length * max(matrices, default=0))
         self.optimizer = AdamW(list(self.program.parameters()), self.stage)
         if state:
-            parameters = self.optimizer.parameters
-            self.optimizer.load(
-                {
-                    index: {name: processes.spread(tensor, parameters[index]) for name, tensor in each.items()}
-                    for index, each in state.items()
-                }
-            )
+            self.optimizer.load(state)
 
     def update(self, batch: Batch, source: Source) -> None:
         """One optimizer step of every replica that still trains."""

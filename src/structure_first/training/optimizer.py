@@ -29,11 +29,10 @@ class AdamW:
         self.state: dict[int, dict[str, Tensor]] = {}  #: by a parameter's place among them
 
     def load(self, state: Mapping[int, Mapping[str, Tensor]]) -> None:
-        """Go on from the `state` of another."""
+        """Go on from the `state` of another, of whole tensors."""
         for place, each in state.items():
             like = self.parameters[place]
-            kinds = {name: torch.float32 if name == "step" else like.dtype for name in each}
-            self.state[place] = {name: tensor.to(like.device, kinds[name]) for name, tensor in each.items()}
+            self.state[place] = {name: processes.spread(tensor, like).to(like.device) for name, tensor in each.items()}
 
     def zero_grad(self) -> None:
         for each in self.parameters:
