@@ -21,10 +21,10 @@ def rows() -> pd.DataFrame:
 
 
 def test_how_well_a_front_was_learnt_is_told_of_each_step(rows):
-    line = cross_checks.learnt_said(sizes(published.EXPERIMENT, RESULTS)).splitlines()[0]
+    table = cross_checks.learnt(sizes(published.EXPERIMENT, RESULTS))
     narrow, wide = (final(rows, "mastery")[cell].median() for cell in ("code / set", f"code / set / {WIDER}"))
-    assert line.startswith(f"- **Width 128**: *set* was learnt to: as published {narrow:.0%}, warmed up {narrow:.0%}")
-    assert line.endswith(f"wider start {wide:.0%}") and wide < narrow
+    told = {"as published": f"{narrow:.0%}", "warmed up": f"{narrow:.0%}", "wider start": f"{wide:.0%}"}
+    assert table.loc[128].to_dict() == told and wide < narrow
 
 
 @pytest.mark.parametrize(("metric", "unit"), [("loss", "nats"), ("accuracy", "points"), ("problems", "points")])
@@ -32,12 +32,10 @@ def test_the_last_step_is_told_by_loss_and_by_what_is_right(rows, metric, unit):
     last = final(rows, metric)
     cold, warm, twin = (last[f"math / {what} / {WIDER}"] for what in ("random init", "set", "set / permuted"))
     scale, form = (-1, "{:+.3f}") if metric == "loss" else (100, "{:+.1f}")
-    said = cross_checks.last_step_said("math", RESULTS).splitlines()
-    lines = dict(zip(("loss", "accuracy", "problems"), said, strict=True))
+    lines = cross_checks.last_step("math", RESULTS)
+    line = lines.iloc[("loss", "accuracy", "problems").index(metric)]
     gains = [told(form, scale * (one - other)) for one, other in ((warm, cold), (twin, cold), (warm, twin))]
-    start, _, gained = lines[metric].partition(": ")
-    assert start.endswith(f"**, in {unit}")
-    assert gained == (f"*set* {gains[0]}, *set, permuted* {gains[1]}; the first less the second {gains[2]} (seeds: 3)")
+    assert line.name.endswith(f", {unit}") and line.to_list() == [*gains, 3]
 
 
 def test_the_attention_is_told_beside_its_own_numbers_in_either_place(rows):

@@ -36,9 +36,9 @@ def test_a_gain_is_told_before_and_after_against_random_init_of_the_same_seed(fo
     assert gains["set", analysis.WHEN[0]].to_list() == [0.2, 0.3, 0.0]
     assert gains["set", analysis.WHEN[1]].to_list() == [0.05, -0.05, 0.0]
     assert gains["no text"].index.unique("when").to_list() == [analysis.WHEN[1]], "it had no text before"
-    assert analysis.said(found).startswith(
-        "- **code, then language**: set +0.200 (+0.000 to +0.300), then +0.000 (-0.050 to +0.050); set, permuted "
-    )
+    table = analysis.worth(found)
+    assert table.loc[(TASK, "set")].to_list() == ["+0.200 (+0.000 to +0.300)", "+0.000 (-0.050 to +0.050)", 3]
+    assert table.loc[(TASK, "no text"), analysis.WHEN[0]] == "" and "random init" not in table.index.unique("in front")
 
 
 def test_each_front_is_drawn_from_before_to_after(found):

@@ -38,14 +38,11 @@ def test_a_front_is_measured_against_sums_that_are_drawn_alike(found):
 
 
 def test_each_way_to_draw_is_told_with_the_papers_number(found):
-    lines = drawn.said(found).splitlines()
-    assert lines[0] == (
-        "- **addition**: random init ends at 45% *zero-padded*, 65% *as published* (the paper, at its size: 59%)."
-    )
-    assert lines[1].startswith(
-        "  - *zero-padded*, the fronts are worth, in points: Set's attention +10 (+10 to +20), all of "
-    )
+    worth = drawn.worth(found)
+    assert worth.loc[("addition", "Set's attention")].to_list() == ["+10 (+10 to +20)", "+10 (+10 to +20)", 3]
+    assert "random init" not in worth.index.get_level_values("start")
     table = drawn.medians(found)
+    assert table.loc[("addition", "random init")].to_list() == ["45.0%", "65.0%", "59.1%"]
     assert table.loc[("reversed_addition", "all of Stack, theirs")].to_list() == ["35.0%", "55.0%", "34.9%"]
     assert table.loc[("addition", "all of Stack, theirs"), "the paper, at its size"] == ""
 
@@ -84,12 +81,12 @@ def test_sizes_are_compared_on_what_ran_at_the_largest(sized):
     assert sized.groupby("start")["learnt"].first().dropna().to_dict() == {drawn.ORDERED: 0.95}, (
         "random init had no stage one"
     )
-    first, second = drawn.by_size_said(sized).splitlines()
-    assert first == (
-        "- **addition, 3 digits**: random init 45%; all of rule 110 60% (stage one learnt to 95%, "
-        "worth +10 (+10 to +20) points) (seeds: 3)."
-    )
-    assert second.startswith("- **addition, 5 digits**: random init 55% (the paper 59%); ")
+    assert drawn.at_each_size(sized).T.to_dict("list") == {
+        ("addition", "3 digits", "random init"): ["45%", "", "", "+0", 3],
+        ("addition", "3 digits", drawn.ORDERED): ["60%", "95%", "", "+10 (+10 to +20)", 3],
+        ("addition", "5 digits", "random init"): ["55%", "", "59%", "+0", 3],
+        ("addition", "5 digits", drawn.ORDERED): ["70%", "95%", "70%", "+10 (+10 to +20)", 3],
+    }
 
 
 def test_rows_are_called_by_what_their_models_start_from(sized, rows_of):

@@ -93,32 +93,29 @@ def test_what_was_published_is_the_rung_of_the_papers_rate(last):
     assert set(ours["label"]) == {"random init", "set", "set, permuted"} and set(ours["swept"]) == {"no warm-up"}
 
 
-def test_the_answers_stand_in_a_table_and_in_words(last):
-    ours = analysis.published(last)
-    table = analysis.answers(ours).set_index("in front")
-    assert table.loc["set"].to_list() == [128, 3, "8.510", "+0.500", "25%"]
-    assert analysis.said(ours) == (
-        "- **Width 128**: on code, as published, *set* in front is worth +0.500 nats a byte over random initialisation "
-        "and is down at its final loss after 25% of the text (the paper: 67%); seeds: 3. Its own numbers in random "
-        "order are worth +0.200; the curve is down at its final loss after 50% of the text."
-    )
-    first, second = analysis.climbed_said(analysis.climbed(last)).splitlines()
-    assert first.startswith("- **code, width 128, as published**, rate 0.0003: ")
-    assert first.endswith("random init ends at 9.010 (seeds: 3); gains: *set* +0.500, *set, permuted* +0.200")
-    assert second.startswith("- **code, width 128, wider start**, rate 0.002: ") and second.endswith("*set* -0.200")
+def test_the_answers_stand_in_tables(last):
+    table = analysis.answers(analysis.published(last)).set_index("in front")
+    assert table.loc["random init"].to_list() == [128, 3, "9.010", "", "100%", ""]
+    assert table.loc["set"].to_list() == [128, 3, "8.510", "+0.500", "25%", "67%"]
+    assert table.loc["set, permuted"].to_list()[-3:] == ["+0.200", "50%", ""]
+    steps = analysis.worth(analysis.climbed(last)).T.to_dict()
+    assert steps == {
+        ("code", 128, "as published", "0.0003"): {
+            "random init ends at": "9.010",
+            "set": "+0.500",
+            "set, permuted": "+0.200",
+            "seeds": 3,
+        },
+        ("code", 128, "wider start", "0.002"): {
+            "random init ends at": "8.010",
+            "set": "-0.200",
+            "set, permuted": "",
+            "seeds": 3,
+        },
+    }
 
 
-def test_a_loss_that_few_seeds_come_down_to_is_told_as_such():
-    assert (
-        analysis.reached(pd.Series([0.5, 0.6, np.inf]))
-        == "is down at its final loss after 60% (50% to never) of the text"
-    )
-    told = analysis.reached(pd.Series([np.inf, 0.5, np.inf]))
-    assert told == "comes down to its final loss in 1 of 3 seeds, after 50% of the text"
-    assert "any seed" in analysis.reached(pd.Series([np.inf, np.inf]))
-
-
-def test_of_problems_the_words_say_how_many_are_solved(rows_of):
+def test_of_problems_a_table_says_how_many_are_solved(rows_of):
     shares = {"random init": (0.1, 0.2, 0.4), "set": (0.2, 0.4, 0.5), "set / permuted": (0.0, 0.1, 0.3)}
     solved = {
         (f"math / {name}", seed): dict(zip((0, 375, 750, 1500), (0.0, *share), strict=True))
@@ -126,13 +123,11 @@ def test_of_problems_the_words_say_how_many_are_solved(rows_of):
         for seed in (700, 701)
     }
     last = analysis.ends(analysis.curves(with_factors(rows_of(solved, metric="problems"), EXPERIMENT), "problems"))
-    assert analysis.solved_said(last).splitlines() == [
-        "- *random init* solves 40.0% of the held-out problems (the paper: 41.2%); seeds: 2",
-        "- *set* solves 50.0% of the held-out problems (the paper: 42.5%), +10.0 points beside random init of the same "
-        "seed; seeds: 2",
-        "- *set, permuted* solves 30.0% of the held-out problems, -10.0 points beside random init of the same seed; "
-        "seeds: 2",
-    ]
+    assert analysis.solved(last).T.to_dict("list") == {
+        "random init": ["40.0%", "41.2%", "+0.0", 2],
+        "set": ["50.0%", "42.5%", "+10.0", 2],
+        "set, permuted": ["30.0%", "", "-10.0", 2],
+    }
 
 
 def test_the_problems_that_are_told_were_solved_by_models_as_published():
@@ -224,8 +219,9 @@ def test_sizes_are_compared_within_themselves_though_their_cells_have_one_name(r
     assert last.loc[(128, "code / set"), "gain"] == pytest.approx(0.5)
     assert last.loc[(512, "code / set"), "gain"] == pytest.approx(-0.25)
     assert np.isinf(last.loc[(512, "code / set"), "needed"])
-    narrow, wide = analysis.said(analysis.published(last.reset_index())).splitlines()
-    assert "worth +0.500" in narrow and "worth -0.250" in wide and "does not come down" in wide
+    table = analysis.answers(analysis.published(last.reset_index())).set_index(["width", "in front"])
+    assert table.loc[(128, "set")].to_list()[2:4] == ["+0.500", "100%"]
+    assert table.loc[(512, "set")].to_list()[2:4] == ["-0.250", "never"]
 
 
 @pytest.fixture
@@ -275,9 +271,8 @@ def test_a_front_is_told_apart_by_what_the_context_has(tmp_path, rows_of):
         ]
         Store(tmp_path / "published").append(pd.concat(rows, ignore_index=True), {run: {"configuration": key}})
     found = analysis.by_place(tmp_path)
-    assert analysis.by_place_said(found) == (
-        "- **code, width 512**: *set* is worth -0.500 where the context has it, -0.100 elsewhere (seeds: 1)"
-    )
+    told = {"where the context has it": "-0.500", "elsewhere": "-0.100", "seeds": 1}
+    assert analysis.worth_by_place(found).T.to_dict() == {("code", 512, "set"): told}
     unpaired = found.assign(width=128, gain=np.nan)
     fig = draw.by_place(pd.concat([found, unpaired]))
     assert [title.text for title in fig.layout.annotations] == ["code, width 512"], "of no gain there is no panel"

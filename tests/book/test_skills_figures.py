@@ -39,10 +39,6 @@ def test_figures_of_a_part_of_the_grid_say_what_was_not_run(taught):
     ], "as the sentence counts"
     assert sooner.data[3].text[1] == "<b>200</b>" and "10.00 times as soon" in sooner.data[2].customdata[1][0]
     assert [button.label for button in heat.layout.updatemenus[0].buttons] == list(skills.TRANSFERS)
-    ranking = draw.ranking(found, ["set", "eca"], list(skills.TRANSFERS))
-    named = [trace.name for trace in ranking.data if trace.showlegend is None]
-    assert named == [*skills.TRANSFERS, "random init"]
-    assert [len(trace.x) for trace in ranking.data[:4:2]] == [6, 0], "a small dot for every seed"
 
 
 def test_a_stage_one_has_a_dot_a_seed_however_many_cells_it_stands_before(taught):

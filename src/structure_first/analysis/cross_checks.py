@@ -20,32 +20,32 @@ from structure_first.evidence.statistics import needed, told
 from structure_first.experiments.published import PUBLISHED
 
 
-def learnt_said(rows: Iterable[pd.DataFrame]) -> str:
-    """How well *set* was learnt before each step of the ladder, in words, of the rows of every size."""
-    lines = []
-    for one in rows:
-        found = one[one["metric"].eq("mastery") & one["front"].eq("set") & one["carried"].eq("full")]
-        found = ordered(found.replace({"swept": {PUBLISHED: STEPS[0]}}), "swept", STEPS)
-        whole = found[found["share"].isna()].groupby(["width", "swept"], sort=False)["value"].median()
-        steps = ", ".join(f"{step} {learnt:.0%}" for (_, step), learnt in whole.items())
-        lines.append(f"- **Width {int(found['width'].iloc[0])}**: *set* was learnt to: {steps}")
-    return "\n".join(lines)
+def learnt(rows: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """How well *set* was learnt before each step of the ladder, a line a width, of the rows of every size."""
+    found = (
+        pd.concat(rows)
+        .astype({"width": "Int64"})
+        .query("metric == 'mastery' and front == 'set' and carried == 'full' and share.isna()")
+    )
+    found = ordered(
+        found.replace({"swept": {PUBLISHED: STEPS[0]}}), ["width", "swept"], [*sorted(set(found["width"])), *STEPS]
+    )
+    table = found.groupby(["width", "swept"], sort=False)["value"].median().map("{:.0%}".format)
+    return table.unstack("swept", sort=False).fillna("")
 
 
-def last_step_said(corpus: str, results: Path = RESULTS) -> str:
+def last_step(corpus: str, results: Path = RESULTS) -> pd.DataFrame:
     """What *set* and its twin are worth at the last step of a corpus' ladder, by loss and by what is right."""
-    lines = []
+    lines = {}
     for metric, name in {"loss": "loss", **SHARES}.items():
         ladder = climbed(ends(every_size(results, metric)))
         here = ladder[ladder["task"].eq(corpus) & ladder["step"].eq(STEPS[-1])]
         gains = here.pivot(index="seed", columns="label", values="gain")
         scaled, form, unit = (100 * gains, "{:+.1f}", "points") if metric in SHARES else (gains, "{:+.3f}", "nats")
-        worth = [f"*{label}* {told(form, scaled[label])}" for label in TOLD[:2]]
-        ahead = told(form, scaled[TOLD[0]] - scaled[TOLD[1]])
-        lines.append(
-            f"- **{name}**, in {unit}: {', '.join(worth)}; the first less the second {ahead} (seeds: {len(gains)})"
-        )
-    return "\n".join(lines)
+        worth = {label: told(form, scaled[label]) for label in TOLD[:2]}
+        worth["the first less the second"] = told(form, scaled[TOLD[0]] - scaled[TOLD[1]])
+        lines[f"{name}, {unit}"] = worth | {"seeds": len(gains)}
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("gain in")
 
 
 def attention_by_place_said(last: pd.DataFrame) -> str:

@@ -2,14 +2,13 @@
 
 import pandas as pd
 
-from structure_first.analysis.stored import ended
+from structure_first.analysis.stored import ended, over_seeds
 from structure_first.analysis.text import gains, labels
-from structure_first.evidence.statistics import final, told
+from structure_first.evidence.statistics import final
 from structure_first.runs.jobs import Replica
 from structure_first.runs.recipe import Experiment
 
 WHEN = ("first text", "second text")
-BASE = "random init"
 
 
 def lasting(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
@@ -27,13 +26,7 @@ def lasting(rows: pd.DataFrame, experiment: Experiment) -> pd.DataFrame:
     return ends[["task", "label", "seed", "when", "loss", "gain"]]
 
 
-def said(ends: pd.DataFrame) -> str:
-    """What each front is worth before and after, in words, a line for each pair of texts."""
-    lines = []
-    for task, here in ends[ends["label"] != BASE].groupby("task", sort=False):
-        fronts = []
-        for label, models in here.groupby("label", sort=False):
-            gains = [told("{:+.3f}", gain) for _, gain in models.groupby("when", sort=False)["gain"]]
-            fronts.append(f"{label} {', then '.join(gains)}")
-        lines.append(f"- **{task}**: {'; '.join(fronts)} (seeds: {here['seed'].nunique()}).")
-    return "\n".join(lines)
+def worth(ends: pd.DataFrame) -> pd.DataFrame:
+    """What each front is worth before and after, a line for each pair of texts and front."""
+    fronts = ends[ends["label"] != "random init"]
+    return over_seeds(fronts, "gain", ["task", "label"], "when").rename_axis(["texts", "in front"])

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import pandas as pd
 
 from structure_first.analysis import combined, skills
-from structure_first.analysis.stored import ended, ordered, untreated
+from structure_first.analysis.stored import ended, ordered, over_seeds, untreated
 from structure_first.evidence.statistics import final, told
 from structure_first.experiments.skills import ARITHMETIC, DRAWS, THEIR_STACK, diagnostics
 
@@ -48,21 +48,10 @@ def medians(models: pd.DataFrame) -> pd.DataFrame:
     return table.map(lambda share: "" if pd.isna(share) else f"{share:.1%}")
 
 
-def said(models: pd.DataFrame) -> str:
-    """What each way to draw is to random initialisation, and what the fronts are worth in the first and in the last."""
-    lines = []
-    for task, here in models.groupby("task", sort=False):
-        bare = here[here["start"] == BASE].groupby("drawn", sort=False)["accuracy"].median()
-        lines.append(
-            f"- **{str(task).replace('_', ' ')}**: random init ends at "
-            + ", ".join(f"{accuracy:.0%} *{draw}*" for draw, accuracy in bare.items())
-            + f" (the paper, at its size: {PAPER[str(task)][BASE]:.0%})."
-        )
-        for draw in (bare.index[0], bare.index[-1]):
-            fronts = here[(here["drawn"] == draw) & (here["start"] != BASE)].groupby("start", sort=False)["gain"]
-            worth = [f"{start} {told('{:+.0f}', 100 * gain)}" for start, gain in fronts]
-            lines.append(f"  - *{draw}*, the fronts are worth, in points: {', '.join(worth)}.")
-    return "\n".join(lines)
+def worth(models: pd.DataFrame) -> pd.DataFrame:
+    """What each start is worth over random init, in points, a line for each task and start, a column a way to draw."""
+    fronts = models[models["start"] != BASE].assign(points=100 * models["gain"])
+    return over_seeds(fronts, "points", ["task", "start"], "drawn", "{:+.0f}")
 
 
 def order(models: pd.DataFrame) -> str:
@@ -99,18 +88,16 @@ def by_start(rows: pd.DataFrame, models: pd.DataFrame, task: str) -> pd.DataFram
     return rows[rows["cell"].isin(starts)].assign(cell=lambda own: own["cell"].map(starts))
 
 
-def by_size_said(models: pd.DataFrame) -> str:
+def at_each_size(models: pd.DataFrame) -> pd.DataFrame:
     """What each start ends at, at every size, and what it is worth, seed by seed; at the largest beside the paper."""
-    lines, largest = [], models.groupby("task")["size"].last()
-    for (task, size), here in models.groupby(["task", "size"], sort=False):
-        starts = []
-        for start, part in here.groupby("start", sort=False):
-            ended, stated = f"{start} {part['accuracy'].median():.0%}", PAPER[str(task)].get(str(start))
-            aside = [f"the paper {stated:.0%}"] if stated and size == largest[task] else []
-            if start != BASE:
-                worth = f"worth {told('{:+.0f}', 100 * part['gain'])} points"
-                aside = [f"stage one learnt to {part['learnt'].median():.0%}", worth, *aside]
-            starts.append(f"{ended} ({', '.join(aside)})" if aside else ended)
-        seeds = here["seed"].nunique()
-        lines.append(f"- **{str(task).replace('_', ' ')}, {size}**: {'; '.join(starts)} (seeds: {seeds}).")
-    return "\n".join(lines)
+    keys, largest = ["task", "size", "start"], models.groupby("task")["size"].last()
+    starts = models.assign(points=100 * models["gain"]).groupby(keys, sort=False)
+    table = (
+        starts[["accuracy", "learnt"]].median().rename(columns={"accuracy": "ends at", "learnt": "stage one learnt"})
+    )
+    table["the paper"] = [
+        PAPER[task].get(start) if size == largest[task] else None for task, size, start in table.index
+    ]
+    table = table.map("{:.0%}".format, na_action="ignore").fillna("")
+    worth = starts["points"].apply(lambda seeds: told("{:+.0f}", seeds))
+    return table.assign(**{"worth, points": worth, "seeds": starts.size()})

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from structure_first.analysis.stored import RESULTS, of_today, ordered, sizes, with_factors
+from structure_first.analysis.stored import RESULTS, of_today, ordered, over_seeds, sizes, with_factors
 from structure_first.analysis.text import PAPER, gains, labels
 from structure_first.cost import flops
 from structure_first.evidence.statistics import needed, share_read, told
@@ -31,7 +30,6 @@ LESS = {  # one part and another
 }
 SHARES = {"accuracy": "tokens right", "problems": "problems solved"}  # of what is held out
 SOLVED = {"random init": 0.412, "set": 0.425, "union": 0.427}  # of held-out problems (Jiang et al. 2026, DeepMind-Math)
-TOKENS = {"math": "character"}  # of other corpora: a byte
 ALIKE = ["task", "width", "swept", "amount", "seed"]  # what models that are compared have in common
 MODEL = ["width", "cell", "seed"]
 STEPS = ("as published", *RUNGS)  # of the ladder; `no warm-up`: as published but for another rate
@@ -115,9 +113,17 @@ def as_published(metric: str = "loss", results: Path = RESULTS) -> pd.DataFrame:
 
 
 def by_place(results: Path = RESULTS) -> pd.DataFrame:
-    """The same, apart for the tokens of each of `PLACES`; without a gain where random init was not measured so."""
+    """The same of all fronts, apart for the tokens of each of `PLACES`; without a gain where random init was not
+    measured so.
+    """
     by_where = {where: as_published(metric, results) for where, metric in PLACES.items()}
-    return pd.concat(by_where, names=["where"]).reset_index("where")
+    last = pd.concat(by_where, names=["where"]).reset_index("where")
+    return last[last["front"] != "random init"]
+
+
+def worth_by_place(last: pd.DataFrame) -> pd.DataFrame:
+    """What each front is worth in either place."""
+    return over_seeds(last, "gain", ["task", "width", "label"], "where").rename_axis(["corpus", "width", "in front"])
 
 
 def parts(last: pd.DataFrame) -> pd.DataFrame:
@@ -145,20 +151,8 @@ def sized(models: pd.DataFrame) -> pd.Series:
     return models["task"] + ", width " + models["width"].astype(str)
 
 
-def by_place_said(last: pd.DataFrame, front: str = "set") -> str:
-    """What a front is worth in either place, in words, a line a corpus and width."""
-    lines = []
-    known = last[last["label"].eq(front) & last["gain"].notna()]
-    for (corpus, width), here in known.groupby(["task", "width"], sort=False):
-        worth = [f"{told('{:+.3f}', gains)} {where}" for where, gains in here.groupby("where", sort=False)["gain"]]
-        lines.append(
-            f"- **{corpus}, width {width}**: *{front}* is worth {', '.join(worth)} (seeds: {here['seed'].nunique()})"
-        )
-    return "\n".join(lines)
-
-
 def answers(last: pd.DataFrame) -> pd.DataFrame:
-    """For each corpus and front the final loss, the gain and the text that it does without: median and interval."""
+    """For each corpus and front the final loss, the gain and the text that it does with: median and interval."""
     lines = [
         {
             "corpus": corpus,
@@ -166,54 +160,25 @@ def answers(last: pd.DataFrame) -> pd.DataFrame:
             "in front": label,
             "seeds": len(part),
             "final loss": f"{part['loss'].median():.3f}",
-            "gain, nats a token": told("{:+.3f}", part["gain"]),
+            "gain, nats a token": "" if label == "random init" else told("{:+.3f}", part["gain"]),
             "of the text, to its loss": told("{:.0%}", part["needed"]),
+            "in the paper": f"{PAPER[corpus]:.0%}" if label == "set" else "",
         }
         for (corpus, width, label), part in last.groupby(["task", "width", "label"], sort=False)
     ]
     return pd.DataFrame(lines).set_index("corpus")
 
 
-def said(last: pd.DataFrame, corpus: str = "code", front: str = "set") -> str:
-    """The answer in words, for each width: what the front is worth on a corpus, and what its shuffled numbers are."""
-    lines = []
-    for width, here in last[last["task"] == corpus].groupby("width"):
-        of = dict(list(here.groupby("label")))
-        warm = of[front]
-        words = (
-            f"- **Width {width}**: on {corpus}, as published, *{front}* in front is worth "
-            f"{told('{:+.3f}', warm['gain'])} nats a {TOKENS.get(corpus, 'byte')} over random initialisation "
-            f"and {reached(warm['needed'])} (the paper: {PAPER[corpus]:.0%}); seeds: {len(warm)}."
-        )
-        if (twin := of.get(f"{front}, permuted")) is not None:
-            words += f" Its own numbers in random order are worth {told('{:+.3f}', twin['gain'])}; the curve "
-            words += f"{reached(twin['needed'])}."
-        lines.append(words)
-    return "\n".join(lines)
-
-
-def reached(shares: pd.Series) -> str:
-    """When a front is down at where random initialisation ends, in words."""
-    down = shares[np.isfinite(shares)]
-    if down.empty:
-        return "does not come down to its final loss in any seed"
-    if 2 * len(down) > len(shares):
-        return f"is down at its final loss after {told('{:.0%}', shares)} of the text"
-    return (
-        f"comes down to its final loss in {len(down)} of {len(shares)} seeds, after {told('{:.0%}', down)} of the text"
-    )
-
-
-def solved_said(last: pd.DataFrame) -> str:
-    """Which share of the held-out problems is solved in the end, in words, `as_published("problems")`."""
-    lines = []
-    for label, part in last.groupby("label", sort=False):
-        line = f"- *{label}* solves {told('{:.1%}', 1 - part['loss'])} of the held-out problems"
-        line += f" (the paper: {SOLVED[label]:.1%})" if label in SOLVED else ""
-        if label != "random init":
-            line += f", {told('{:+.1f}', 100 * part['gain'])} points beside random init of the same seed"
-        lines.append(f"{line}; seeds: {len(part)}")
-    return "\n".join(lines)
+def solved(last: pd.DataFrame) -> pd.DataFrame:
+    """Which share of the held-out problems is solved in the end, `as_published("problems")`, a line a front."""
+    fronts = last.assign(share=1 - last["loss"], points=100 * last["gain"]).groupby("label", sort=False)
+    table = {
+        "problems solved": fronts["share"].apply(lambda seeds: told("{:.1%}", seeds)),
+        "in the paper": {label: f"{share:.1%}" for label, share in SOLVED.items() if label in fronts.groups},
+        "over random init, points": fronts["points"].apply(lambda seeds: told("{:+.1f}", seeds)),
+        "seeds": fronts.size(),
+    }
+    return pd.DataFrame(table).loc[list(fronts.groups)].fillna("").rename_axis("in front")
 
 
 def climbed(last: pd.DataFrame) -> pd.DataFrame:
@@ -230,18 +195,12 @@ def climbed(last: pd.DataFrame) -> pd.DataFrame:
     return last.astype({"step": str}).reset_index(drop=True)
 
 
-def climbed_said(ladder: pd.DataFrame) -> str:
-    """For each step of the ladder, in words, where random init ends and what the fronts are worth there."""
-    lines = []
-    for (corpus, width, step, rate), part in ladder.groupby([*ALIKE[:2], "step", "amount"], sort=False):
-        cold = part[part["front"] == "random init"]["loss"]
-        fronts = part[part["label"].isin(TOLD)].groupby("label")["gain"]
-        gains = ", ".join(f"*{label}* {told('{:+.3f}', gain)}" for label, gain in fronts)
-        lines.append(
-            f"- **{corpus}, width {width}, {step}**, rate {rate:g}: random init ends at {cold.median():.3f} "
-            f"(seeds: {len(cold)})" + f"; gains: {gains}" * bool(gains)
-        )
-    return "\n".join(lines)
+def worth(ladder: pd.DataFrame) -> pd.DataFrame:
+    """For each step of the ladder where random init ends, and what the fronts are worth there."""
+    step, ladder = [*ALIKE[:2], "step", "amount"], ladder.assign(amount=ladder["amount"].map("{:g}".format))
+    ends = ladder[ladder["front"] == "random init"].groupby(step, sort=False)["loss"].median().map("{:.3f}".format)
+    gains = over_seeds(ladder[ladder["label"].isin(TOLD)], "gain", step, "label")
+    return ends.to_frame("random init ends at").join(gains).fillna("").rename_axis(["corpus", "width", "step", "rate"])
 
 
 def pinch(recipe: Recipe) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from structure_first.errors import UserError
-from structure_first.evidence.statistics import final
+from structure_first.evidence.statistics import final, told
 from structure_first.evidence.store import Store
 from structure_first.runs.planning import beginning, current
 from structure_first.runs.recipe import Experiment, Factors
@@ -65,6 +65,16 @@ def ended(rows: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
     """The last value of a metric, a line a model, with its cell's factors."""
     factors = rows.drop_duplicates("cell").set_index("cell")[[each.name for each in fields(Factors)]]
     return final(rows, metric).rename(metric).reset_index().join(factors, on="cell")
+
+
+def over_seeds(models: pd.DataFrame, value: str, down: list[str], across: str, form: str = "{:+.3f}") -> pd.DataFrame:
+    """A value's median and interval over seeds: a line for what stands in the columns `down`, a column for each value
+    of `across`, and how many seeds there are.
+    """
+    models = models.dropna(subset=value)
+    cells = models.groupby([*down, across], sort=False)[value].apply(lambda seeds: told(form, seeds))
+    table = cells.unstack(across, sort=False).fillna("")
+    return table.assign(seeds=models.groupby(down)["seed"].nunique())
 
 
 def ordered(models: pd.DataFrame, by: str | list[str], order: Iterable) -> pd.DataFrame:

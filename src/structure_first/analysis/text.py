@@ -8,6 +8,7 @@ from structure_first.analysis.stored import ended, untreated
 from structure_first.errors import UserError
 from structure_first.evidence.statistics import LEARNT, final, interval, needed, told
 from structure_first.experiments import additive
+from structure_first.experiments.text import percent
 from structure_first.runs.recipe import Experiment
 
 SWEPT = {  # in a tuning
@@ -43,7 +44,7 @@ def ends(evaluations: pd.DataFrame) -> pd.DataFrame:
 
 def labels(fronts: pd.DataFrame, joint: str = " / ") -> pd.Series:
     """What people call each front: with its share, and what goes across where that is not all of the body."""
-    shares = fronts["share"].map(lambda share: "" if pd.isna(share) else f" {additive.percent(share)}")
+    shares = fronts["share"].map(lambda share: "" if pd.isna(share) else f" {percent(share)}")
     carried = fronts["carried"].map(lambda part: "" if pd.isna(part) or part == "full" else joint + part)
     return fronts["front"] + shares + carried
 
@@ -97,7 +98,7 @@ def mastered(last: pd.DataFrame) -> pd.DataFrame:
 def learnt(last: pd.DataFrame, size: additive.Size) -> pd.DataFrame:
     """The same as a table, with about how many tokens it was learnt on."""
     shown = mastered(last)
-    shown.columns = [f"{additive.percent(share)}: {share * size.tokens:,.0f} tokens" for share in shown]
+    shown.columns = [f"{percent(share)}: {share * size.tokens:,.0f} tokens" for share in shown]
     return shown.map(lambda value: "" if pd.isna(value) else f"{value:.0%}")
 
 
@@ -107,7 +108,7 @@ def learnt_said(last: pd.DataFrame) -> str:
     for share, column in mastered(last[last["front"].isin(additive.SOURCES)]).items():
         fronts = column.dropna()
         if len(fronts):
-            told.append(f"{additive.percent(share)}: {(fronts >= LEARNT).sum()} of {len(fronts)}")
+            told.append(f"{percent(share)}: {(fronts >= LEARNT).sum()} of {len(fronts)}")
     return f"Rules that were learnt to {LEARNT:.0%} or more, by the size of the front: {', '.join(told)}."
 
 

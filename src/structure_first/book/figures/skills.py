@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from structure_first.analysis import skills
 from structure_first.analysis.skills import BETTER, CERTAIN, SOONER, TASKS, Measure
 from structure_first.book.figures.runs import seed_dots
-from structure_first.book.figures.style import CLEAR, DOTTED, meant, plain
+from structure_first.book.figures.style import CLEAR, DOTTED, plain
 from structure_first.evidence.statistics import LEARNT
 
 HARM_TO_GAIN = ((0, "rgba(213,94,0,0.8)"), (0.5, "rgba(140,140,140,0)"), (1, "rgba(15,127,196,0.8)"))
@@ -103,81 +103,6 @@ def _seeds(cell: pd.DataFrame) -> str:
     steps = cell["steps"].map(lambda step: f"90 % at step {step:,.0f}" if np.isfinite(step) else "never at 90 %")
     lines = zip(cell["seed"], cell["accuracy"], steps, strict=True)
     return "<br>".join(f"seed {seed}: {value:.1%}, {when}" for seed, value, when in lines)
-
-
-def ranking(models: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]) -> go.Figure:
-    """Per diagnostic (buttons) what came first, from best to worst: by what is carried over every seed, the median and
-    its interval.
-    """
-    table = skills.summary(models)
-    tasks = [task for task in TASKS if (table["task"] == task).any()]
-    fig = plain(140 + 30 * len(fronts), margin={"l": 150, "t": 120}, xaxis={"tickformat": ".0%"})
-    fig.update_layout(legend={"y": 1.01})
-    buttons, per_task = [], 2 * len(carried) + 1
-    for number, task in enumerate(tasks):
-        here = table[(table["task"] == task) & table["front"].isin(fronts) & table["carried"].isin(carried)]
-        order = here.groupby("front")["accuracy"].max().sort_values().index.to_list()
-        base = table.loc[(table["task"] == task) & (table["front"] == "random init"), "accuracy"].item()
-        for place, across in enumerate(carried):
-            lines = here[here["carried"] == across].set_index("front").reindex(order)
-            heights = pd.Series(np.arange(len(order)) + 0.18 * (place - (len(carried) - 1) / 2), order)
-            seeds = models[models["cell"].isin(here.index[here["carried"] == across])]
-            fig.add_scatter(
-                x=seeds["accuracy"].round(4),
-                y=heights[seeds["front"]],
-                mode="markers",
-                marker={"size": 4, "color": meant(across), "opacity": 0.45},
-                text=seeds["front"] + f", {across}, seed " + seeds["seed"].astype(str),
-                hovertemplate="%{text}: %{x:.1%}<extra></extra>",
-                name=f"{across}, one seed",
-                legendgroup=across,
-                showlegend=False,
-                visible=number == 0,
-            )
-            fig.add_scatter(
-                x=lines["accuracy"].round(4),
-                y=heights,
-                legendgroup=across,
-                error_x={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": (lines["high"] - lines["gain"]).round(4),
-                    "arrayminus": (lines["gain"] - lines["low"]).round(4),
-                    "thickness": 1.2,
-                    "width": 0,
-                },
-                mode="markers",
-                name=across,
-                marker={
-                    "size": 9,
-                    "color": meant(across),
-                    "symbol": ["circle-open" if learnt < LEARNT else "circle" for learnt in lines["learnt"]],
-                },
-                text=[f"{front}, {across}" for front in order],
-                hovertemplate="%{text}: median %{x:.1%}<extra></extra>",
-                visible=number == 0,
-            )
-        fig.add_scatter(
-            x=[base, base],
-            y=[-0.5, len(order) - 0.5],
-            mode="lines",
-            line=DOTTED,
-            name="random init",
-            visible=number == 0,
-            hovertemplate="random init: %{x:.1%}<extra></extra>",
-        )
-        shown = [number * per_task <= trace < (number + 1) * per_task for trace in range(per_task * len(tasks))]
-        ticks = {"tickvals": list(range(len(order))), "ticktext": [f"{front} " for front in order]}
-        title = task.replace("_", " ")
-        axes = {f"yaxis.{name}": value for name, value in ticks.items()} | {"xaxis.title.text": f"accuracy, {title}"}
-        buttons.append({"label": title, "method": "update", "args": [{"visible": shown}, axes]})
-        if number == 0:
-            fig.update_yaxes(**ticks)
-            fig.update_xaxes(title=f"accuracy, {title}")
-    fig.update_yaxes(showgrid=False, range=[-0.6, len(fronts) - 0.4])
-    fig.update_layout(updatemenus=[_menu(buttons)])
-    _for_phones(fig)
-    return fig
 
 
 def stage_ones(models: pd.DataFrame, fronts: Sequence[str]) -> go.Figure:
