@@ -112,7 +112,13 @@ def test_the_time_that_a_chapter_took_is_measured_and_kept_with_it(tiny_book):
     nbformat.write(notebook, ran)
     tiny_book.build()
     assert "</code> in 12.6 minutes, on the machine" in page(tiny_book), "a chapter that did not run again has another"
-    assert re.search(r'href="chapters/01_tiny.html".*12\.6 minutes', page(tiny_book, "intro"), re.DOTALL)
+    elsewhere = ran.parents[2] / "gpu/chapters" / ran.name
+    elsewhere.parent.mkdir(parents=True)
+    notebook.metadata["structure_first"]["seconds"] = 75
+    nbformat.write(notebook, elsewhere)
+    tiny_book.build()
+    told = r'smoke</.*gpu</.*href="chapters/01_tiny.html".*12\.6 minutes.*1\.2 minutes'
+    assert re.search(told, page(tiny_book, "intro"), re.DOTALL), "every scale at which it has run"
 
 
 def test_the_students_edition_has_no_solutions(tiny_book):

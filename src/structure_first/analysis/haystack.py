@@ -42,6 +42,7 @@ SIZE = (
 )
 ROWS = ("dyck", "dyck permuted", "dyck embeddings", "dyck mean", "dyck permuted mean", "random init")
 RACE = tuple(f"{cell}{rate}" for cell in ("dyck", "tuned init", "random init") for rate in ("", FASTER))
+CHANGED = {"p 0.3": "shallower, p 0.3", "less mastery": "stage one cut short"}  # in a search, in words
 LOOKS = ("value → key", "query → key", "query → value")
 
 
@@ -79,11 +80,12 @@ def has_jumped(rows: pd.DataFrame) -> pd.Series:
 
 
 def beside_base(searched: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the search, and of what each change is held against: its base setting, which `dyck` of the evidence
-    has too, and random init.
+    """The rows of the search, each cell by what it changes, and of what that is held against: its base setting, which
+    `dyck` of the evidence has too, and random init.
     """
     held = evidence[evidence["cell"].isin(["dyck", "random init"])].replace({"cell": {"dyck": "base"}})
-    return pd.concat([searched, held[~held["cell"].isin(searched["cell"])]])
+    both = pd.concat([searched, held[~held["cell"].isin(searched["cell"])]])
+    return both.assign(cell=both["cell"].replace(CHANGED).str.replace(r"^k (\d+)$", r"\1 types", regex=True))
 
 
 def begun(tuned: pd.DataFrame) -> pd.DataFrame:

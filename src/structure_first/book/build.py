@@ -55,8 +55,8 @@ def build(
         with locked(work):
             _restore(work / "html")
             staging = _stage(book, work / "staging", computed)
-            took = chapters.execute(notebooks, sure, scale, book, staging)
-            (staging / "_generated" / "times.md").write_text(chapters.times(took, scale))
+            chapters.execute(notebooks, sure, scale, book, staging)
+            (staging / "_generated" / "times.md").write_text(chapters.times(book, notebooks))
             if edition == "student":
                 chapters.without_solutions(staging, notebooks)
             html = _render(staging, work)

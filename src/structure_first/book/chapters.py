@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import nbformat
+import pandas as pd
 import yaml
 from sphinx_external_toc.parsing import MalformedError, parse_toc_yaml
 from tqdm import tqdm
@@ -19,6 +20,7 @@ from tqdm import tqdm
 import structure_first
 from structure_first.errors import UserError, unknown
 from structure_first.files import replacing
+from structure_first.scales import SCALES
 
 SOLUTION = re.compile(r"^(`{3,}|:{3,})\{(?:solution\}|dropdown\} Answers).*?^\1[ ]*$\n?", re.DOTALL | re.MULTILINE)
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -77,18 +79,17 @@ def chosen(chapter: str | None, notebooks: Mapping[str, Path]) -> set[str]:
     return matching
 
 
-def execute(notebooks: Mapping[str, Path], sure: Set[str], scale: str, book: Path, staging: Path) -> dict[str, float]:
-    """Put each chapter, as it ran at that scale, into the staged copy of the book; returns how many seconds each took.
+def execute(notebooks: Mapping[str, Path], sure: Set[str], scale: str, book: Path, staging: Path) -> None:
+    """Put each chapter, as it ran at that scale, into the staged copy of the book.
 
     What it took stands under its title. One that ran on the same notebook, code, packages, rows and claims does not run
     again, unless it is `sure` to; where some are, the others do only if their notebook has changed.
     """
     depends = _inputs(book)
-    took: dict[str, float] = {}
     with tqdm(notebooks.items(), unit="chapter", disable=None) as progress:
         for name, path in progress:
             progress.set_description(Path(name).name)
-            done = book / "_build" / "executed" / scale / f"{name}.ipynb"
+            done = ran(book, scale, name)
             now = {"notebook": hashlib.sha256(path.read_bytes()).hexdigest(), "inputs": depends}
             notebook = read(done) if done.is_file() else nbformat.v4.new_notebook()
             before = notebook.metadata.get("structure_first", {})
@@ -100,13 +101,16 @@ def execute(notebooks: Mapping[str, Path], sure: Set[str], scale: str, book: Pat
                     nbformat.write(notebook, partial)
             first = notebook.cells[0]
             if seconds := notebook.metadata["structure_first"].get("seconds"):
-                took[name] = seconds
                 said = f"*Ran at scale `{scale}` in {lasted(seconds)}, on the machine that built this page.*"
                 first.source = re.sub(r"\A(# .*)", rf"\1\n\n{said}", first.source)
             told = nbformat.v4.new_markdown_cell(DOWNLOADED, id="downloaded", metadata={"tags": ["remove-cell"]})
             notebook.cells.insert(1, told)
             nbformat.write(notebook, staging / f"{name}.ipynb")
-    return took
+
+
+def ran(book: Path, scale: str, name: str) -> Path:
+    """The file of a chapter as it last ran at a scale."""
+    return book / "_build" / "executed" / scale / f"{name}.ipynb"
 
 
 def lasted(seconds: float) -> str:
@@ -114,10 +118,15 @@ def lasted(seconds: float) -> str:
     return f"{seconds:.0f} seconds" if seconds < 60 else f"{seconds / 60:.1f} minutes"
 
 
-def times(took: Mapping[str, float], scale: str) -> str:
-    """What each chapter took when it last ran at that scale, as a table in Markdown."""
-    lines = [f"| chapter | at scale `{scale}`, here |", "|---|---|"]
-    return "\n".join([*lines, *(f"| [](/{name}) | {lasted(seconds)} |" for name, seconds in took.items())]) + "\n"
+def times(book: Path, notebooks: Iterable[str]) -> str:
+    """What each chapter took when it last ran, at every scale at which it has, as a table in Markdown."""
+    columns = {}
+    for scale in SCALES:
+        done = {name: read(path) for name in notebooks if (path := ran(book, scale, name)).is_file()}
+        took = {name: each.metadata.get("structure_first", {}).get("seconds") for name, each in done.items()}
+        columns[f"at scale `{scale}`, here"] = {f"[](/{name})": lasted(s) for name, s in took.items() if s}
+    table = pd.DataFrame({head: column for head, column in columns.items() if column}).fillna("")
+    return table.rename_axis("chapter").to_markdown() + "\n"
 
 
 def without_solutions(staging: Path, notebooks: Iterable[str]) -> None:

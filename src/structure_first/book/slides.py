@@ -57,7 +57,7 @@ def slides(scale: str = "laptop", root: Path = Path(".")) -> Path:
     work = book / "_build"
     decks = {}
     for name, path in chapters.notebooks(book).items():
-        ran = work / "executed" / scale / f"{name}.ipynb"
+        ran = chapters.ran(book, scale, name)
         if not ran.is_file():
             raise UserError(f"{name} has not run at {scale}; build the book first: make book SCALE={scale}")
         if text := _deck(name, chapters.read(path).cells, chapters.read(ran).cells):

@@ -9,6 +9,8 @@ import plotly.graph_objects as go
 from structure_first.analysis.comparison import FEWEST_SEEDS
 from structure_first.book.figures.style import looks, meant, plain
 
+HAIR = 0.006  # of all seeds: between lines that else lay on one another
+
 
 def jump_curves(
     rows: pd.DataFrame, cells: Sequence[str] | None = None, metric: str = "accuracy", stage: int = 2
@@ -39,7 +41,7 @@ def share_jumped(
     """The share of each cell's seeds that reached `threshold` by each step, up to `horizon` (for all, or by cell).
 
     `times` has the index (cell, seed) and is infinite where a seed never did; it counts as one that has not jumped. Of
-    the `cells` (None: all) those are drawn that have run.
+    the `cells` (None: all) those are drawn that have run, each a hair above the next, lest one hide another.
     """
     if cells is not None:
         times = times[times.index.isin(cells, level="cell")]
@@ -48,20 +50,21 @@ def share_jumped(
     jumped = times <= ends.reindex(times.index.get_level_values("cell")).to_numpy()
     shares = jumped.groupby("cell").mean().sort_values(ascending=False, kind="stable")
     own = looks(sorted(shares.index))  # whatever the rows say, a cell has the same line
-    for cell in shares.index:
+    for place, cell in enumerate(reversed(shares.index)):
         steps, end = np.sort(times[cell].to_numpy(dtype=float)), ends[cell]
         seeds, steps = len(steps), steps[steps <= end]
         done = np.arange(len(steps) + 1)
         fig.add_scatter(
             x=[0, *steps, end],
-            y=np.append(done, done[-1]) / seeds,
+            y=np.append(done, done[-1]) / seeds + HAIR * place,
             mode="lines",
             line={"shape": "hv", **own[cell]},
             name=f"{cell} ({seeds} seed{'s' * (seeds != 1)})",
             text=[f"{n} of {seeds} seeds" for n in (*done, done[-1])],
             hovertemplate=f"{cell}<br>%{{text}} by step %{{x}}<extra></extra>",
         )
-    fig.update_yaxes(range=[-0.03, 1.03], tickformat=".0%")
+    fig.update_layout(legend={"traceorder": "reversed"})
+    fig.update_yaxes(range=[-0.03, 1.03 + HAIR * len(shares)], tickformat=".0%")
     fig.update_xaxes(range=[0, ends.max()])
     return fig
 
