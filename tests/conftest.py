@@ -34,6 +34,7 @@ from structure_first.analysis import haystack as analysis  # noqa: E402
 from structure_first.analysis.stored import with_factors  # noqa: E402
 from structure_first.evidence.store import COLUMNS  # noqa: E402
 from structure_first.experiments import additive, haystack, skills, substitutive  # noqa: E402
+from structure_first.experiments.text import percent  # noqa: E402
 from structure_first.runs import runner  # noqa: E402
 from structure_first.runs.jobs import Job  # noqa: E402
 
@@ -183,7 +184,7 @@ def shares() -> pd.DataFrame:
     """Rows of `substitutive`: losses that fall with the logarithm of the share; with a front as with twice the text."""
     found = []
     for text in substitutive.SHARES:
-        end, flops = additive.percent(text), int(1e15 * text)
+        end, flops = percent(text), int(1e15 * text)
         whole = {"random init": 2 - np.log(text), "identity 1 %": 2 - np.log(2 * text)}
         whole["identity 1 % / mlp"] = 3 - np.log(text)
         small = {"width 32 / identity 1 %": 2.0, "width 32 / random init": 2.5}

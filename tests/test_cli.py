@@ -95,6 +95,11 @@ def test_a_value_may_end_in_an_equals_sign():
     cli.check(["sample", "run", "--prompt=1+1="])
 
 
+@pytest.mark.parametrize("words", [["--prompt", "~ is a letter"], ["--prompt=~ is a letter"]])
+def test_a_prompt_may_begin_with_a_tilde(words):
+    cli.check(["sample", "run", *words])
+
+
 def test_alone_it_prints_its_help(command):
     assert command.prints() == command.prints("--help")
 

@@ -6,6 +6,7 @@ What takes time to import is imported where Ctrl-C is already answered.
 import os
 import sys
 from contextlib import suppress
+from itertools import pairwise
 
 from structure_first.errors import UserError
 
@@ -43,15 +44,17 @@ def main() -> None:
 
 def check(arguments: list[str]) -> None:
     """Refuse what no verb has a use for, and few would see."""
-    for argument in arguments:
+    for before, argument in pairwise(["", *arguments]):
         name, value = argument.split("=", 1) if argument.startswith("--") and "=" in argument else ("", argument)
         if not value:
             raise UserError(f"an empty value{f' of {name}' if name else ''}; leave it out or fill it in")
         if argument.encode(errors="replace").decode() != argument:  # bytes that are no UTF-8 come as half letters
             raise UserError(f"{argument!r:.60} is no UTF-8; rename what it stands for")
-        if value.startswith("~") and os.path.expanduser(value) == value:
+        if not value.startswith("~") or "--prompt" in (before, name):
+            continue
+        if os.path.expanduser(value) == value:
             raise UserError(f"{value}: there is no user of that name; write ./{value} for a file that is called so")
-        if name and value.startswith("~"):
+        if name:
             raise UserError(f"{argument}: no shell expands ~ behind a =; write {name} {value}")
 
 

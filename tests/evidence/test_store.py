@@ -81,6 +81,18 @@ def test_new_rows_of_a_seed_replace_all_its_old_ones(store):
     assert set(store.manifest()["runs"]) == {"run-b", "run-c"}, "a run without rows left its manifest behind"
 
 
+def test_every_row_is_looked_at_as_often_however_many_runs_there_are(tmp_path, monkeypatch):
+    """Minutes for each program of a large experiment, were it once a run."""
+    looked = []
+    monkeypatch.setattr(module, "set", lambda rows: looked.append(1) or set(rows), raising=False)
+    for count in (1, 40):
+        looked.append(0)
+        rows = pd.concat([measured(f"cell {each}").assign(run=f"run {each}") for each in range(count)])
+        Store(tmp_path / f"{count}").append(rows, {f"run {each}": {"configuration": "0"} for each in range(count)})
+    first, second = "".join(map(str, looked)).split("0")[1:]
+    assert first == second
+
+
 @pytest.mark.parametrize("writes", [0, 1, 2])
 def test_killed_between_two_writes_it_still_has_every_rows_run(store, monkeypatch, writes):
     """Whole files are replaced one after another; stop before each of them."""

@@ -59,7 +59,7 @@ def test_flops_are_those_that_torch_counts(config):
     """Of one update of each stage; torch counts no fused attention on a CPU, so that it is made to run as products."""
     made = config(CONFIG.replace("heads: 2", "heads: 1"), (", curriculum: [2, 4]", ""))
     for job in jobs(made, stand_in(made.corpus)):
-        update = update_of(job)
+        update = update_of(job, job.phase.stage.batch)
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
             update()
         assert counter.get_total_flops() == flops.spent(job.phase.stage, job.source, job.shape, 1) > 0

@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from random import Random
 from statistics import median
-from time import perf_counter
 
 import torch
 
-from structure_first.bench.harness import Ratios, Sizes, met, table
+from structure_first.bench.harness import Ratios, Sizes, by_steps, met, table
 from structure_first.data.batch import Batch, Source
 from structure_first.data.registry import PROCEDURAL, source
 from structure_first.seeding import generator
@@ -89,12 +88,8 @@ PLAIN = {"identity": plain_identity, "set": plain_set, "dyck": plain_dyck, "dyck
 
 def rate(draw: Callable[[], int], turns: int) -> float:
     """Millions of tokens a second: the median of `turns`, after one to warm up."""
-    seconds, tokens = [], draw()
-    for _ in range(turns):
-        began = perf_counter()
-        tokens = draw()
-        seconds.append(perf_counter() - began)
-    return tokens / median(seconds) / 1e6
+    tokens, timed = draw(), by_steps(draw)
+    return tokens / median(timed(1) for _ in range(turns)) / 1e6
 
 
 def count(of: Source, sequences: int, random: torch.Generator) -> int:

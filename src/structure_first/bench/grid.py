@@ -29,8 +29,7 @@ from structure_first.model.transformer import Transformer
 from structure_first.model.weights import to_hf
 from structure_first.runs.budget import bytes_of
 from structure_first.runs.jobs import Job
-from structure_first.training.devices import device, keep_freed_memory, settle
-from structure_first.training.loop import Run
+from structure_first.training.devices import device, settle
 from structure_first.training.stage import Stage
 from structure_first.training.stream import Stream
 
@@ -49,19 +48,15 @@ def program(replicas: int, scale: str = "laptop", device: str = "auto") -> Job:
 
 def ours(scale: str, replicas: int) -> TimedSteps:
     """Steps of the grid's program."""
-    keep_freed_memory()
-    job, where = program(replicas, scale), device()
-    of, stage = job.source, job.phase.stage
-    run = Run(Transformer(job.shape, job.seeds).to(where), of, stage, "stage 2")
-    stream = Stream(of, stage.batch, job.seeds, "stage 2", where)
-    return harness.by_steps(lambda: run.update(stream(run.step), of))
+    job = program(replicas, scale)
+    return harness.updates(Transformer(job.shape, job.seeds).to(device()), job.source, job.phase.stage)
 
 
 def peers(scale: str) -> TimedSteps:
     """Steps of the `Trainer` for one model."""
-    job, where = program(1, scale), device()
+    job = program(1, scale)
     of, stage = job.source, job.phase.stage
-    batches = map(Stream(of, stage.batch, job.seeds, "stage 2", where), count())
+    batches = map(Stream(of, stage.batch, job.seeds, "bench", device()), count())
     model = to_hf(Transformer(replace(job.shape, context=of.length), job.seeds))
 
     def take(steps: int) -> float:
@@ -128,25 +123,19 @@ def report(sizes: Sizes, ratios: Ratios) -> None:
     print(f"\nThe grid: {job.phase.label}, batch {job.phase.stage.batch}, width {job.shape.width}, on {device().type}")
     if not cuda:
         print("targets are stated for two cores, and against the Trainer for an H100-class GPU only")
-    rates(sizes, models, cuda, ratios)
-    print(f"  memory of a replica, as a plan counts it: {bytes_of(job) / 1e6:.2f} MB")
-
-
-def rates(sizes: Sizes, models: int, cuda: bool, ratios: Ratios) -> None:
-    """Models times steps a second: of the programs, of one model at a time, and of the `Trainer`."""
     one, peer = Contender(partial(ours, replicas=1)), Contender(peers)
-    at_once = harness.programs(ours, models, split=not cuda)
+    contenders = {"one": one, "peer": peer, **harness.programs(ours, models, split=not cuda)}
+    cases = [(sizes.scale, threads) for threads in ([cores()] if cuda else sorted({1, cores()}))]
     against_one, against_trainer = [], []
-    with harness.ending(one, peer, *at_once.values()):
-        for threads in [cores()] if cuda else sorted({1, cores()}):
-            whole = threads == cores()
-            alone, theirs, together = harness.compare_all(one, peer, at_once, sizes.scale, threads, sizes)
-            for name, mine in together.items():
-                case, what = (name, f"{threads}"), f"grid, {name}, {threads} threads"
-                target = TARGET_ONE if whole and not cuda else None
-                against_one.append(case + ratios.judged(f"{what}: one at a time", mine, alone, target))
-                target = TARGET_TRAINER if cuda else None
-                against_trainer.append(case + ratios.judged(f"{what}: Trainer", mine, theirs, target))
+    for (_, threads), found in zip(cases, harness.compare(contenders, cases, sizes), strict=True):
+        alone, theirs = found.pop("one"), found.pop("peer")
+        for name, mine in found.items():
+            case, what = (name, f"{threads}"), f"grid, {name}, {threads} threads"
+            target = TARGET_ONE if threads == cores() and not cuda else None
+            against_one.append(case + ratios.judged(f"{what}: one at a time", mine, alone, target))
+            target = TARGET_TRAINER if cuda else None
+            against_trainer.append(case + ratios.judged(f"{what}: Trainer", mine, theirs, target))
     for name, lines in (("one at a time", against_one), ("Trainer", against_trainer)):
-        head = ("", "threads", f"{models} models", name, "target", "met", "ratio, median (range)")
+        head = ["", "threads", f"{models} models", name, "target", "met", "ratio, median (range)"]
         harness.table(f"Models times steps a second, {models} models against {name}", head, lines)
+    print(f"  memory of a replica, as a plan counts it: {bytes_of(job) / 1e6:.2f} MB")

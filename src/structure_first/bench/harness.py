@@ -1,22 +1,28 @@
 """The contenders of a comparison, each in a process of its own and taking turns; and the tables that say who won."""
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from statistics import median
+from textwrap import indent
 from time import perf_counter, sleep
 from types import ModuleType
 from typing import Any
 
 import torch
+from tabulate import tabulate
 
+from structure_first.data.batch import Source
 from structure_first.errors import UserError
 from structure_first.machine import cores
-from structure_first.training.devices import settle
+from structure_first.model.transformer import Transformer
+from structure_first.training.devices import keep_freed_memory, settle
+from structure_first.training.loop import Run
+from structure_first.training.protocol import device_of
+from structure_first.training.stage import Stage
+from structure_first.training.stream import Stream
 
 TimedSteps = Callable[[int], float]  # makes so many steps, and says how many seconds they took
 
@@ -75,6 +81,14 @@ def by_steps(step: Callable[[], object]) -> TimedSteps:
     return take
 
 
+def updates(model: Transformer, of: Source, stage: Stage) -> TimedSteps:
+    """Steps of the package's loop."""
+    keep_freed_memory()
+    run = Run(model, of, stage, "bench")
+    stream = Stream(of, stage.batch, model.seeds, "bench", device_of(model))
+    return by_steps(lambda: run.update(stream(run.step), of))
+
+
 # Contenders are forked from one process that has loaded what they use, where a system can: loading takes seconds each.
 START = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 LOADED = ["structure_first.bench.grid", "transformers.models.gpt2.modeling_gpt2", "transformers.trainer"]
@@ -114,18 +128,13 @@ class Contender:
         """Models times steps a second, in one turn."""
         return self.replicas * self.steps / self.seconds(case, threads, self.steps)
 
-    def end(self) -> None:
-        for pool, _ in self.pools:
-            pool.shutdown(cancel_futures=True)
-
 
 def programs(ours: Callable[..., TimedSteps], models: int, split: bool = True) -> dict[str, Contender]:
     """So many models at once: as one program and, if `split`, one for every core, as the runner trains on a CPU."""
     contenders = {"one program": Contender(partial(ours, replicas=models), replicas=models)}
     if split:
         processes = min(cores(), models)
-        shares = [models // processes + (number < models % processes) for number in range(processes)]
-        makes = [partial(ours, replicas=share) for share in shares]
+        makes = [partial(ours, replicas=len(range(models)[number::processes])) for number in range(processes)]
         contenders["a process a core"] = Contender(*makes, replicas=models, threads=1)
     return contenders
 
@@ -142,35 +151,27 @@ def quiet_transformers() -> ModuleType:
     return transformers
 
 
-@contextmanager
-def ending(*contenders: Contender) -> Iterator[tuple[Contender, ...]]:
-    """The contenders, whose processes end with the block."""
+def compare(
+    contenders: dict[str, Contender], cases: Iterable[tuple[Any, int]], sizes: Sizes
+) -> Iterator[dict[str, list[float]]]:
+    """Of each case and number of threads: the rates in every turn of every contender that takes no more processes than
+    that. Their processes end with the last.
+    """
     try:
-        yield contenders
+        for case, threads in cases:
+            fitting = {name: one for name, one in contenders.items() if len(one.pools) <= threads}
+            for contender in fitting.values():
+                contender.calibrate(case, threads, sizes.seconds)
+            rates: dict[str, list[float]] = {name: [] for name in fitting}
+            for _ in range(sizes.turns):
+                for name, contender in fitting.items():
+                    sleep(min(0.2, sizes.seconds))  # the threads of the one before stop spinning
+                    rates[name].append(contender.rate(case, threads))
+            yield rates
     finally:
-        for contender in contenders:
-            contender.end()
-
-
-def compare(contenders: list[Contender], case: Any, threads: int, sizes: Sizes) -> list[list[float]]:
-    """The rates of every contender in every turn."""
-    for contender in contenders:
-        contender.calibrate(case, threads, sizes.seconds)
-    rates: list[list[float]] = [[] for _ in contenders]
-    for _ in range(sizes.turns):
-        for contender, of_contender in zip(contenders, rates, strict=True):
-            sleep(min(0.2, sizes.seconds))  # the threads of the one before stop spinning
-            of_contender.append(contender.rate(case, threads))
-    return rates
-
-
-def compare_all(
-    one: Contender, peer: Contender, at_once: dict[str, Contender], case: Any, threads: int, sizes: Sizes
-) -> tuple[list[float], list[float], dict[str, list[float]]]:
-    """The rates of one model, of the peer, and of the ways of `programs` that take no more than so many threads."""
-    ways = at_once if threads == cores() else dict(islice(at_once.items(), 1))
-    alone, theirs, *together = compare([one, peer, *ways.values()], case, threads, sizes)
-    return alone, theirs, dict(zip(ways, together, strict=True))
+        for contender in contenders.values():
+            for pool, _ in contender.pools:
+                pool.shutdown(cancel_futures=True)
 
 
 class Ratios(dict[str, float]):
@@ -189,9 +190,7 @@ def met(value: float, target: float) -> str:
     return "yes" if value >= target else "no"
 
 
-def table(title: str, head: tuple[str, ...], lines: Sequence[tuple[str, ...]]) -> None:
-    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
-    print(f"\n{title}")
-    for line in [head, *lines]:
-        cells = [cell.rjust(width) for cell, width in zip(line, widths, strict=True)]
-        print("  " + "   ".join([line[0].ljust(widths[0]), *cells[1:]]).rstrip(), flush=True)
+def table(title: str, head: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    sides = ["left", *["right"] * (len(head) - 1)]
+    said = tabulate(lines, head, "plain", disable_numparse=True, colalign=sides)
+    print(f"\n{title}\n{indent(said, '  ')}", flush=True)

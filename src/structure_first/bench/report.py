@@ -18,6 +18,7 @@ from structure_first.errors import UserError, check_known
 from structure_first.evidence.store import processor
 from structure_first.files import write_text
 from structure_first.machine import cores
+from structure_first.schema import validated
 
 PARTS = {
     "generators": generators.report,
@@ -54,9 +55,8 @@ def measured(quick: bool = False, only: str | None = None, out: Path | None = No
 def former(path: Path) -> dict[str, float]:
     """The ratios of a file that `measured` wrote."""
     try:
-        ratios = json.loads(Path(path).read_text())["ratios"]
-        return {str(what): float(ratio) for what, ratio in ratios.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return validated(json.loads(path.read_text()), {"ratios": {...: float}, ...: object})["ratios"]
+    except (OSError, ValueError) as error:
         problem = getattr(error, "strerror", None) or "it holds no ratios"
         raise UserError(
             f"cannot read {path}: {problem}; name a file that `structure-first bench --out` wrote"
@@ -65,15 +65,14 @@ def former(path: Path) -> dict[str, float]:
 
 def compared(ratios: dict[str, float], before: dict[str, float]) -> bool:
     """Print each ratio beside its former one; whether none is lower than `NO_SLOWER` of it."""
-    both = [what for what in ratios if what in before]
+    both = {what: then for what, then in before.items() if what in ratios}
     if not both:
         raise UserError("none of the former ratios was measured; bench the part that they are of with --only")
-    slower = [what for what in both if ratios[what] < NO_SLOWER * before[what]]
-    shown = ((what, before[what], ratios[what]) for what in both)
+    slower = [what for what, then in both.items() if ratios[what] < NO_SLOWER * then]
     lines = [
-        (what, f"{then:.2f}", f"{now:.2f}", f"{now / then:.2f}", "slower" if what in slower else "")
-        for what, then, now in shown
+        (what, *map("{:.2f}".format, (then, ratios[what], ratios[what] / then)), "slower" * (what in slower))
+        for what, then in both.items()
     ]
-    head = ("ratio", "before", "now", "now / before", "")
+    head = ["ratio", "before", "now", "now / before", ""]
     table(f"{len(slower)} of {len(both)} ratios are lower than {NO_SLOWER:g} of what they were", head, lines)
     return not slower

@@ -7,6 +7,7 @@ against one seed in the same loop: as one program, and as the runner trains them
 """
 
 from functools import partial
+from itertools import product
 
 import torch
 
@@ -16,8 +17,6 @@ from structure_first.data.registry import source
 from structure_first.machine import cores
 from structure_first.model.transformer import Shape, Transformer
 from structure_first.model.weights import hf_config
-from structure_first.training.devices import keep_freed_memory
-from structure_first.training.loop import Run
 from structure_first.training.stage import Stage
 from structure_first.training.stream import Stream
 
@@ -25,13 +24,9 @@ TARGET_STEP, TARGET_REPLICAS = 3.0, 1.5
 
 
 def ours(pairs: int, batch: int, replicas: int) -> TimedSteps:
-    """Steps of the package's loop."""
-    keep_freed_memory()
     of = source("haystack", pairs=pairs)
     model = Transformer(Shape(of.vocab, of.length - 1), range(replicas))
-    run = Run(model, of, Stage(steps=10**6, batch=batch), "bench")
-    stream = Stream(of, batch, model.seeds, "bench")
-    return harness.by_steps(lambda: run.update(stream(run.step), of))
+    return harness.updates(model, of, Stage(steps=10**6, batch=batch))
 
 
 def peers(pairs: int, batch: int) -> TimedSteps:
@@ -54,20 +49,18 @@ def peers(pairs: int, batch: int) -> TimedSteps:
 
 def report(sizes: Sizes, ratios: Ratios) -> None:
     steps, seeds = [], []
-    one, peer = (Contender(partial(make, batch=sizes.batch)) for make in (partial(ours, replicas=1), peers))
     at_once = harness.programs(partial(ours, batch=sizes.batch), sizes.replicas)
-    with harness.ending(one, peer, *at_once.values()):
-        for threads in sorted({1, cores()}):
-            whole = threads == cores()
-            for pairs in sizes.pairs:
-                alone, theirs, together = harness.compare_all(one, peer, at_once, pairs, threads, sizes)
-                case = (f"{pairs} pairs", f"{threads}")
-                what = f"haystack, {pairs} pairs, {threads} threads"
-                steps.append(case + ratios.judged(f"{what}: a step", alone, theirs, TARGET_STEP))
-                for name, mine in together.items():
-                    target = TARGET_REPLICAS if whole else None
-                    seeds.append((*case, name, *ratios.judged(f"{what}: seeds, {name}", mine, alone, target)))
-    head: tuple[str, ...] = ("haystack", "threads", "ours", "transformers", "target", "met", "ratio, median (range)")
+    one, peer = (Contender(partial(make, batch=sizes.batch)) for make in (partial(ours, replicas=1), peers))
+    cases = [(pairs, threads) for threads, pairs in product(sorted({1, cores()}), sizes.pairs)]
+    rates = harness.compare({"one": one, "peer": peer, **at_once}, cases, sizes)
+    for (pairs, threads), found in zip(cases, rates, strict=True):
+        case, what = (f"{pairs} pairs", f"{threads}"), f"haystack, {pairs} pairs, {threads} threads"
+        alone, theirs = found.pop("one"), found.pop("peer")
+        steps.append(case + ratios.judged(f"{what}: a step", alone, theirs, TARGET_STEP))
+        target = TARGET_REPLICAS if threads == cores() else None
+        for name, mine in found.items():
+            seeds.append((*case, name, *ratios.judged(f"{what}: seeds, {name}", mine, alone, target)))
+    head = ["haystack", "threads", "ours", "transformers", "target", "met", "ratio, median (range)"]
     harness.table(f"Optimizer steps a second, batch {sizes.batch}, float32", head, steps)
-    head = ("haystack", "threads", "as", "at once", "one", "target", "met", "ratio, median (range)")
+    head = ["haystack", "threads", "as", "at once", "one", "target", "met", "ratio, median (range)"]
     harness.table(f"Models times steps a second, {sizes.replicas} seeds, against one on the same threads", head, seeds)

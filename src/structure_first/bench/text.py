@@ -1,9 +1,9 @@
 """Text: a GPT-2-shaped step against transformers' own GPT-2.
 
-Both take the same weights and tokens, clip, and step fused AdamW, in float32 on a CPU and under bfloat16 autocast on
-CUDA. The peer attends through PyTorch's own kernel, keeps no cache and is compiled; ours is compiled on CUDA only. Each
-takes its matrix products where it does as it comes: ours has oneDNN multiply large float32 matrices, the peer leaves
-PyTorch's default. Compiling is not counted.
+Both take the same weights and one batch of random tokens, clip, and step fused AdamW, in float32 on a CPU and under
+bfloat16 autocast on CUDA. The peer attends through PyTorch's own kernel, keeps no cache and is compiled; ours is
+compiled on CUDA only. Each takes its matrix products where it does as it comes: ours has oneDNN multiply large float32
+matrices, the peer leaves PyTorch's default. Compiling is not counted.
 """
 
 from dataclasses import replace
@@ -15,16 +15,16 @@ import torch.nn.functional as F
 from structure_first.bench import harness
 from structure_first.bench.harness import Contender, Ratios, Sizes, TimedSteps
 from structure_first.cost import flops
+from structure_first.cost.hours import timed_update
 from structure_first.data.batch import Source
 from structure_first.data.common import predicted_from
 from structure_first.machine import cores
 from structure_first.model.transformer import Shape, Transformer
 from structure_first.model.weights import to_hf
+from structure_first.seeding import generator
 from structure_first.training.compute import Compute
-from structure_first.training.devices import LARGE, choose_products, device, keep_freed_memory
-from structure_first.training.loop import Run
+from structure_first.training.devices import LARGE, choose_products, device
 from structure_first.training.stage import Stage
-from structure_first.training.stream import Stream
 
 TARGET_STEP = 1.5
 
@@ -48,12 +48,9 @@ def compute() -> Compute:
 
 def ours(case: tuple[int, ...]) -> TimedSteps:
     """Steps of the package's loop."""
-    keep_freed_memory()
     transformer, of, batch = model(case)
     how = replace(compute(), compile=device().type == "cuda")
-    run = Run(transformer, of, Stage(steps=10**6, batch=batch), "bench", how)
-    given = Stream(of, batch, [0], "bench", device())(0)
-    return harness.by_steps(lambda: run.update(given, of))
+    return harness.by_steps(timed_update(transformer, of, Stage(steps=10**6, batch=batch), how))
 
 
 def peers(case: tuple[int, ...]) -> TimedSteps:
@@ -63,7 +60,7 @@ def peers(case: tuple[int, ...]) -> TimedSteps:
     theirs = torch.nn.Module.to(to_hf(transformer.cpu()), device()).train()  # its own `to` tells no type
     theirs.set_attn_implementation("sdpa")
     optimizer = torch.optim.AdamW(theirs.parameters(), lr=1e-3, weight_decay=1e-3, fused=True)
-    tokens = Stream(of, batch, [0], "bench", device())(0).tokens[0]
+    tokens = of.draw(batch, generator(device(), 0)).tokens
     compiled = torch.compile(theirs)
 
     def step() -> None:
@@ -85,12 +82,12 @@ def report(sizes: Sizes, ratios: Ratios) -> None:
     ceiling = products()
     for case in sizes.texts_on_cuda if cuda else sizes.texts:
         layers, heads, width, context, vocab, batch = case
-        with harness.ending(Contender(ours), Contender(peers)) as contenders:
-            mine, theirs = harness.compare(list(contenders), case, cores(), sizes)
+        contenders = {"ours": Contender(ours), "theirs": Contender(peers)}
+        (found,) = harness.compare(contenders, [(case, cores())], sizes)
         name = f"{layers} layers, {heads} heads, width {width}, vocabulary {vocab:,}, {batch} x {context}"
-        lines.append((name, f"{cores()}", *ratios.judged(f"text, {name}", mine, theirs, TARGET_STEP)))
+        lines.append((name, f"{cores()}", *ratios.judged(f"text, {name}", **found, target=TARGET_STEP)))
         transformer, of, _ = model(case)
-        shares.append(f"{flops.training(transformer.shape, of) * batch * median(mine) / ceiling:.0%}")
+        shares.append(f"{flops.training(transformer.shape, of) * batch * median(found['ours']) / ceiling:.0%}")
     head = ("shape", "threads", "ours", "transformers", "target", "met", "ratio, median (range)")
     kind = "bfloat16 autocast" if cuda else "float32"
     harness.table(f"GPT-2-shaped steps a second, {kind}", head, lines)

@@ -78,10 +78,9 @@ def report(sizes: Sizes, ratios: Ratios) -> None:
         print("\nA whole warm-up is not measured: its peer is not installed (pip install pptrain==0.3.0)")
         return
     batch, updates = sizes.warm
-    one, peer = (Contender(partial(make, updates=updates)) for make in (ours, peers))
-    with harness.ending(one, peer):
-        rates = harness.compare([one, peer], batch, cores(), sizes)
-    mine, theirs = ([60 * rate for rate in each] for each in rates)
+    contenders = {make.__name__: Contender(partial(make, updates=updates)) for make in (ours, peers)}
+    (rates,) = harness.compare(contenders, [(batch, cores())], sizes)
+    mine, theirs = ([60 * rate for rate in each] for each in rates.values())
     line = (f"{updates}", *ratios.judged(f"a warm-up of {updates} updates", mine, theirs, TARGET))
     head = ("updates", "ours", "pptrain", "target", "met", "ratio, median (range)")
     harness.table(f"Whole warm-ups a minute, batch {batch}, 2 layers x 64, threads: {cores()}", head, [line])

@@ -112,7 +112,7 @@ class Store:
         except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"cannot read results {self._rows}: {reason}; restore or remove the folder") from None
-        if not set(rows["run"]) <= set(manifest["runs"]):
+        if not set(rows["run"].unique()) <= set(manifest["runs"]):
             raise UserError(f"{self._rows} has rows of runs that {self._manifest} does not know; restore both together")
         return configured(rows, manifest["runs"])
 
@@ -148,7 +148,8 @@ class Store:
         write_text(self._manifest, json.dumps(merged, indent=1) + "\n")
         with replacing(self._rows) as temporary:
             rows[list(COLUMNS)].to_parquet(temporary, index=False, compression="zstd")
-        merged["runs"] = {key: value for key, value in merged["runs"].items() if key in set(rows["run"])}
+        used = set(rows["run"].unique())
+        merged["runs"] = {key: value for key, value in merged["runs"].items() if key in used}
         write_text(self._manifest, json.dumps(merged, indent=1) + "\n")
 
     def merge(self, other: "Store") -> int:

@@ -3,12 +3,13 @@
 A cell is named `corpus / what comes first`, where a share is of stage two's tokens: `code / set 1 %`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import product
 
 from structure_first.cost import flops
-from structure_first.experiments.text import CARRIED, FORMER_SIZES, HARMFUL, MAIN, SIZES, SOURCES, Size, percent
+from structure_first.experiments.text import CARRIED, FORMER_SIZES, HARMFUL, MAIN, SIZES, SOURCES, Size, called
 from structure_first.model.transformer import Body
 from structure_first.runs.recipe import Cell, Experiment, Factors, Recipe
 
@@ -34,48 +35,42 @@ def cells(
     """
     if scale not in sizes:
         return {}
-    size, by_name = sizes[scale], {}
+    size = sizes[scale]
     second = replace(size.stage_two, warmup=round(warmup * size.stage_two.warmup))
     size = replace(size, body=replace(size.body, init=init or size.body.init), stage_two=second)
-    for corpus in size.corpora:
-        text = size.phase(corpus)
+    return {called(each.factors): each for corpus in size.corpora for each in of_corpus(size, corpus)}
 
-        def put(first: str, share: float, carried: str = "full", front: str | None = None) -> Recipe:
-            named = f"{corpus} / {front or first} {percent(share)}"  # noqa: B023
-            end = "" if carried in ("full", "all") else f" / {carried}"
-            recipe = size.recipe(size.front(first, share), CARRIED[carried], text)  # noqa: B023
-            factors = Factors(corpus, front or first, "full" if carried == "all" else carried, share)  # noqa: B023
-            by_name[named + end] = Cell(recipe, factors)
-            return recipe
 
-        def start(front: str, recipe: Recipe, share: float | None = None) -> None:
-            end = "" if share is None else f" {percent(share)}"
-            by_name[f"{corpus} / {front}{end}"] = Cell(recipe, Factors(corpus, front, share=share))  # noqa: B023
+def of_corpus(size: Size, corpus: str) -> Iterator[Cell]:
+    """The corpus alone, and after each front."""
+    text, main = size.phase(corpus), SOURCES[MAIN]
+    fronts = {**SOURCES, f"shuffled {MAIN}": f"shuffled:{main}", "random tokens": "random", "text": corpus}
 
-        start("random init", size.recipe(None, None, text))
-        mains = {share: put(SOURCES[MAIN], share, front=MAIN) for share in SHARES}
-        start("wider init", size.drawn(2, text))
-        for share in SHARES:
-            put(SOURCES[MAIN], share, "mlp", MAIN)
-        for share in CONTROLLED:
-            main = mains[share]
-            put(corpus, share, "all", "text")  # the same text, everything carried over
-            for carried in ("full", "mlp"):
-                put(f"shuffled:{SOURCES[MAIN]}", share, carried, f"shuffled {MAIN}")
-            put("random", share, front="random tokens")
-            for name in (each for each in SOURCES if each != MAIN):
-                for carried in ("full", "attention", "mlp"):
-                    put(SOURCES[name], share, carried, name)
-            for carried in ("attention", "mlp permuted"):
-                put(SOURCES[MAIN], share, carried, MAIN)
-            for name in (MAIN, HARMFUL):
-                for carried in ("permuted", "rotated"):
-                    put(SOURCES[name], share, carried, name)
-            steps = text.stage.steps + round(spent(main)[1] / size.flops(corpus))
-            start("as many FLOPs", size.recipe(None, None, text.at(steps=steps)), share)
-            warmup = min(text.stage.steps, text.stage.warmup + main.alone.last.stage.steps)
-            start("longer warm-up", size.recipe(None, None, text.at(warmup=warmup)), share)
-    return by_name
+    def put(front: str, share: float, carried: str = "full") -> Cell:
+        rules = CARRIED["all" if front == "text" else carried]  # of the same text, everything is carried over
+        recipe = size.recipe(size.front(fronts[front], share), rules, text)
+        return Cell(recipe, Factors(corpus, front, carried, share))
+
+    yield Cell(size.recipe(None, None, text), Factors(corpus))
+    yield from (put(MAIN, share) for share in SHARES)
+    yield Cell(size.drawn(2, text), Factors(corpus, "wider init"))
+    yield from (put(MAIN, share, "mlp") for share in SHARES)
+    for share in CONTROLLED:
+        yield put("text", share)
+        for carried in ("full", "mlp"):
+            yield put(f"shuffled {MAIN}", share, carried)
+        yield put("random tokens", share)
+        for front, carried in product([each for each in SOURCES if each != MAIN], ("full", "attention", "mlp")):
+            yield put(front, share, carried)
+        for carried in ("attention", "mlp permuted"):
+            yield put(MAIN, share, carried)
+        for front, carried in product((MAIN, HARMFUL), ("permuted", "rotated")):
+            yield put(front, share, carried)
+        first = put(MAIN, share).recipe
+        steps = text.stage.steps + round(spent(first)[1] / size.flops(corpus))
+        yield Cell(size.recipe(None, None, text.at(steps=steps)), Factors(corpus, "as many FLOPs", share=share))
+        warmup = min(text.stage.steps, text.stage.warmup + first.alone.last.stage.steps)
+        yield Cell(size.recipe(None, None, text.at(warmup=warmup)), Factors(corpus, "longer warm-up", share=share))
 
 
 def tuning(scale: str, sizes: Mapping[str, Size] = SIZES) -> dict[str, Cell]:
@@ -84,30 +79,31 @@ def tuning(scale: str, sizes: Mapping[str, Size] = SIZES) -> dict[str, Cell]:
     """
     if scale not in sizes:
         return {}
-    size, by_name = sizes[scale], {}
+    size, found = sizes[scale], []
     pinch, share = size.front(SOURCES[MAIN], CONTROLLED[0]), CONTROLLED[0]
     for corpus in size.corpora:
         text = size.phase(corpus)
         stage = text.stage
-
-        def put(named: str, recipe: Recipe, factors: Factors) -> None:
-            by_name[f"{factors.task} / {named}{factors.swept} {factors.amount:g}"] = Cell(recipe, factors)
-
         swept = [("rate", "lr", factor * stage.lr) for factor in (0.25, 0.5, 1, 2)]
         swept += [("warm-up", "warmup", round(factor * stage.warmup)) for factor in (0.25, 0.5, 2)]
         swept += [("decay", "weight_decay", factor * stage.weight_decay) for factor in (0, 0.1, 0.3, 3)]
         for name, setting, amount in swept:
             other, alone = text.at(**{setting: amount}), Factors(corpus, swept=name, amount=amount)
-            put("", size.recipe(None, None, other), alone)
-            for end, carried in {"": "full", " / mlp": "mlp"}.items():
+            found.append(Cell(size.recipe(None, None, other), alone))
+            for carried in ("full", "mlp"):
                 fronted = replace(alone, front=MAIN, carried=carried, share=share)
-                put(f"{MAIN} {percent(share)}{end} / ", size.recipe(pinch, CARRIED[carried], other), fronted)
-        narrow = replace(size.body, init_embedding=Body.init)
-        put("", Recipe(None, None, text, narrow), Factors(corpus, swept="embeddings", amount=Body.init))
+                found.append(Cell(size.recipe(pinch, CARRIED[carried], other), fronted))
+        narrow = Recipe(None, None, text, replace(size.body, init_embedding=Body.init))
+        found.append(Cell(narrow, Factors(corpus, swept="embeddings", amount=Body.init)))
         for factor in (0.25, 0.5, 2.0):
             recipe = size.drawn(factor, text)
-            put("", recipe, Factors(corpus, swept="weights", amount=recipe.body.init))
-    return by_name
+            found.append(Cell(recipe, Factors(corpus, swept="weights", amount=recipe.body.init)))
+
+    def called_swept(factors: Factors) -> str:
+        before = factors.task if factors.share is None else called(factors)
+        return f"{before} / {factors.swept} {factors.amount:g}"
+
+    return {called_swept(each.factors): each for each in found}
 
 
 EXPERIMENT = Experiment(

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 
-from structure_first.data.registry import defaults
 from structure_first.data.registry import source as made
-from structure_first.experiments.text import tokens
+from structure_first.experiments.text import known, tokens
 from structure_first.model.transformer import Body
 from structure_first.runs.recipe import Phase
 from structure_first.training.stage import Stage
@@ -42,8 +41,7 @@ class Published:
         if source in self.filling:
             own = Phase(source, self.stage_one, self.filling[source], tied=True, dropout=DROPOUT)
             return self.as_large(own, length(source, **own.settings), corpus)
-        settings, known = {**self.settings, **self.otherwise.get(corpus, {})}, defaults(source.rpartition(":")[2])
-        settings = {name: value for name, value in settings.items() if name in known}
+        settings = known(source, {**self.settings, **self.otherwise.get(corpus, {})})
         return Phase(source, self.stage_one, settings, tied=True, dropout=DROPOUT)
 
     def as_large(self, phase: Phase, each: int, corpus: str) -> Phase:
@@ -64,15 +62,9 @@ def stage_two(source: str, stage: Stage, context: int, pool: int) -> Phase:
 
 def filling(context: int) -> dict[str, dict[str, int]]:
     """Settings of the sources whose sequences fill code's context, as the authors' brackets do; a grid is 38 long."""
-    words = {"length": context, "k": 64}
-    noise = {"length": context, "vocab": 100}
-    return {
-        "dyck": words,
-        "dyck_shuffle": words,
-        "eca": {"length": context},
-        "nca": {"grids": context // 38},
-        "random": noise,
-    }
+    words, noise = {"length": context, "k": 64}, {"length": context, "vocab": 100}
+    grids = {"eca": {"length": context}, "nca": {"grids": context // 38}}
+    return {"dyck": words, "dyck_shuffle": words, **grids, "random": noise}
 
 
 def size(scale: str) -> Published:

@@ -4,12 +4,13 @@ Stage one is a recipe here: structure, or none, and then a text. All of the mode
 cell is named `text, then another / what came before the text`; with `no text` before, stage two is all there is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import product
 
 from structure_first.data.registry import ANSWERS
 from structure_first.experiments import as_published
-from structure_first.experiments.text import BEST, CARRIED, MAIN, SIZES, SOURCES, percent, tokens
+from structure_first.experiments.text import BEST, CARRIED, MAIN, SIZES, SOURCES, called, tokens
 from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe
 
 FOLLOWS = {"code": ("language", "math"), "language": ("code", "math")}
@@ -36,12 +37,11 @@ def shorter(text: Phase, corpus: str, rate: float = 1.0) -> Phase:
     return replace(later, settings={**text.settings, "tokens": pool})
 
 
-def after(named: str, before: Mapping[str, tuple[Factors, Recipe]], later: Phase) -> dict[str, Cell]:
+def after(named: str, before: Iterable[Cell], later: Phase) -> dict[str, Cell]:
     """Stage two after each recipe, all of whose model goes on."""
-    return {
-        f"{named} / {end}": Cell(Recipe(recipe, CARRIED["all"], later, recipe.body), replace(factors, task=named))
-        for end, (factors, recipe) in before.items()
-    }
+    found = [(Recipe(each.recipe, CARRIED["all"], later, each.recipe.body), each.factors) for each in before]
+    cells = (Cell(recipe, replace(factors, task=named)) for recipe, factors in found)
+    return {called(each.factors): each for each in cells}
 
 
 def cells(scale: str) -> dict[str, Cell]:
@@ -49,17 +49,17 @@ def cells(scale: str) -> dict[str, Cell]:
     size = as_published.size(scale)
     by_name: dict[str, Cell] = {}
     for corpus, others in FOLLOWS.items():
-        text, width = size.corpora[corpus], size.body.width
-        before = {"random init": (Factors(width=width), Recipe(None, None, text, size.body))}
-        for carried, end in {"full": "set", "permuted": "set / permuted"}.items():
+        text, alone = size.corpora[corpus], Factors(width=size.body.width)
+        before = [Cell(Recipe(None, None, text, size.body), alone)]
+        for carried in ("full", "permuted"):
             recipe = Recipe(size.front("set", corpus), CARRIED[carried], text, size.body)
-            before[end] = Factors(front="set", carried=carried, width=width), recipe
+            before.append(Cell(recipe, replace(alone, front="set", carried=carried)))
         for other in others:
             name = size.corpora[other].source.partition("/")[0].removeprefix(ANSWERS)
             named, later = f"{corpus}, then {other}", shorter(text, name)
             by_name |= after(named, before, later)
-            alone = Factors(named, "no text", width=width)
-            by_name[f"{named} / no text"] = Cell(Recipe(None, None, later, size.body), alone)
+            no_text = replace(alone, task=named, front="no text")
+            by_name[called(no_text)] = Cell(Recipe(None, None, later, size.body), no_text)
     return by_name
 
 
@@ -69,10 +69,10 @@ def tuned(scale: str) -> dict[str, Cell]:
     by_name: dict[str, Cell] = {}
     for corpus, others in FOLLOWS.items():
         text, first = size.phase(corpus), size.front(SOURCES[MAIN], PINCH)
-        before = {"random init": (Factors(), size.recipe(None, None, text))}
+        before = [Cell(size.recipe(None, None, text))]
         for carried in (BEST[corpus], f"{BEST[corpus]} permuted"):
             factors = Factors(front=MAIN, carried=carried, share=PINCH)
-            before[f"{MAIN} {percent(PINCH)} / {carried}"] = factors, size.recipe(first, CARRIED[carried], text)
+            before.append(Cell(size.recipe(first, CARRIED[carried], text), factors))
         for other in others:
             by_name |= after(f"{corpus}, then {other}", before, shorter(text, size.corpora[other].corpus, RATE))
     return by_name
@@ -83,14 +83,12 @@ def tuning(scale: str) -> dict[str, Cell]:
     size = SIZES[scale]
     by_name: dict[str, Cell] = {}
     for corpus, others in FOLLOWS.items():
-        text = size.phase(corpus)
-        for other in others:
-            for share in RATES:
-                later = shorter(text, size.corpora[other].corpus, share)
-                factors = Factors(swept="rate", amount=later.stage.lr)
-                named = f"{corpus}, then {other}"
-                alone = {f"rate {later.stage.lr:g}": (factors, size.recipe(None, None, text))}
-                by_name |= after(named, alone, later)
+        before = size.recipe(None, None, size.phase(corpus))
+        for other, share in product(others, RATES):
+            later = shorter(size.phase(corpus), size.corpora[other].corpus, share)
+            named, rate = f"{corpus}, then {other}", later.stage.lr
+            recipe = Recipe(before, CARRIED["all"], later, size.body)
+            by_name[f"{named} / rate {rate:g}"] = Cell(recipe, Factors(named, swept="rate", amount=rate))
     return by_name
 
 

@@ -17,9 +17,6 @@ from structure_first.training.stage import Stage
 GROUPS = ("attention", "mlp", "norms", "positions")
 
 DYCK = {"k": 64, "length": 32}
-COPY = {"length": 20, "vocab": 100}
-
-
 TUNED = Beginning(WIDE, 4 * WIDE, tied=True, faster=4)  # the best of `tuning`
 FASTER = f" at {TUNED.faster * Stage.lr:g}"  # how the cells that have its rate end
 
@@ -64,11 +61,11 @@ def stage_ones(scale: str) -> dict[str, Phase]:
     """Stage one on every source that goes before the diagnostic."""
     learnt = longest(scale)
     fits = {"smoke": 8, "laptop": 32}.get(scale, 64)  # positions for the longest haystack at this scale
-    dyck, quick = {**DYCK, "length": fits}, min(learnt, 3_000)
+    dyck, copied, quick = {**DYCK, "length": fits}, {"length": fits * 5 // 8, "vocab": 100}, min(learnt, 3_000)
     return {
         "dyck": stage_one("dyck", dyck, learnt),
-        "identity": stage_one("identity", {**COPY, "length": fits * 5 // 8}, quick),
-        "set": stage_one("set", {**COPY, "length": fits * 5 // 8}, quick),
+        "identity": stage_one("identity", copied, quick),
+        "set": stage_one("set", copied, quick),
         "shuffled dyck": stage_one("shuffled:dyck", dyck, learnt, mastery=None),
         "random tokens": stage_one("random", {"length": fits, "vocab": 2 * DYCK["k"]}, learnt, mastery=None),
     }
@@ -82,34 +79,35 @@ def longest(scale: str) -> int:
 def cells(scale: str) -> dict[str, Recipe]:
     """What goes before the diagnostic, and how much of it is carried over."""
     task, warm = stage_two(scale), stage_ones(scale)
+    tied, faster = replace(task, tied=True), task.at(lr=TUNED.faster * task.stage.lr)
     by_name = {
         "random init": Recipe(None, None, task),
         "longer training": Recipe(None, None, stage_two(scale, longest(scale))),
+        "wide init": Recipe(None, None, task, Body(init=WIDE)),
+        "tied init": Recipe(None, None, tied),
+        "wide tied init": Recipe(None, None, tied, Body(init=WIDE)),
+        "tuned init": TUNED._replace(faster=1).recipe(task),
+        "dyck": Recipe(warm["dyck"], FULL, task),
+        "random init" + FASTER: Recipe(None, None, faster),
+        "tuned init" + FASTER: TUNED.recipe(task),
+        "dyck" + FASTER: Recipe(warm["dyck"], FULL, faster),
+        "dyck mean": Recipe(warm["dyck"], MEAN, task),
+        "dyck permuted mean": Recipe(warm["dyck"], replace(PERMUTED, embeddings="mean"), task),
+        "shuffled dyck mean": Recipe(warm["shuffled dyck"], MEAN, task),
     }
-    by_name["wide init"] = Recipe(None, None, task, Body(init=WIDE))
-    by_name["tied init"] = Recipe(None, None, replace(task, tied=True))
-    by_name["wide tied init"] = Recipe(None, None, replace(task, tied=True), Body(init=WIDE))
-    by_name["tuned init"] = TUNED._replace(faster=1).recipe(task)
-    by_name["dyck"] = Recipe(warm["dyck"], FULL, task)
-    faster = task.at(lr=TUNED.faster * task.stage.lr)
-    by_name["random init" + FASTER] = Recipe(None, None, faster)
-    by_name["tuned init" + FASTER] = TUNED.recipe(task)
-    by_name["dyck" + FASTER] = Recipe(warm["dyck"], FULL, faster)
-    by_name["dyck mean"] = Recipe(warm["dyck"], MEAN, task)
-    by_name["dyck permuted mean"] = Recipe(warm["dyck"], replace(PERMUTED, embeddings="mean"), task)
-    by_name["shuffled dyck mean"] = Recipe(warm["shuffled dyck"], MEAN, task)
     for name in ("dyck", "identity", "set"):
         if name != "dyck":
             by_name[f"{name} full"] = Recipe(warm[name], FULL, task)
             by_name[f"{name} mean"] = Recipe(warm[name], MEAN, task)
         for group in ("attention", "mlp"):
             by_name[f"{name} {group}"] = Recipe(warm[name], Transfer.only(group), task)
-    by_name["identity attention permuted"] = Recipe(warm["identity"], Transfer.only(attention="permute"), task)
-    by_name["dyck embeddings"] = Recipe(warm["dyck"], Transfer.only(embeddings="resample"), task)
-    by_name["dyck permuted"] = Recipe(warm["dyck"], PERMUTED, task)
-    for name in ("shuffled dyck", "random tokens"):
-        by_name[name] = Recipe(warm[name], FULL, task)
-    return by_name
+    return by_name | {
+        "identity attention permuted": Recipe(warm["identity"], Transfer.only(attention="permute"), task),
+        "dyck embeddings": Recipe(warm["dyck"], Transfer.only(embeddings="resample"), task),
+        "dyck permuted": Recipe(warm["dyck"], PERMUTED, task),
+        "shuffled dyck": Recipe(warm["shuffled dyck"], FULL, task),
+        "random tokens": Recipe(warm["random tokens"], FULL, task),
+    }
 
 
 def search(scale: str) -> Mapping[str, Cell | Recipe]:
@@ -123,12 +121,9 @@ def search(scale: str) -> Mapping[str, Cell | Recipe]:
         return {}
     task = stage_two(scale)
     base = stage_one("dyck", DYCK, 4_000)
-    by_name = {"base": Recipe(base, FULL, task)}
-    by_name["untied"] = Recipe(replace(base, tied=False), FULL, task)
-    for k in (8, 16, 128):
-        by_name[f"k {k}"] = Recipe(stage_one("dyck", {**DYCK, "k": k}, 4_000), FULL, task)
-    by_name["length 64"] = Recipe(stage_one("dyck", {**DYCK, "length": 64}, 4_000), FULL, task)
-    by_name["p 0.3"] = Recipe(stage_one("dyck", {**DYCK, "p": 0.3}, 4_000), FULL, task)
+    by_name = {"base": Recipe(base, FULL, task), "untied": Recipe(replace(base, tied=False), FULL, task)}
+    for name, value in (("k", 8), ("k", 16), ("k", 128), ("length", 64), ("p", 0.3)):
+        by_name[f"{name} {value}"] = Recipe(replace(base, settings={**DYCK, name: value}), FULL, task)
     for rule in ("mean", "fresh"):
         by_name[f"embeddings {rule}"] = Recipe(base, Transfer(embeddings=rule), task)
     by_name["less mastery"] = Recipe(stage_one("dyck", DYCK, 1_500), FULL, task)
@@ -145,16 +140,7 @@ def search(scale: str) -> Mapping[str, Cell | Recipe]:
 # trains at 5e-5 for up to a million of them.
 AUTHORS = Phase(
     "dyck",
-    Stage(
-        steps=20_000,
-        batch=64,
-        lr=1e-3,
-        warmup=0,
-        schedule="constant",
-        weight_decay=0.01,
-        held_out=1_000,
-        evaluate_every=1_000,
-    ),
+    Stage(20_000, 64, 1e-3, warmup=0, schedule="constant", weight_decay=0.01, evaluate_every=1_000),
     {"k": 16, "length": 128, "p": 0.5},
     tied=True,
     dropout=0.1,

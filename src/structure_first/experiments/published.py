@@ -6,17 +6,14 @@ from itertools import product
 from math import isclose
 
 from structure_first.experiments.as_published import NARROW, Published, size
-from structure_first.experiments.text import BODY, CARRIED, tokens
+from structure_first.experiments.text import BODY, CARRIED, called, tokens
 from structure_first.model.transfer import Transfer
 from structure_first.model.transformer import Body
 from structure_first.runs.recipe import Cell, Experiment, Factors, Recipe
 
 SOURCES = ("union", "sort")  # beside Set
 TUNED = (*SOURCES, "identity", "dyck", "dyck_shuffle", "eca", "nca")  # beside Set, on code, on the ladder's last rung
-CONTROLS = {
-    "shuffled:set": "shuffled set",
-    "random": "random tokens",
-}  # on that rung of every corpus, as people call them
+CONTROLS = {"shuffled:set": "shuffled set", "random": "random tokens"}  # on that rung of every corpus, as people say
 PUBLISHED = "no warm-up"  # the first rung of the ladder: and GPT-2's start
 RUNGS = (PUBLISHED, "warmed up", "wider start")
 SHORTER = (25, 5)  # so many times, in the sweep of stage one's length: 100 and 500 updates
@@ -55,10 +52,9 @@ def at_rate(
         first, rules = (None, None) if carried is None else (sized.front(front, corpus), PARTS[carried])
         if front == corpus:  # whose tokens stay what they were
             rules = CARRIED["all"]
-        called, across = {**CONTROLS, corpus: "text"}.get(front, front), SMALL if body else carried
-        name = f"{corpus} / {called}{'' if across in (None, 'full') else f' / {across}'}{ending}"
-        factors = Factors(corpus, called, across, width=sized.body.width, swept=rung, amount=text.stage.lr)
-        by_name[name] = Cell(Recipe(first, rules, text, sized.body, body), factors)
+        front, across = {**CONTROLS, corpus: "text"}.get(front, front), SMALL if body else carried
+        factors = Factors(corpus, front, across, width=sized.body.width, swept=rung, amount=text.stage.lr)
+        by_name[called(factors) + ending] = Cell(Recipe(first, rules, text, sized.body, body), factors)
 
     put("random init")
     for front, carried in [*product(["set"], OF_SET), *fronts]:

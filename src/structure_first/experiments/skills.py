@@ -5,9 +5,10 @@ A cell is named `diagnostic / source / transfer`. At scales `gpu` and `paper` th
 has, and two cores need a night for all of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 
 from structure_first.experiments.beginnings import FULL, MEAN, PERMUTED, WIDE, Beginning, beginnings
 from structure_first.model.transfer import Transfer
@@ -148,71 +149,75 @@ def cells(scale: str, tuned: bool = False) -> dict[str, Cell]:
     """The grid and its controls; `tuned`: every diagnostic from where it alone learns most, every stage one from where
     stage ones are learnt best, or, for a `same start`, from where its diagnostic starts.
     """
-    size, firsts, by_name = SIZES[scale], sources(scale), {}
+    tasks = SIZES[scale].tuned if tuned else diagnostics(scale)
+    return by_name(cell for task in tasks for cell in of_task(scale, task, tuned))
+
+
+def by_name(found: Iterable[Cell]) -> dict[str, Cell]:
+    """The cells by what they are."""
+    factors = ((each, each.factors) for each in found)
+    return {" / ".join(filter(None, (of.task, of.swept, of.front, of.carried))): each for each, of in factors}
+
+
+def of_task(scale: str, task: str, tuned: bool) -> Iterator[Cell]:
+    """A diagnostic alone, and after every source."""
+    size, firsts = SIZES[scale], sources(scale)
+    second, sized, begun = diagnostics(scale)[task], body(scale, task), None
     noise = Phase("random", size.stage_one, {"length": size.word, "vocab": 128}, tied=True).at(mastery=None)
     shuffled = {f"shuffled {name}": without_order(firsts[name]) for name in size.controlled}
-    for task, second in diagnostics(scale).items():
-        sized, begun = body(scale, task), None
-        if tuned:
-            if task not in size.tuned:
-                continue
-            (second, sized), begun = size.tuned[task].of(second, sized), FIRST
-            second = second.at(evaluate_every=second.stage.evaluate_every // 4)
+    if tuned:
+        (second, sized), begun = size.tuned[task].of(second, sized), FIRST
+        second = second.at(evaluate_every=second.stage.evaluate_every // 4)
 
-        def put(front: str, first: Phase, rules: Transfer, carried: str, beside: Mapping[str, Phase] = {}) -> None:
-            named = f"{task} / {front} / {carried}"  # noqa: B023
-            recipe = Recipe(first, rules, second, sized, begun, beside)  # noqa: B023
-            by_name[named] = Cell(recipe, Factors(task, front, carried))  # noqa: B023
+    def alone(front: str, recipe: Recipe) -> Cell:
+        return Cell(recipe, Factors(task, front))
 
-        def start(front: str, recipe: Recipe) -> None:
-            by_name[f"{task} / {front}"] = Cell(recipe, Factors(task, front))  # noqa: B023
+    def put(front: str, first: Phase, rules: Transfer, carried: str, beside: Mapping[str, Phase] = {}) -> Cell:
+        body_stage_one = None if carried == SAME else begun
+        return Cell(Recipe(first, rules, second, sized, body_stage_one, beside), Factors(task, front, carried))
 
-        start("random init", Recipe(None, None, second, sized, begun))
-        if not tuned:
-            wide = sized.width**-0.5
-            start("wide init", Recipe(None, None, second, replace(sized, init=wide)))
-            if task in size.tuned:
-                start("tuned init", size.tuned[task].recipe(second, sized))
-        longer = second.at(steps=second.stage.steps + size.stage_one.steps)
-        start("longer training", Recipe(None, None, longer, sized, begun))
-        put("random tokens", noise, FULL, "full")
-        for name, first in firsts.items():
-            for carried, rules in TRANSFERS.items():
-                put(name, first, rules, carried)
-        for names, rules in COMPOSED.items():
-            name, other = names.split(" + ")
-            put(names, firsts[name], rules, "composed", {other: firsts[other]})
-        for name, first in shuffled.items():
-            put(name, first, FULL, "full")
+    yield alone("random init", Recipe(None, None, second, sized, begun))
+    if not tuned:
+        yield alone("wide init", Recipe(None, None, second, replace(sized, init=sized.width**-0.5)))
+        if task in size.tuned:
+            yield alone("tuned init", size.tuned[task].recipe(second, sized))
+    longer = second.at(steps=second.stage.steps + size.stage_one.steps)
+    yield alone("longer training", Recipe(None, None, longer, sized, begun))
+    yield put("random tokens", noise, FULL, "full")
+    for (name, first), (carried, rules) in product(firsts.items(), TRANSFERS.items()):
+        yield put(name, first, rules, carried)
+    for names, rules in COMPOSED.items():
+        name, other = names.split(" + ")
+        yield put(names, firsts[name], rules, "composed", {other: firsts[other]})
+    for name, first in shuffled.items():
+        yield put(name, first, FULL, "full")
+    for name in size.controlled:
+        yield put(name, firsts[name], PERMUTED, "permuted")
+    if tuned and sized != FIRST:
+        for name, first in {**firsts, **shuffled, "random tokens": noise}.items():
+            yield put(name, first, FULL, SAME)
         for name in size.controlled:
-            put(name, firsts[name], PERMUTED, "permuted")
-        if tuned and sized != FIRST:
-            begun = None
-            for name, first in {**firsts, **shuffled, "random tokens": noise}.items():
-                put(name, first, FULL, SAME)
-            for name in size.controlled:
-                put(f"permuted {name}", firsts[name], PERMUTED, SAME)
-    return by_name
+            yield put(f"permuted {name}", firsts[name], PERMUTED, SAME)
 
 
 def tuning(scale: str) -> dict[str, Cell]:
     """The diagnostics alone, from several beginnings and at two rates: the best is a control of the grid."""
-    by_name: dict[str, Cell] = {}
+    found: dict[str, Cell] = {}
     for task, second in diagnostics(scale).items():
         sized = body(scale, task)
         wide = sized.width**-0.5
         for lr in (second.stage.lr, 4 * second.stage.lr):
             each = beginnings(second.at(lr=lr), (Body.init, wide), (Body.init, wide, 4 * wide), sized)
-            by_name |= {
+            found |= {
                 f"{task} / {name} / rate {lr:g}": Cell(recipe, Factors(task, name, swept="lr", amount=lr))
                 for name, recipe in each.items()
             }
-    return by_name
+    return found
 
 
 def drawn(scale: str) -> dict[str, Cell]:
     """Sums drawn zero-padded and as the authors' code draws them, after what the paper has numbers of."""
-    by_name, firsts = {}, sources(scale, READ)
+    found, firsts = [], sources(scale, READ)
     stack = firsts["stack"]
     firsts[THEIR_STACK] = replace(stack, settings={**stack.settings, "forced": 1})
     firsts["shuffled eca"] = without_order(firsts["eca"])
@@ -220,14 +225,11 @@ def drawn(scale: str) -> dict[str, Cell]:
         plain = diagnostics(scale)[task]
         for draw, settings in DRAWS.items():
             second = replace(plain, settings={**plain.settings, **settings})
-            factors = Factors(task, swept=draw)
-            by_name[f"{task} / {draw} / random init"] = Cell(Recipe(None, None, second, Body()), factors)
+            found.append(Cell(Recipe(None, None, second), Factors(task, swept=draw)))
             for front, carried in STATED:
-                recipe = Recipe(firsts[front], TRANSFERS[carried], second, Body())
-                by_name[f"{task} / {draw} / {front} / {carried}"] = Cell(
-                    recipe, replace(factors, front=front, carried=carried)
-                )
-    return by_name
+                recipe = Recipe(firsts[front], TRANSFERS[carried], second)
+                found.append(Cell(recipe, Factors(task, front, carried, swept=draw)))
+    return by_name(found)
 
 
 EXPERIMENT = Experiment(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
-from structure_first.experiments.text import BEST, CARRIED, FORMER_SIZES, MAIN, SIZES, SOURCES, Size, percent
+from structure_first.experiments.text import BEST, CARRIED, FORMER_SIZES, MAIN, SIZES, SOURCES, Size, called, percent
 from structure_first.runs.recipe import Cell, Experiment, Factors
 
 SHARES = (0.25, 0.5, 0.7, 0.85, 1.0)  # of the text
@@ -20,22 +20,20 @@ def cells(scale: str, sizes: Mapping[str, Size] = SIZES) -> dict[str, Cell]:
     """The baseline and what has structure in front, at every share of the text."""
     if scale not in sizes:
         return {}
-    size, by_name = sizes[scale], {}
+    size, by_name = sizes[scale], dict[str, Cell]()
     half = replace(size.body, width=int(size.body.width * SMALLER))
     for corpus in size.corpora:
         for sized in (size, replace(size, body=half)):
             width = sized.body.width
             named = corpus if sized is size else f"{corpus} / width {width}"
             for share in SHARES:
-                text, end = sized.phase(corpus, share), percent(share)
-                baseline = Factors(corpus, text=share, width=width)
-                by_name[f"{named} / random init / {end}"] = Cell(sized.recipe(None, None, text), baseline)
-                first = sized.front(SOURCES[MAIN], FRONT)
+                text, first = sized.phase(corpus, share), sized.front(SOURCES[MAIN], FRONT)
+                found = [Cell(sized.recipe(None, None, text), Factors(corpus, text=share, width=width))]
                 for carried in dict.fromkeys(("full", BEST[corpus])):
-                    of = "" if carried == "full" else f" / {carried}"
-                    factors = replace(baseline, front=MAIN, carried=carried, share=FRONT)
-                    recipe = sized.recipe(first, CARRIED[carried], text)
-                    by_name[f"{named} / {MAIN} {percent(FRONT)}{of} / {end}"] = Cell(recipe, factors)
+                    factors = replace(found[0].factors, front=MAIN, carried=carried, share=FRONT)
+                    found.append(Cell(sized.recipe(first, CARRIED[carried], text), factors))
+                for each in found:
+                    by_name[f"{called(replace(each.factors, task=named))} / {percent(share)}"] = each
     return by_name
 
 

@@ -11,7 +11,7 @@ from structure_first.cost import flops
 from structure_first.data.registry import defaults
 from structure_first.model.transfer import Transfer
 from structure_first.model.transformer import Body, Shape
-from structure_first.runs.recipe import Phase, Recipe
+from structure_first.runs.recipe import Factors, Phase, Recipe
 from structure_first.training.stage import Stage
 
 BODY = ("attention", "mlp", "norms")  # what goes across to text (Jiang et al. 2026); embeddings and positions are fresh
@@ -76,9 +76,7 @@ class Size:
         if name in self.corpora:
             phase, length = self.text(name, self.stage_one), self.context + 1
         else:
-            known = defaults(name.rpartition(":")[2])
-            settings = {key: value for key, value in self.settings.items() if key in known}
-            phase = Phase(name, self.stage_one, settings, tied=True)
+            phase = Phase(name, self.stage_one, known(name, self.settings), tied=True)
             length = phase.make().length
         steps = max(1, round(share * self.tokens / (self.stage_one.batch * length)))
         stage = replace(
@@ -154,6 +152,19 @@ FORMER_SIZES = {"smoke": SMOKE, "laptop": replace(LAPTOP, corpora={**FORMER_CORP
 def tokens(text: Phase) -> int:
     """What a stage on text reads."""
     return text.stage.sequences * (int(text.settings["context"] or 0) + 1)
+
+
+def known(source: str, settings: Mapping[str, int]) -> dict[str, int]:
+    """Those of the settings that a procedural source has, or what a control of it is made of."""
+    names = defaults(source.rpartition(":")[2])
+    return {name: value for name, value in settings.items() if name in names}
+
+
+def called(factors: Factors) -> str:
+    """A cell's name: its corpus, what is in front, and what of it goes across if not all: `code / set 1 % / mlp`."""
+    share = "" if factors.share is None else f" {percent(factors.share)}"
+    carried = "" if factors.carried in (None, "full") else f" / {factors.carried}"
+    return f"{factors.task} / {factors.front}{share}{carried}"
 
 
 def percent(share: float) -> str:

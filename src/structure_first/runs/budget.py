@@ -111,13 +111,10 @@ def bytes_of(job: Job) -> int:
     return int(sum(memory.needed(job.shape, job.source, stage, stage.batch, job.compute)[0].values()))
 
 
-def update_of(job: Job, batch: int | None = None) -> Callable[[], None]:
-    """An update of all the job's replicas, from fresh weights and on one batch, drawn beforehand; of its own size, if
-    no other is said.
-    """
-    stage = replace(job.phase.stage, batch=batch or job.phase.stage.batch)
+def update_of(job: Job, batch: int) -> Callable[[], None]:
+    """An update of all the job's replicas, from fresh weights and on one batch of that size, drawn beforehand."""
     model = Transformer(job.shape, job.seeds).to(pick_device(job.device))
-    return timed_update(model, job.source, stage, job.compute)
+    return timed_update(model, job.source, replace(job.phase.stage, batch=batch), job.compute)
 
 
 def lines(costs: Sequence[Cost], gpu: str, gpus: int, price: float | None) -> Iterator[str]:

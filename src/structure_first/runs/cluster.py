@@ -32,13 +32,11 @@ def opened_at(address: str, folder: Path) -> Iterator[tuple[Pool, Callable[..., 
     A job whose worker dies is run again by another, from its checkpoint. Raises `UserError` where no scheduler answers,
     on workers that cannot do it, and on a job that kills one worker after another.
     """
-    client, number, names = connected(address), count(1), {}
+    client, number = connected(address), count(1)
 
     def submit(job: Job) -> "Future[list[Outcome]]":
-        remote = client.submit(
-            _on_worker, folder, VERSIONS, _train, job, key=f"{job.name} ({client.id}, {next(number)})"
-        )
-        names[remote.key] = job.name
+        key = f"{job.name} ({client.id}, {next(number)})"
+        remote = client.submit(_on_worker, folder, VERSIONS, _train, job, key=key)
         local: Future[list[Outcome]] = Future()
         remote.add_done_callback(partial(_hand_over, local))
         return local
@@ -55,7 +53,8 @@ def opened_at(address: str, folder: Path) -> Iterator[tuple[Pool, Callable[..., 
     try:
         yield Pool(submit, lambda: max(1, by_host(client).total())), planned
     except KilledWorker as error:
-        problem = f"{names.get(error.task, 'the plan')} killed {error.allowed_failures + 1} workers, one after another"
+        name, times = str(error.task).rpartition(" (")[0] or "the plan", error.allowed_failures + 1
+        problem = f"{name} killed {times} workers, one after another"
         raise UserError(f"{problem}; their logs say why (too little memory?); run again to go on") from None
     except CancelledError:
         raise UserError(f"the cluster at {address} went away; run again: jobs go on from their checkpoints") from None

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import groupby
 
 import pandas as pd
@@ -61,13 +62,12 @@ def execute(
     keep_freed_memory()
     choose_products(0)  # as in a fresh process, whatever was trained in this one before
     began, source, stage = time.monotonic(), job.source, job.phase.stage
-    model = initial_model(job).to(pick_device(job.device))
-    key, compute = f"stage {job.replicas[0].recipe.stage}", job.compute  # it seeds the batches: alike in all cells
+    model, compute = initial_model(job).to(pick_device(job.device)), job.compute
     rows = fit(
         model,
         source,
         stage,
-        random_key=key,
+        random_key=f"stage {job.replicas[0].recipe.stage}",  # it seeds the batches: alike in all cells
         label=job.name,
         checkpoint=job.checkpoint,
         until=job.until,
@@ -114,4 +114,6 @@ def execute_or_split(
         if len(job.replicas) == 1:
             raise UserError(f"{job.name}: one model alone needs more memory than there is; lower the batch") from None
     say(f"{job.name}: {len(job.replicas)} replicas need more memory than there is; training them as two programs")
-    return [done for half in job.split() for done in execute_or_split(half, say, watch)]
+    middle = len(job.replicas) // 2
+    halves = [replace(job, replicas=half) for half in (job.replicas[:middle], job.replicas[middle:])]
+    return [done for half in halves for done in execute_or_split(half, say, watch)]

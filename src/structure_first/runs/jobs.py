@@ -47,15 +47,14 @@ class Replica:
         """The stage one that this one starts from."""
         if self.recipe.stage_two is None or self.recipe.stage_one is None:
             return None
-        return self._alone(self.recipe.stage_one)
+        return self._starting(self.recipe.alone)
 
     @cached_property
     def beside(self) -> "dict[str, Replica]":
         """The further stage ones that this one takes weights from, by name."""
-        return {name: self._alone(phase) for name, phase in self.recipe.beside.items()}
+        return {name: self._starting(self.recipe.only(phase)) for name, phase in self.recipe.beside.items()}
 
-    def _alone(self, phase: Phase | Recipe) -> "Replica":
-        recipe = self.recipe.only(phase)
+    def _starting(self, recipe: Recipe) -> "Replica":
         return Replica(recipe.title, recipe, self.seed, starts_another=True)
 
     @property
@@ -150,11 +149,6 @@ class Job:
         by_configuration = groupby(enumerate(self.replicas), key=lambda each: each[1].configuration)
         groups = [list(group) for _, group in by_configuration]
         return [([index for index, _ in group], [replica for _, replica in group]) for group in groups]
-
-    def split(self) -> "list[Job]":
-        """Two jobs, each with half of the replicas."""
-        middle = len(self.replicas) // 2
-        return [replace(self, replicas=half) for half in (self.replicas[:middle], self.replicas[middle:])]
 
 
 def weights_path(replica: Replica, folder: Path) -> Path:

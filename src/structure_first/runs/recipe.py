@@ -81,7 +81,7 @@ class Recipe:
         """Which stage it ends with: 1 or 2. Its batches follow from that and the seed."""
         return 1 if self.stage_two is None else 2
 
-    @property
+    @cached_property
     def alone(self) -> "Recipe":
         """Its stage one alone; recipes share one that they have in common."""
         return self.only(self.stage_one)
@@ -176,20 +176,21 @@ class Experiment:
 
 def digest(value: Any) -> str:
     """Twelve hexadecimal digits that name a configuration."""
-    return hashlib.sha256(json.dumps(plain(value), sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def plain(value: Any) -> Any:
-    """A dataclass as JSON would hold it."""
-    return json.loads(json.dumps(asdict(value) if is_dataclass(value) and not isinstance(value, type) else value))
+def plain(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as JSON holds it."""
+    return json.loads(json.dumps(asdict(recipe)))
 
 
 def brief(value: Any) -> Any:
     """The same without the fields that are at their defaults."""
     if not is_dataclass(value):
         return {name: brief(one) for name, one in value.items()} if isinstance(value, Mapping) else value
-    values = {each.name: getattr(value, each.name) for each in fields(value)}
-    defaults = {
-        each.name: each.default if each.default_factory is MISSING else each.default_factory() for each in fields(value)
-    }
-    return {name: brief(one) for name, one in values.items() if one != defaults[name]}
+    given = {}
+    for each in fields(value):
+        default = each.default if each.default_factory is MISSING else each.default_factory()
+        if (one := getattr(value, each.name)) != default:
+            given[each.name] = brief(one)
+    return given

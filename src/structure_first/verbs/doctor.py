@@ -73,7 +73,7 @@ def pins() -> Iterator[tuple[str, str]]:
 
 
 def chapters() -> Iterator[str]:
-    """How long the live training of each experiment would take here, at each scale that it has."""
+    """How long the live training of each experiment would take here, at the scales whose data are here."""
     from structure_first.evidence.store import Store
     from structure_first.experiments.registry import EXPERIMENTS
     from structure_first.runs.planning import chosen, costs, plan
@@ -93,3 +93,4 @@ def chapters() -> Iterator[str]:
             estimates.append(f"{60 * hours.sum(skipna=False):.1f} minutes at {scale}")
         if estimates:
             yield f"  {experiment.name:14} {', '.join(estimates)}"
+    yield "what stored rows would take, at any scale: structure-first run EXPERIMENT --scale SCALE --plan"

@@ -71,7 +71,7 @@ def ledger() -> Iterator[str]:
     for rows in sizes(EXPERIMENT, RESULTS):
         ladder = published.climbed(published.ends(published.curves(rows)))
         yield f"the ledger at {sized(EXPERIMENT, rows)}, in nats a token:"
-        yield from published.climbed_said(ladder).replace("*", "").splitlines()
+        yield from published.worth(ladder).reset_index().to_string(index=False).splitlines()
         for corpus, steps in ladder.groupby("task"):
             by_step = steps.groupby(["label", "step"])[["loss", "gain"]].median()
             ends = by_step.loc["random init", "loss"]

@@ -53,8 +53,8 @@ def run(
         raise UserError("--workers and --plan are for this machine; leave them out where --cluster is given")
     if plan_only and part != 1:
         raise UserError("--plan is of whole runs; leave --part out")
-    names = cells_of(cells, chosen, scale)
-    wished = only(chosen, scale, names)  # says so where there are no such cells, or none at this scale
+    # says so where there are no such cells, or none at this scale
+    wished = only(chosen, scale, cells_of(cells, chosen, scale))
     count = chosen.seeds.get(scale, 1) if seeds is None else seeds
     first_seed = chosen.first_seed if first_seed is None else first_seed
     check_range("--seeds", count, 1, MOST_SEEDS)
@@ -68,7 +68,7 @@ def run(
         store = Store(out / chosen.name)
         show_plan(plan(wished, scale, wanted, store, device, workers).jobs, workers)
         return
-    rows = run_experiment(chosen, scale, wanted, out, device, workers, names, cluster, part)
+    rows = run_experiment(wished, scale, wanted, out, device, workers, cluster=cluster, part=part)
     accuracy, loss = (final(rows, metric).groupby("cell") for metric in ("accuracy", "loss"))
     for (cell, right), nats, seeds in zip(accuracy.median().items(), loss.median(), loss.size(), strict=True):
         typer.echo(f"{cell:38} median accuracy {right:.3f}, loss {nats:.3f}   of {seeds} seeds")
