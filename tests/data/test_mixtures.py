@@ -57,6 +57,15 @@ def test_members_are_as_likely():
     assert torch.equal(copies[:, :8], copies[:, 9:])
 
 
+def test_its_settings_are_those_of_its_members():
+    made = source("set+dyck")
+    ours, theirs = source("set").settings, source("dyck").settings
+    assert ours["length"] != theirs["length"] and made.length_setting is None
+    told = {"length of set": ours["length"], "length of dyck": theirs["length"]}
+    assert told.items() <= made.settings.items() and made.settings["k"] == theirs["k"]
+    assert source("set+dyck", length=32).length_setting == 32, "of both"
+
+
 def test_a_setting_of_no_member_is_named():
     with pytest.raises(UserError, match="did you mean 'length'"):
         source("identity+set", lenght=8)

@@ -24,32 +24,6 @@ CHUNK_TOKENS = 1 << 20  # drawn and written at once, whatever the size of the da
 MOST_TOKENS = 10**12
 
 MADE = "| made by | structure-first "
-CARD = """---
-pretty_name: {quoted_name}
-tags: [procedural, synthetic, pretraining]
-configs:
-- config_name: default
-  data_files: {file}
----
-# {name}
-
-{rule}
-
-| | |
-|---|---|
-{settings}
-| sequences | {sequences:,} of {length:,} tokens |
-| vocabulary | {vocab:,} (ids 0 to {last:,}) |
-| seed | {seed} |
-{made}{version} |
-
-Columns: `tokens` holds a sequence's token ids; `loss_mask` is 1 where the token at that position is predicted with
-loss.
-
-The rules are those of Jiang et al. 2026, *Procedural Pretraining: Warming Up Language Models with Abstract Data*
-(arXiv 2601.21725), and of Shinnick et al. 2025, *Transformers Pretrained on Procedural Data Contain Modular Structures
-for Algorithmic Reasoning* (arXiv 2505.22308).
-"""
 
 
 def write(source: Source, tokens: int, out: Path, seed: int) -> Path:
@@ -143,17 +117,30 @@ def rule(source: Source) -> str:
 
 def describe_file(source: Source, sequences: int, file: str, seed: int) -> str:
     """The card of a file, as Markdown with a header that the Hugging Face hub reads."""
-    return CARD.format(
-        name=source.name,
-        quoted_name=quoted(source.name),
-        file=quoted(file),
-        rule=rule(source),
-        settings="\n".join(f"| {setting} | {value} |" for setting, value in source.settings.items()),
-        sequences=sequences,
-        length=source.length,
-        vocab=source.vocab,
-        last=source.vocab - 1,
-        seed=seed,
-        made=MADE,
-        version=structure_first.__version__,
-    )
+    settings = "\n".join(f"| {setting} | {value} |" for setting, value in source.settings.items())
+    return f"""---
+pretty_name: {quoted(source.name)}
+tags: [procedural, synthetic, pretraining]
+configs:
+- config_name: default
+  data_files: {quoted(file)}
+---
+# {source.name}
+
+{rule(source)}
+
+| | |
+|---|---|
+{settings}
+| sequences | {sequences:,} of {source.length:,} tokens |
+| vocabulary | {source.vocab:,} (ids 0 to {source.vocab - 1:,}) |
+| seed | {seed} |
+{MADE}{structure_first.__version__} |
+
+Columns: `tokens` holds a sequence's token ids; `loss_mask` is 1 where the token at that position is predicted with
+loss.
+
+The rules are those of Jiang et al. 2026, *Procedural Pretraining: Warming Up Language Models with Abstract Data*
+(arXiv 2601.21725), and of Shinnick et al. 2025, *Transformers Pretrained on Procedural Data Contain Modular Structures
+for Algorithmic Reasoning* (arXiv 2505.22308).
+"""

@@ -16,6 +16,11 @@ def mixture(sources: Sequence[Source]) -> Source:
     """
     length = max(each.length for each in sources)
     window = max(each.window for each in sources)
+    told: dict[str, int | float] = {}  # what members have otherwise than one another is said of each
+    for each in sources:
+        for name, value in each.settings.items():
+            alike = all(other.settings.get(name, value) == value for other in sources)
+            told[name if alike else f"{name} of {each.name}"] = value
 
     def draw(count: int, generator: torch.Generator) -> Batch:
         which = torch.randint(len(sources), (count, 1), generator=generator, device=generator.device)
@@ -30,7 +35,7 @@ def mixture(sources: Sequence[Source]) -> Source:
 
     return Source(
         name="+".join(each.name for each in sources),
-        settings={name: value for each in sources for name, value in each.settings.items()},
+        settings=told,
         vocab=max(each.vocab for each in sources),
         length=length,
         window=window,

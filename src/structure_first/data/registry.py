@@ -235,17 +235,11 @@ def rule_of(name: str) -> Rule:
     return RULES[base]
 
 
-def corpus_settings(name: str, given: Mapping[str, int | float | None]) -> dict[str, int]:
+def corpus_settings(name: str, given: Mapping[str, int | float | None]) -> dict[str, int | float]:
     """The settings of a packed corpus, which have no defaults; illegal ones say why."""
     for setting in given:
         check_known(f"setting of {name}", setting, CORPUS)
-    settings: dict[str, int] = {}
-    for setting, (low, high) in CORPUS.items():
-        value = given.get(setting)
-        if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
-            raise UserError(f"{name}: {setting} must be a whole number from {low:,} to {high:,}, not {value!r}")
-        settings[setting] = int(value)
-    return settings
+    return {setting: number(f"{name}: {setting}", given.get(setting), *limits) for setting, limits in CORPUS.items()}
 
 
 def checked_settings(name: str, rule: Rule, given: Mapping[str, int | float | None]) -> dict[str, int | float]:
@@ -254,18 +248,21 @@ def checked_settings(name: str, rule: Rule, given: Mapping[str, int | float | No
     for setting in given:
         check_known(f"setting of {name}", setting, defaults)
     filled = defaults | {setting: value for setting, value in given.items() if value is not None}
-    settings = {setting: value for setting, value in filled.items() if value is not None}
-    for setting, value in settings.items():
-        real = isinstance(defaults[setting], float)
-        low, high = {**LIMITS, **rule.limits}.get(setting, (-math.inf, math.inf) if real else (0, 1 << 20))
-        kind, wanted = (Real, "a number") if real else (Integral, "a whole number")
-        if isinstance(value, bool) or not isinstance(value, kind):
-            raise UserError(f"{name}: {setting} must be {wanted} from {low:,} to {high:,}, not {value!r}")
-        check_range(f"{name}: {setting}", value, low, high)
-    settings = {
-        setting: float(value) if isinstance(defaults[setting], float) else int(value)
-        for setting, value in settings.items()
-    }
+    settings: dict[str, int | float] = {}
+    for setting, value in filled.items():
+        if value is not None:
+            real = isinstance(defaults[setting], float)
+            limits = {**LIMITS, **rule.limits}.get(setting, (-math.inf, math.inf) if real else (0, 1 << 20))
+            settings[setting] = number(f"{name}: {setting}", value, *limits, real=real)
     if complaint := rule.forbids(**settings):
         raise UserError(f"{name}: {complaint}")
     return settings
+
+
+def number(what: str, value: float | None, low: float, high: float, real: bool = False) -> int | float:
+    """The value as Python's own number, whole unless it may be `real`; raises `UserError` where it is out of range."""
+    kind, wanted = (Real, "a number") if real else (Integral, "a whole number")
+    if isinstance(value, bool) or not isinstance(value, kind):
+        raise UserError(f"{what} must be {wanted} from {low:,} to {high:,}, not {value!r}")
+    check_range(what, value, low, high)  # before a whole number too large for a float is made one
+    return float(value) if real else int(value)

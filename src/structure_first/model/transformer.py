@@ -121,15 +121,11 @@ class Attention(nn.Module):
         return rearrange(pattern, "(replica batch) ... -> replica batch ...", replica=x.shape[0])
 
 
-class Dropout(nn.Module):
+class Dropout(nn.Dropout):
     """Leaves out a share of what goes through, as long as it trains."""
 
-    def __init__(self, share: float):
-        super().__init__()
-        self.share = share
-
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        return kernels.drop(x, self.share) if self.share and self.training else x
+        return kernels.drop(x, self.p) if self.p and self.training else x
 
 
 class MLP(nn.Module):

@@ -7,29 +7,6 @@ from structure_first import __version__
 from structure_first.pretraining.config import Config
 
 FILE = "README.md"
-CARD = """---
-library_name: transformers
-pipeline_tag: text-generation
-tags: [procedural-pretraining]
----
-# {title}
-
-GPT-2 with {layers} layers, {heads} heads and a width of {width}, trained by structure-first {version} from one seed.
-Did what came first help? Only runs without it can say, seed by seed.
-
-{numbers}
-
-`structure-first train` makes it of this file:
-
-```yaml
-{recipe}```
-
-`AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained` load it. A document begins with the
-tokeniser's `bos_token`.
-
-Procedural pretraining: Jiang et al. 2026, *Procedural Pretraining: Warming Up Language Models with Abstract Data*
-(arXiv 2601.21725).
-"""
 
 
 def card(config: Config, rows: DataFrame) -> str:
@@ -39,12 +16,31 @@ def card(config: Config, rows: DataFrame) -> str:
     numbers = by_stage[["loss", "accuracy"]].reset_index()
     numbers["flops"] /= 1e15
     numbers.columns = ["stage", "updates", "tokens", "PFLOPs", "held-out loss, nats a token", "held-out accuracy"]
-    front = config.stage_one.phase.label if config.stage_one else None
-    text = config.corpus.title
-    return CARD.format(
-        title=f"{front}, then {text}" if front else f"{text} alone",
-        **{size: getattr(config.shape, size) for size in ("layers", "heads", "width")},
-        version=__version__,
-        numbers=numbers.to_markdown(index=False, floatfmt=(*3 * (",.0f",), ".3g", ".4f", ".3f")),
-        recipe=yaml.safe_dump(config.plain(), sort_keys=False),
-    )
+    table = numbers.to_markdown(index=False, floatfmt=(*3 * (",.0f",), ".3g", ".4f", ".3f"))
+    title, shape = f"{config.corpus.title} alone", config.shape
+    if config.stage_one:
+        title = f"{config.stage_one.phase.label}, then {config.corpus.title}"
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [procedural-pretraining]
+---
+# {title}
+
+GPT-2 with {shape.layers} layers, {shape.heads} heads and a width of {shape.width}, trained by structure-first \
+{__version__} from one seed.
+Did what came first help? Only runs without it can say, seed by seed.
+
+{table}
+
+`structure-first train` makes it of this file:
+
+```yaml
+{yaml.safe_dump(config.plain(), sort_keys=False)}```
+
+`AutoModelForCausalLM.from_pretrained` and `AutoTokenizer.from_pretrained` load it. A document begins with the
+tokeniser's `bos_token`.
+
+Procedural pretraining: Jiang et al. 2026, *Procedural Pretraining: Warming Up Language Models with Abstract Data*
+(arXiv 2601.21725).
+"""
