@@ -123,7 +123,9 @@ def by_place(results: Path = RESULTS) -> pd.DataFrame:
 
 def worth_by_place(last: pd.DataFrame) -> pd.DataFrame:
     """What each front is worth in either place."""
-    return over_seeds(last, "gain", ["task", "width", "label"], "where").rename_axis(["corpus", "width", "in front"])
+    return over_seeds(last.assign(text=sized(last)), "gain", ["text", "label"], "where").rename_axis(
+        ["text", "in front"]
+    )
 
 
 def parts(last: pd.DataFrame) -> pd.DataFrame:
@@ -155,18 +157,17 @@ def answers(last: pd.DataFrame) -> pd.DataFrame:
     """For each corpus and front the final loss, the gain and the text that it does with: median and interval."""
     lines = [
         {
-            "corpus": corpus,
-            "width": width,
+            "text": where,
             "in front": label,
             "seeds": len(part),
             "final loss": f"{part['loss'].median():.3f}",
             "gain, nats a token": "" if label == "random init" else told("{:+.3f}", part["gain"]),
             "of the text, to its loss": told("{:.0%}", part["needed"]),
-            "in the paper": f"{PAPER[corpus]:.0%}" if label == "set" else "",
+            "in the paper": f"{PAPER[part['task'].iloc[0]]:.0%}" if label == "set" else "",
         }
-        for (corpus, width, label), part in last.groupby(["task", "width", "label"], sort=False)
+        for (where, label), part in last.groupby([sized(last), "label"], sort=False)
     ]
-    return pd.DataFrame(lines).set_index("corpus")
+    return pd.DataFrame(lines).set_index("text")
 
 
 def solved(last: pd.DataFrame) -> pd.DataFrame:
@@ -197,10 +198,11 @@ def climbed(last: pd.DataFrame) -> pd.DataFrame:
 
 def worth(ladder: pd.DataFrame) -> pd.DataFrame:
     """For each step of the ladder where random init ends, and what the fronts are worth there."""
-    step, ladder = [*ALIKE[:2], "step", "amount"], ladder.assign(amount=ladder["amount"].map("{:g}".format))
-    ends = ladder[ladder["front"] == "random init"].groupby(step, sort=False)["loss"].median().map("{:.3f}".format)
-    gains = over_seeds(ladder[ladder["label"].isin(TOLD)], "gain", step, "label")
-    return ends.to_frame("random init ends at").join(gains).fillna("").rename_axis(["corpus", "width", "step", "rate"])
+    keys, rates = ["text", "step"], ladder["amount"].map("{:g}".format)
+    ladder = ladder.assign(text=sized(ladder), step=ladder["step"] + " at " + rates)
+    ends = ladder[ladder["front"] == "random init"].groupby(keys, sort=False)["loss"].median().map("{:.3f}".format)
+    gains = over_seeds(ladder[ladder["label"].isin(TOLD)], "gain", keys, "label")
+    return ends.to_frame("random init ends at").join(gains).fillna("")
 
 
 def pinch(recipe: Recipe) -> str:
