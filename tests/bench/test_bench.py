@@ -125,7 +125,7 @@ def test_the_trainer_trains_as_we_do():
     theirs, stream, stamps = to_hf(model), Stream(made, stage.batch, job.seeds, "stage 2"), []
     run, losses = Run(model, made, stage, "stage 2"), []
     for step in range(steps):
-        found = predict(model, stream(step), made)
+        found = predict(model, stream(step), made.window)
         losses.append((found.nats() / found.mask.sum((1, 2))).item())
         run.update(stream(step), made)
     batches = iter(list(islice(map(stream, range(steps)), steps)))

@@ -80,7 +80,7 @@ def test_training_costs_three_forward_passes(settings):
     model = Transformer(shape, range(REPLICAS))
     batch = Stream(made, BATCH, model.seeds, "test")(0)
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-        predict(model, batch, made).nats().sum().backward()
+        predict(model, batch, made.window).nats().sum().backward()
     assert counter.get_total_flops() == REPLICAS * BATCH * flops.training(shape, made)
 
 

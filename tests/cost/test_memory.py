@@ -29,7 +29,8 @@ def test_what_is_kept_is_counted_without_memory_as_with_it(shape):
     """The narrow shapes are run for real in both, and the deep ones in part; the others have tensors without memory."""
     made = source("random", vocab=50, length=25)
     alone = Batch(*(tensor.clone() for tensor in Stream(made, 3, [0], "test")(0)))  # of several drawn together
-    assert activation_bytes(shape, made, Compute(), 3) == peak(Transformer(shape), alone, made)
+    found = activation_bytes(shape, made.length, made.window, Compute(), 3)
+    assert found == peak(Transformer(shape), alone, made.window)
     assert weight_count(shape) == sum(parameter.numel() for parameter in Transformer(shape).parameters())
 
 

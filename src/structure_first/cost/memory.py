@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -44,7 +45,7 @@ def needed(
     """The bytes that one replica takes of each process, by what takes them; and those of each sequence computed at
     once, of which there are `micro_batch`.
     """
-    one, two = (activation_bytes(shape, source, compute, count) for count in (1, 2))
+    one, two = (activation_bytes(shape, source.length, source.window, compute, count) for count in (1, 2))
     share = 4 * weight_count(shape) / (processes if compute.sharded else 1)
     activations = one + (micro_batch - 1) * (two - one)
     by_use = {"weights": share, "gradients": share, "AdamW": 2 * share, "activations": activations}
@@ -63,8 +64,10 @@ def weight_count(shape: Shape) -> int:
         return by_layers(shape, lambda one: sum(each.numel() for each in Transformer(one, fresh=False).parameters()))
 
 
-def activation_bytes(shape: Shape, source: Source, compute: Compute, count: int) -> float:
-    """Bytes at the peak of a backward pass over `count` sequences, weights and gradients left out.
+@cache  # a plan asks it of a hundred programs, few of them unlike
+def activation_bytes(shape: Shape, length: int, window: int, compute: Compute, count: int) -> float:
+    """Bytes at the peak of a backward pass over `count` sequences of so many tokens, which bear loss within a window,
+    weights and gradients left out.
 
     Where blocks are computed again in the backward pass, one of them at a time is there, and of each its input.
     """
@@ -73,13 +76,13 @@ def activation_bytes(shape: Shape, source: Source, compute: Compute, count: int)
         # The narrow kernel looks at numbers; a model that it serves is small.
         small = narrow(shape.width // shape.heads, shape.context)
         with nullcontext() if small else FakeTensorMode(), compute.cast(torch.device("cpu")):
-            tokens = torch.zeros(1, count, source.length, dtype=torch.long)
+            tokens = torch.zeros(1, count, length, dtype=torch.long)
             batch = Batch(tokens, torch.ones_like(tokens, dtype=torch.bool))
-            return peak(Transformer(shape, fresh=False), batch, source)
+            return peak(Transformer(shape, fresh=False), batch, window)
 
     if not compute.recompute:
         return by_layers(shape, counted)
-    inputs = 4 * count * (source.length - 1) * shape.width * shape.layers
+    inputs = 4 * count * (length - 1) * shape.width * shape.layers
     return counted(replace(shape, layers=1)) + inputs
 
 
@@ -91,7 +94,7 @@ def by_layers(shape: Shape, measure: Callable[[Shape], int]) -> int:
     return two + (shape.layers - 2) * (three - two)
 
 
-def peak(model: Model, batch: Batch, source: Source) -> int:
+def peak(model: Model, batch: Batch, window: int) -> int:
     """Bytes at the peak of a backward pass, weights and gradients left out: what the forward pass keeps for it, and the
     gradients that are as large as the largest piece of that.
     """
@@ -102,7 +105,7 @@ def peak(model: Model, batch: Batch, source: Source) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        predict(model, batch, source).nats()
+        predict(model, batch, window).nats()
     own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     sizes = [tensor.untyped_storage().nbytes() for storage, tensor in storages.items() if storage not in own]
     return sum(sizes) + THERE_AND_BACK * max(sizes)

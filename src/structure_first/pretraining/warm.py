@@ -145,10 +145,10 @@ def cost(replica: Causal, source: Source, stage: Stage, compute: Compute) -> str
     device, weights = device_of(replica), sum(4 * each.numel() for each in replica.parameters())
     one, two = (batch_of(source, count, device) for count in (1, 2))
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
-        predict(replica, one, source)  # other kernels are not counted everywhere
+        predict(replica, one, source.window)  # other kernels are not counted everywhere
     flops = 3 * counter.get_total_flops() * stage.sequences
     with compute.cast(device):
-        one_peak, two_peak = (memory.peak(replica, batch, source) for batch in (one, two))
+        one_peak, two_peak = (memory.peak(replica, batch, source.window) for batch in (one, two))
     at_once = min(stage.batch, compute.micro_batch or stage.batch)
     by_use: dict[str, float] = {"weights": weights, "gradients": weights, "AdamW": 2 * weights}
     by_use["activations"] = one_peak + (at_once - 1) * (two_peak - one_peak)

@@ -86,6 +86,7 @@ def beginning(experiment: Experiment, scale: str, rows: pd.DataFrame, part: floa
     return rows[(rows["stage"] == 1) | (rows["step"] <= rows["cell"].map(last))].reset_index(drop=True)
 
 
+@one_thread()  # for models that are counted; they are small
 def plan(
     experiment: Experiment,
     scale: str,

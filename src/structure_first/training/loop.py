@@ -90,7 +90,7 @@ class Run:
         for number, part in enumerate(mine, 1):
             with self._adding_up(last=number == len(mine)):
                 with self.compute.cast(self.device):
-                    predictions = predict(self.forward, part, source)
+                    predictions = predict(self.forward, part, source.window)
                 (predictions.nats() / count).sum().backward()
 
     def _adding_up(self, last: bool) -> AbstractContextManager:

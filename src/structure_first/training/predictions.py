@@ -37,12 +37,12 @@ class Predictions(NamedTuple):
         return self.losses().sum((1, 2))
 
 
-def predict(model: Forward, batch: Batch, source: Source) -> Predictions:
-    """What the model says of `batch`; only the window that bears loss is computed to the end."""
+def predict(model: Forward, batch: Batch, window: int) -> Predictions:
+    """What the model says of `batch`; only the `window` that bears loss is computed to the end."""
     inputs, at = batch.tokens[..., :-1], None
-    if source.window < inputs.shape[-1]:
-        start = batch.loss_mask[..., 1:].byte().argmax(-1, keepdim=True).clamp(max=inputs.shape[-1] - source.window)
-        at = start + torch.arange(source.window, device=start.device)
+    if window < inputs.shape[-1]:
+        start = batch.loss_mask[..., 1:].byte().argmax(-1, keepdim=True).clamp(max=inputs.shape[-1] - window)
+        at = start + torch.arange(window, device=start.device)
     targets, mask = (shifted(whole, at) for whole in batch)
     return Predictions(model(inputs, at), targets, mask, at)
 
@@ -90,7 +90,7 @@ def evaluate(model: Model, batch: Batch, source: Source, compute: Compute = Comp
     fit_in = LOGITS_AT_ONCE // (source.window * source.vocab)
     for part in micro_batches(batch, compute.micro_batch or max(1, min(fit_in, EVALUATED_AT_ONCE))):
         with compute.cast(batch.tokens.device):
-            predictions = predict(model, part, source)
+            predictions = predict(model, part, source.window)
         graded = predictions.mask
         if source.determined is not None:
             graded = graded & shifted(source.determined(part.tokens), predictions.at)
