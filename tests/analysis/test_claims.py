@@ -11,6 +11,7 @@ import yaml
 
 from structure_first.analysis.answers import as_json, verdicts
 from structure_first.analysis.claims import ledger
+from structure_first.analysis.comparison import Comparison
 from structure_first.errors import UserError
 from structure_first.evidence.store import Store
 from structure_first.experiments.registry import EXPERIMENTS
@@ -422,3 +423,11 @@ def test_the_verdicts_are_told_in_words(book):
         "(accuracy +0.75 (+0.75 to +0.75); 4 seeds, which are few, at a size for two cores); "
         "beside a tuned baseline not yet run."
     )
+
+
+def test_a_saving_that_one_seed_has_is_not_said_to_be_none_in_any():
+    each = Comparison("a", "b", -np.inf, -np.inf, -np.inf, 3, "laptop", "share of the text saved", 0.2, "trial", "a")
+    without = replace(each, by_seed=((0, -np.inf), (1, -np.inf), (2, -np.inf)))
+    assert without.told == "no share of the text saved, in any seed" and without.gain() == "none, in any seed"
+    one = replace(without, by_seed=((0, -np.inf), (1, 0.07), (2, -np.inf)))
+    assert one.told == "no share of the text saved, in the median" and one.gain() == "none, in the median"

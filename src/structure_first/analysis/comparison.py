@@ -59,8 +59,13 @@ class Comparison:
         """What is gained, on what, and how much of it, in words."""
         where = f" on {self.task}" * bool(self.task)
         if self.high == -np.inf:
-            return f"no {self.unit}{where}, in any seed"
+            return f"no {self.unit}{where}, {self.nowhere}"
         return f"{self.unit}{where} {self.gain(self.digits)}"
+
+    @property
+    def nowhere(self) -> str:
+        """Where a saving is not that the interval has none of, in words."""
+        return "in any seed" if all(gain == -np.inf for _, gain in self.by_seed) else "in the median"
 
     @property
     def digits(self) -> int:
@@ -93,7 +98,7 @@ class Comparison:
     def gain(self, digits: int = 3, ends: str = "({} to {})") -> str:
         """The gain and its interval, `none` for what not even all of the text was enough for."""
         if self.high == -np.inf:
-            return "none, in any seed"
+            return f"none, {self.nowhere}"
         middle, *both = (f"{value:+.{digits}f}" for value in (self.measured, self.low, self.high))
         return f"{middle} {ends.format(*both)}".replace("-inf", "none")
 
