@@ -88,13 +88,17 @@ def by_place(last: pd.DataFrame) -> go.Figure:
 
 
 def parts(last: pd.DataFrame) -> go.Figure:
-    """What a front is worth by what of it goes across, a panel a corpus, width, start and rate."""
-    ran = [label for label in PARTS if last["label"].eq(label).any()]
-    names = [PARTS[label].replace(" ", "<br>", 1) for label in ran]
-    last = last.assign(start=last["start"].str.replace(r", (?=[^,]*$)", ",<br>", regex=True))
-    fig = worth(last, "start", "label", ran, ran).update_xaxes(ticktext=names, tickvals=ran)
-    fig.update_yaxes(matches=None, showticklabels=True)  # one corpus' gains are many times another's
-    return fig.update_layout(showlegend=False, margin={"t": 90})
+    """What a front is worth by what of it goes across, a panel below another for a corpus, width, start and rate; one
+    corpus' gains are many times another's.
+    """
+    own: dict[str, dict] = {label: {"mode": "markers"} for label in PARTS if last["label"].eq(label).any()}
+    grid = {"down": "start", "shared_xaxes": True, "vertical_spacing": 0.08}
+    height = 110 + 160 * last["start"].nunique()
+    fig = lines(last, height, "label", "gain", "label", own, "%{x}: %{y:+.3f} nats", **grid).add_hline(0, line=DOTTED)
+    names = [PARTS[label].replace(" ", "<br>", 1) for label in own]
+    order = {"categoryorder": "array", "categoryarray": list(own), "range": [-0.5, len(own) - 0.5]}
+    fig.update_xaxes(**order, tickvals=list(own), ticktext=names, showgrid=False).update_yaxes(title=GAIN)
+    return fig.update_layout(showlegend=False)
 
 
 LOSS, NEEDED = "final loss, nats", "of the text, for its loss"
@@ -112,7 +116,7 @@ def ladder(models: pd.DataFrame, whats: tuple[str, ...] = (LOSS, GAIN)) -> go.Fi
     fig, panels = facets(both, 100 + 260 * len(whats), "size", "what", shared_yaxes="rows", **gaps)
     steps = [step for step in STEPS if models["step"].eq(step).any()]
     axis = {"categoryorder": "array", "categoryarray": steps, "range": [-0.4, len(steps) - 0.6], "automargin": True}
-    axis |= {"tickvals": steps, "ticktext": [step.replace(" ", "<br>") for step in steps]}
+    axis |= {"tickvals": steps, "tickangle": -45}
     for at, here in panels:
         for label, look in looks(LABELS).items():
             look["symbol"] = "diamond-open" if label == LEARNT_SMALL else "circle"  # it stands on one step alone
