@@ -106,7 +106,9 @@ def facets(
         for column, there in enumerate(columns, 1):
             part = of_row[of_row[across] == there] if across else of_row
             parts.append(({"row": row, "col": column}, part))
-    narrow = {"font": {"size": 9}} if down else stacked(fig, len(columns), height, turned)
+    small = {"font": {"size": 9}}
+    titles = [each.to_plotly_json() | small for each in fig.layout.annotations]
+    narrow = small | {"annotations": titles} if down else stacked(fig, len(columns), height, turned)
     fig.update_layout(meta={"narrow": narrow})
     return fig.update_layout(template=TEMPLATE, height=height), parts
 
