@@ -64,7 +64,7 @@ class Comparison:
 
     @property
     def nowhere(self) -> str:
-        """Where a saving is not that the interval has none of, in words."""
+        """Of how many seeds it is true that there is no saving, where the whole interval has none, in words."""
         return "in any seed" if all(gain == -np.inf for _, gain in self.by_seed) else "in the median"
 
     @property

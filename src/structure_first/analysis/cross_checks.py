@@ -15,23 +15,17 @@ from structure_first.analysis.published import (
     every_size,
     published,
 )
-from structure_first.analysis.stored import RESULTS, ordered
+from structure_first.analysis.stored import RESULTS
 from structure_first.evidence.statistics import needed, told
 from structure_first.experiments.published import PUBLISHED
 
 
 def learnt(rows: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """How well *set* was learnt before each step of the ladder, a line a width, of the rows of every size."""
-    found = (
-        pd.concat(rows)
-        .astype({"width": "Int64"})
-        .query("metric == 'mastery' and front == 'set' and carried == 'full' and share.isna()")
-    )
-    found = ordered(
-        found.replace({"swept": {PUBLISHED: STEPS[0]}}), ["width", "swept"], [*sorted(set(found["width"])), *STEPS]
-    )
-    table = found.groupby(["width", "swept"], sort=False)["value"].median().map("{:.0%}".format)
-    return table.unstack("swept", sort=False).fillna("")
+    found = pd.concat(rows).query("metric == 'mastery' and front == 'set' and carried == 'full' and share.isna()")
+    found = found.astype({"width": int}).replace({"swept": {PUBLISHED: STEPS[0]}})
+    table = found.pivot_table("value", "width", "swept", "median")
+    return table[[step for step in STEPS if step in table]].map("{:.0%}".format, na_action="ignore").fillna("")
 
 
 def last_step(corpus: str, results: Path = RESULTS) -> pd.DataFrame:

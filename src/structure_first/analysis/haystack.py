@@ -42,7 +42,11 @@ SIZE = (
 )
 ROWS = ("dyck", "dyck permuted", "dyck embeddings", "dyck mean", "dyck permuted mean", "random init")
 RACE = tuple(f"{cell}{rate}" for cell in ("dyck", "tuned init", "random init") for rate in ("", FASTER))
-CHANGED = {"p 0.3": "shallower, p 0.3", "less mastery": "stage one cut short"}  # in a search, in words
+CHANGED = {  # by a cell of the search, in words
+    r"^k (\d+)$": r"\1 types",
+    r"^(p .+)$": r"shallower, \1",
+    "^less mastery$": "stage one cut short",
+}
 LOOKS = ("value → key", "query → key", "query → value")
 
 
@@ -85,7 +89,7 @@ def beside_base(searched: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:
     """
     held = evidence[evidence["cell"].isin(["dyck", "random init"])].replace({"cell": {"dyck": "base"}})
     both = pd.concat([searched, held[~held["cell"].isin(searched["cell"])]])
-    return both.assign(cell=both["cell"].replace(CHANGED).str.replace(r"^k (\d+)$", r"\1 types", regex=True))
+    return both.assign(cell=both["cell"].replace(CHANGED, regex=True))
 
 
 def begun(tuned: pd.DataFrame) -> pd.DataFrame:

@@ -123,9 +123,8 @@ def by_place(results: Path = RESULTS) -> pd.DataFrame:
 
 def worth_by_place(last: pd.DataFrame) -> pd.DataFrame:
     """What each front is worth in either place."""
-    return over_seeds(last.assign(text=sized(last)), "gain", ["text", "label"], "where").rename_axis(
-        ["text", "in front"]
-    )
+    table = over_seeds(last.assign(text=sized(last)), "gain", ["text", "label"], "where")
+    return table.rename_axis(index={"label": "in front"})
 
 
 def parts(last: pd.DataFrame) -> pd.DataFrame:
@@ -173,13 +172,10 @@ def answers(last: pd.DataFrame) -> pd.DataFrame:
 def solved(last: pd.DataFrame) -> pd.DataFrame:
     """Which share of the held-out problems is solved in the end, `as_published("problems")`, a line a front."""
     fronts = last.assign(share=1 - last["loss"], points=100 * last["gain"]).groupby("label", sort=False)
-    table = {
-        "problems solved": fronts["share"].apply(lambda seeds: told("{:.1%}", seeds)),
-        "in the paper": {label: f"{share:.1%}" for label, share in SOLVED.items() if label in fronts.groups},
-        "over random init, points": fronts["points"].apply(lambda seeds: told("{:+.1f}", seeds)),
-        "seeds": fronts.size(),
-    }
-    return pd.DataFrame(table).loc[list(fronts.groups)].fillna("").rename_axis("in front")
+    table = fronts["share"].apply(lambda seeds: told("{:.1%}", seeds)).to_frame("problems solved")
+    table["in the paper"] = [f"{SOLVED[label]:.1%}" if label in SOLVED else "" for label in table.index]
+    table["over random init, points"] = fronts["points"].apply(lambda seeds: told("{:+.1f}", seeds))
+    return table.assign(seeds=fronts.size()).rename_axis("in front")
 
 
 def climbed(last: pd.DataFrame) -> pd.DataFrame:

@@ -39,9 +39,10 @@ def shorter(text: Phase, corpus: str, rate: float = 1.0) -> Phase:
 
 def after(named: str, before: Iterable[Cell], later: Phase) -> dict[str, Cell]:
     """Stage two after each recipe, all of whose model goes on."""
-    found = [(Recipe(each.recipe, CARRIED["all"], later, each.recipe.body), each.factors) for each in before]
-    cells = (Cell(recipe, replace(factors, task=named)) for recipe, factors in found)
-    return {called(each.factors): each for each in cells}
+    by_name = {}
+    for recipe, factors in ((each.recipe, replace(each.factors, task=named)) for each in before):
+        by_name[called(factors)] = Cell(Recipe(recipe, CARRIED["all"], later, recipe.body), factors)
+    return by_name
 
 
 def cells(scale: str) -> dict[str, Cell]:
