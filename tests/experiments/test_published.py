@@ -60,7 +60,17 @@ def test_learnt_small_is_of_the_published_start_and_brought_to_the_wider_ones_si
 def test_on_a_rung_only_what_stands_in_front_differs():
     factors, recipes = EXPERIMENT.factors("laptop"), EXPERIMENT.recipes("laptop")
     assert list(factors["swept"].unique()) == list(RUNGS)
-    for _, rung in factors.groupby(["task", "swept", "amount"]):
+    for _, rung in factors.groupby(["task", "swept", "amount", "text"]):
         assert len({(str(recipes[cell].stage_two), str(recipes[cell].body)) for cell in rung.index}) == 1
         assert (rung["front"] == "random init").sum() == 1
-        assert {"full", "permuted", "rescaled"} <= set(rung["carried"])
+        assert {"full", "permuted"} <= set(rung["carried"])
+
+
+def test_less_of_the_text_is_the_recipe_with_a_schedule_that_ends_there():
+    factors, recipes = EXPERIMENT.factors("laptop"), EXPERIMENT.recipes("laptop")
+    shorter = factors[factors["text"] < 1]
+    assert set(shorter["task"]) == {"code", "language", "math"} and {"full", "permuted"} < set(shorter["carried"])
+    for cell, share in shorter["text"].items():
+        whole, less = recipes[str(cell).rpartition(" / ")[0]], recipes[str(cell)]
+        assert less.stage_one == whole.stage_one and less.transfer == whole.transfer
+        assert less.stage_two == whole.stage_two.at(steps=round(share * whole.stage_two.stage.steps))

@@ -47,7 +47,8 @@ def curves(rows: pd.DataFrame, metric: str = "loss") -> pd.DataFrame:
     ends at; `label` says what is in front, for how many `updates`, and its share where that is not the recipe's own.
     Another `metric` is the loss on a part of the tokens, or a share of what is right, read as what is not.
     """
-    evaluations = rows[(rows["stage"] == 2) & (rows["metric"] == metric)].sort_values(["cell", "seed", "step"])
+    whole = rows[(rows["stage"] == 2) & (rows["text"] == 1)]
+    evaluations = whole[whole["metric"] == metric].sort_values(["cell", "seed", "step"])
     if metric in SHARES:
         evaluations = evaluations.assign(value=1 - evaluations["value"])
     evaluations = evaluations.rename(columns={"value": "loss"}).reset_index(drop=True)
@@ -99,7 +100,7 @@ def early_said(evaluations: pd.DataFrame) -> str:
     lines = []
     for whose, part in evaluations.groupby("whose", sort=False):
         last, worst = part[part["step"] == part["step"].max()]["lead"], part.groupby("seed")["lead"].min()
-        span = [told("{:+.3f}", each) for each in (worst, last)]
+        span = [told("{:+z.3f}", each) for each in (worst, last)]
         lines.append(
             f"- **{str(whose).capitalize()}** (seeds: {len(last)}): at worst {span[0]} nats a byte, "
             f"after {part['step'].max():,} updates {span[1]}."
@@ -143,7 +144,7 @@ def parts_told(last: pd.DataFrame) -> pd.DataFrame:
         worth = {name: gains[label] for label, name in PARTS.items() if label in gains}
         worth |= {name: losses[b] - losses[a] for name, (a, b) in LESS.items() if b in losses}
         for what, each in worth.items():
-            lines.append({"start": start, "what": what, "nats": told("{:+.3f}", each), "seeds": each.count()})
+            lines.append({"start": start, "what": what, "nats": told("{:+z.3f}", each), "seeds": each.count()})
     return pd.DataFrame(lines, columns=["start", "what", "nats", "seeds"]).set_index(["start", "what"])
 
 
@@ -160,7 +161,7 @@ def answers(last: pd.DataFrame) -> pd.DataFrame:
             "in front": label,
             "seeds": len(part),
             "final loss": f"{part['loss'].median():.3f}",
-            "gain, nats a token": "" if label == "random init" else told("{:+.3f}", part["gain"]),
+            "gain, nats a token": "" if label == "random init" else told("{:+z.3f}", part["gain"]),
             "of the text, to its loss": told("{:.0%}", part["needed"]),
             "in the paper": f"{PAPER[part['task'].iloc[0]]:.0%}" if label == "set" else "",
         }
@@ -174,7 +175,7 @@ def solved(last: pd.DataFrame) -> pd.DataFrame:
     fronts = last.assign(share=1 - last["loss"], points=100 * last["gain"]).groupby("label", sort=False)
     table = fronts["share"].apply(lambda seeds: told("{:.1%}", seeds)).to_frame("problems solved")
     table["in the paper"] = [f"{SOLVED[label]:.1%}" if label in SOLVED else "" for label in table.index]
-    table["over random init, points"] = fronts["points"].apply(lambda seeds: told("{:+.1f}", seeds))
+    table["over random init, points"] = fronts["points"].apply(lambda seeds: told("{:+z.1f}", seeds))
     return table.assign(seeds=fronts.size()).rename_axis("in front")
 
 

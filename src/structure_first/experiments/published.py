@@ -6,7 +6,7 @@ from itertools import product
 from math import isclose
 
 from structure_first.experiments.as_published import NARROW, Published, size
-from structure_first.experiments.text import BODY, CARRIED, called, tokens
+from structure_first.experiments.text import BODY, CARRIED, called, percent, tokens
 from structure_first.model.transfer import Transfer
 from structure_first.model.transformer import Body
 from structure_first.runs.recipe import Cell, Experiment, Factors, Recipe
@@ -17,6 +17,7 @@ CONTROLS = {"shuffled:set": "shuffled set", "random": "random tokens"}  # on tha
 PUBLISHED = "no warm-up"  # the first rung of the ladder: and GPT-2's start
 RUNGS = (PUBLISHED, "warmed up", "wider start")
 SHORTER = (25, 5)  # so many times, in the sweep of stage one's length: 100 and 500 updates
+SHARES = (0.25, 0.5, 0.7, 0.85)  # of the text, of runs whose schedule ends there
 # What follows was found at the narrow width; rates go as one over it, weights as one over its root.
 WIDER = 3.0  # times GPT-2's initialisation, of the ladder's last rung
 WARMUP = 200
@@ -76,6 +77,11 @@ def cells(scale: str) -> dict[str, Cell]:
     sized = size(scale)
     for corpus in sized.corpora:
         by_name |= at_rate(sized, corpus, PUBLISHED, fronts=product(SOURCES, ["full"]))
+    for (name, cell), share in product(list(by_name.items()), SHARES):
+        if cell.factors.front in ("random init", "set") and cell.factors.carried in (None, "full", "permuted"):
+            less = cell.recipe.last.at(steps=round(share * cell.recipe.last.stage.steps))
+            shorter = Cell(replace(cell.recipe, stage_two=less), replace(cell.factors, text=share))
+            by_name[f"{name} / {percent(share)} of the text"] = shorter
     text = sized.corpora["code"]
     for times in SHORTER:
         updates = max(1, sized.stage_one.steps // times)
