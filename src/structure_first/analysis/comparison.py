@@ -75,7 +75,7 @@ class Comparison:
     @property
     def seeds_told(self) -> str:
         """The gain of each seed, in words."""
-        return ", ".join(f"{seed} {gain:+.{self.digits}f}" for seed, gain in self.by_seed).replace("-inf", "none")
+        return ", ".join(f"{seed} {gain:+z.{self.digits}f}" for seed, gain in self.by_seed).replace("-inf", "none")
 
     @property
     def counted(self) -> str:
@@ -99,7 +99,7 @@ class Comparison:
         """The gain and its interval, `none` for what not even all of the text was enough for."""
         if self.high == -np.inf:
             return f"none, {self.nowhere}"
-        middle, *both = (f"{value:+.{digits}f}" for value in (self.measured, self.low, self.high))
+        middle, *both = (f"{value:+z.{digits}f}" for value in (self.measured, self.low, self.high))
         return f"{middle} {ends.format(*both)}".replace("-inf", "none")
 
 

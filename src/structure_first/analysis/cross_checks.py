@@ -35,7 +35,7 @@ def last_step(corpus: str, results: Path = RESULTS) -> pd.DataFrame:
         ladder = climbed(ends(every_size(results, metric)))
         here = ladder[ladder["task"].eq(corpus) & ladder["step"].eq(STEPS[-1])]
         gains = here.pivot(index="seed", columns="label", values="gain")
-        scaled, form, unit = (100 * gains, "{:+.1f}", "points") if metric in SHARES else (gains, "{:+.3f}", "nats")
+        scaled, form, unit = (100 * gains, "{:+z.1f}", "points") if metric in SHARES else (gains, "{:+z.3f}", "nats")
         worth = {label: told(form, scaled[label]) for label in TOLD[:2]}
         worth["the first less the second"] = told(form, scaled[TOLD[0]] - scaled[TOLD[1]])
         lines[f"{name}, {unit}"] = worth | {"seeds": len(gains)}
@@ -50,7 +50,7 @@ def attention_by_place_said(last: pd.DataFrame) -> str:
     for where, here in last[last["task"] == "code"].groupby("where", sort=False):
         losses = here.pivot_table("loss", "seed", "label")
         less = losses["set, attention permuted"] - losses["set, attention"]
-        ahead.append(f"{told('{:+.3f}', less)} {where}")
+        ahead.append(f"{told('{:+z.3f}', less)} {where}")
     return f"On code the attention of *set* is ahead of its own numbers in random order by {', '.join(ahead)}."
 
 

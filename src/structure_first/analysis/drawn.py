@@ -51,7 +51,7 @@ def medians(models: pd.DataFrame) -> pd.DataFrame:
 def worth(models: pd.DataFrame) -> pd.DataFrame:
     """What each start is worth over random init, in points, a line for each task and start, a column a way to draw."""
     fronts = models[models["start"] != BASE].assign(points=100 * models["gain"])
-    return over_seeds(fronts, "points", ["task", "start"], "drawn", "{:+.0f}")
+    return over_seeds(fronts, "points", ["task", "start"], "drawn", "{:+z.0f}")
 
 
 def order(models: pd.DataFrame) -> str:
@@ -62,7 +62,7 @@ def order(models: pd.DataFrame) -> str:
         lines.append(
             f"- **{str(task).replace('_', ' ')}**: after {ORDERED} {ends[ORDERED].median():.0%}, shuffled "
             f"{ends[SHUFFLED].median():.0%}, from random init {ends[BASE].median():.0%}. The order is worth "
-            f"{told('{:+.0f}', 100 * (ends[ORDERED] - ends[SHUFFLED]))} points."
+            f"{told('{:+z.0f}', 100 * (ends[ORDERED] - ends[SHUFFLED]))} points."
         )
     return "\n".join(lines)
 
@@ -99,5 +99,5 @@ def at_each_size(models: pd.DataFrame) -> pd.DataFrame:
         PAPER[task].get(start) if size == largest[task] else None for task, size, start in table.index
     ]
     table = table.map("{:.0%}".format, na_action="ignore").fillna("")
-    worth = starts["points"].apply(lambda seeds: told("{:+.0f}", seeds))
+    worth = starts["points"].apply(lambda seeds: told("{:+z.0f}", seeds))
     return table.assign(**{"worth, points": worth, "seeds": starts.size()})

@@ -48,10 +48,10 @@ class Measure(NamedTuple):
 
     def compares(self, value: float) -> str:
         """A gain in words."""
-        return f"{value:+.1%}" if self.gain == "gain" else f"{2**value:.2f} times as soon"
+        return f"{value:+z.1%}" if self.gain == "gain" else f"{2**value:.2f} times as soon"
 
 
-BETTER = Measure("accuracy", "gain", 0.6, "gain", {share: f"{share:+.0%}" for share in (-0.6, -0.3, 0, 0.3, 0.6)})
+BETTER = Measure("accuracy", "gain", 0.6, "gain", {share: f"{share:+z.0%}" for share in (-0.6, -0.3, 0, 0.3, 0.6)})
 SOONER = Measure("steps", "sooner", 2, "times as soon", {-2: "¼", -1: "½", 0: "1", 1: "2", 2: "4"})
 MEASURES = {"accuracy": BETTER, "steps to 90 %": SOONER}
 
@@ -108,8 +108,8 @@ def best_said(models: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str
         gain, low, high = 100 * best[["gain", "low", "high"]].astype(float)
         both = ((of_front.min() < 0) & (of_front.max() > 0)).sum()
         lines.append(
-            f"- **{task.replace('_', ' ')}**: most from *{best['front']}*, {best['carried']}: {gain:+.0f} points "
-            f"({low:+.0f} to {high:+.0f}). By one part or rule above random init and by another below: {both} of "
+            f"- **{task.replace('_', ' ')}**: most from *{best['front']}*, {best['carried']}: {gain:+z.0f} points "
+            f"({low:+z.0f} to {high:+z.0f}). By one part or rule above random init and by another below: {both} of "
             f"{of_front.ngroups} sources."
         )
     return "\n".join(lines)

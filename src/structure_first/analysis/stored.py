@@ -67,7 +67,7 @@ def ended(rows: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
     return final(rows, metric).rename(metric).reset_index().join(factors, on="cell")
 
 
-def over_seeds(models: pd.DataFrame, value: str, down: list[str], across: str, form: str = "{:+.3f}") -> pd.DataFrame:
+def over_seeds(models: pd.DataFrame, value: str, down: list[str], across: str, form: str = "{:+z.3f}") -> pd.DataFrame:
     """A value's median and interval over seeds: a line for what stands in the columns `down`, a column for each value
     of `across`, and how many seeds there are.
     """

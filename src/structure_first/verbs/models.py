@@ -76,12 +76,12 @@ def ledger() -> Iterator[str]:
             by_step = steps.groupby(["label", "step"])[["loss", "gain"]].median()
             ends = by_step.loc["random init", "loss"]
             start, front = ends[published.STEPS[0]] - ends.min(), by_step.loc[("set", published.STEPS[0]), "gain"]
-            words = f"- on {corpus} a better start alone, of weights and rate: {start:+.3f}"
+            words = f"- on {corpus} a better start alone, of weights and rate: {start:+z.3f}"
             yield words + "; see to that first" * bool(start > front)
     rows = stored(FORMER, RESULTS)
     ends = text.ends(text.curves(rows)).set_index(["front", "share"]).sort_index()
     gains = ends.loc[(MAIN, CONTROLLED[0])].groupby(["task", "carried"])["gain"]
-    shown = (f"{task} {told('{:+.3f}', gains.get_group((task, part)))}" for task, part in BEST.items())
+    shown = (f"{task} {told('{:+z.3f}', gains.get_group((task, part)))}" for task, part in BEST.items())
     yield f"the ledger at {sized(FORMER, rows)}, tuned: {MAIN} {CONTROLLED[0]:.0%} in front gains on {', '.join(shown)}"
 
 

@@ -187,7 +187,7 @@ def race(evaluations: pd.DataFrame) -> go.Figure:
     fig.update_layout(margin={"l": 170, "b": 130}, showlegend=False)
 
     def marks(label: pd.Series, gain: pd.Series, who: pd.Series | str) -> dict:
-        text = label + ", " + who + ": " + gain.map("{:+.3f} nats".format)
+        text = label + ", " + who + ": " + gain.map("{:+z.3f} nats".format)
         marked = {"x": gain.clip(low, high).round(4), "y": label.map(places), "text": text}
         return marked | {"marker.color": label.map(meant)}
 
