@@ -128,7 +128,7 @@ def test_a_saving_is_where_the_curve_meets_the_baselines_end(models):
     spent = additive.spent(substitutive.FORMER.recipes("laptop")["code / identity 1 % / 50 %"])[1]
     assert whole.loc["identity 1 %", "of the FLOPs"] == f"{0.5 + spent / 1e15:.0%}"
     assert whole.loc["identity 1 % / mlp", "of the text"] == "> 100%"
-    assert whole.loc["identity 1 %", "paper, of the text"] == "67%"
+    assert whole.loc["identity 1 %", "paper, of the text"] == "67% (set)"
     small = table[table["width"] == "32"].set_index("in front")
     assert small.loc["identity 1 %", "of the text"] == "25%", "against the small model's own baseline"
 

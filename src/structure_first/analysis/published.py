@@ -5,10 +5,11 @@ from pathlib import Path
 import pandas as pd
 
 from structure_first.analysis.stored import RESULTS, of_today, ordered, over_seeds, sizes, with_factors
-from structure_first.analysis.text import PAPER, gains, labels
+from structure_first.analysis.text import PAPER, by_share, gains, labels
 from structure_first.cost import flops
 from structure_first.evidence.statistics import needed, share_read, told
 from structure_first.experiments.additive import spent
+from structure_first.experiments.as_published import size
 from structure_first.experiments.published import EXPERIMENT, PUBLISHED, RUNGS, SMALL
 from structure_first.runs.recipe import Recipe
 
@@ -75,8 +76,20 @@ def ends(evaluations: pd.DataFrame) -> pd.DataFrame:
 
 def published(last: pd.DataFrame) -> pd.DataFrame:
     """The models that have their corpus' published rate, and no warm-up of it."""
-    own = last.groupby(["task", "width"])["amount"].transform("first")
+    by_scale = {scale: size(scale).corpora for scale in last["scale"].unique()}
+    own = [by_scale[scale][task].stage.lr for scale, task in zip(last["scale"], last["task"], strict=True)]
     return last[last["swept"].eq(PUBLISHED) & last["amount"].eq(own)]
+
+
+def shorter(results: Path = RESULTS) -> pd.DataFrame:
+    """What was published, on shares of the text, each a run whose schedule ends there: `by_share` of what ran on some
+    of them, and of random init.
+    """
+    every = [published(rows[rows["stage"] == 2]) for rows in sizes(EXPERIMENT, results)]
+    models = pd.concat([by_share(rows, EXPERIMENT) for rows in every if len(rows)], ignore_index=True)
+    on_less = models.groupby(["task", "width", "label"])["text"].transform("min") < 1
+    models = models[on_less | models["front"].eq("random init")]
+    return models[models.groupby(["task", "width"])["text"].transform("min") < 1].reset_index(drop=True)
 
 
 def early(rows: pd.DataFrame, results: Path = RESULTS) -> pd.DataFrame:
@@ -162,8 +175,8 @@ def answers(last: pd.DataFrame) -> pd.DataFrame:
             "seeds": len(part),
             "final loss": f"{part['loss'].median():.3f}",
             "gain, nats a token": "" if label == "random init" else told("{:+z.3f}", part["gain"]),
-            "of the text, to its loss": told("{:.0%}", part["needed"]),
-            "in the paper": f"{PAPER[part['task'].iloc[0]]:.0%}" if label == "set" else "",
+            "of the text, to its loss": "" if label == "random init" else told("{:.0%}", part["needed"]),
+            "in the paper": PAPER[part["task"].iloc[0]] if label == "set" else "",
         }
         for (where, label), part in last.groupby([sized(last), "label"], sort=False)
     ]
