@@ -58,6 +58,15 @@ def test_rows_that_other_code_made_do_not_hold(results, tmp_path):
     assert not found.loc["slow", "holds"].any() and found.loc["fast", "holds"].all()
 
 
+def test_rows_of_another_corpus_are_refused_before_any_training(results, tmp_path, monkeypatch):
+    store = Store(shutil.copytree(results, tmp_path, dirs_exist_ok=True) / "tiny")
+    rows, runs = store.rows(), store.manifest()["runs"]
+    store.append(rows, {name: run | {"source": run["source"] | {"digest": 17}} for name, run in runs.items()})
+    monkeypatch.setattr("structure_first.runs.verify.run", None)
+    with pytest.raises(UserError, match="slow was trained on another corpus than the one that is packed here"):
+        verify(EXPERIMENT, "smoke", tmp_path, ["slow"], workers=1)
+
+
 def test_rounding_that_grows_holds_within_the_spread_and_no_further(results):
     rows = Store(results / "tiny").rows().query("cell == 'slow'")
     stored = rows[rows["seed"] == 0]

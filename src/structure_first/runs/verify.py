@@ -32,7 +32,8 @@ def verify(
     from the stored ones, how far the stored seeds are from one another, and whether it holds.
 
     All of the named cells, or a `sample` of so many models. A model holds bit for bit; or closely at first and, since
-    rounding grows as training goes on, in the end within the spread over seeds. Raises `UserError` if none is stored.
+    rounding grows as training goes on, in the end within the spread over seeds. Raises `UserError` if none is stored,
+    or of a corpus that is another one here.
     """
     experiment, store = chosen(experiment, scale, cells), Store(results / experiment.name)
     rows = measured(current(experiment, scale, store.rows()))
@@ -42,13 +43,18 @@ def verify(
     if sample is not None:
         models = sorted(Random(0).sample(models, min(sample, len(models))))
     runs, here, lines = store.manifest()["runs"], environment(), []
+    of_model = rows.set_index(["cell", "seed"])["run"].groupby(level=[0, 1]).first()
+    for cell in dict.fromkeys(cell for cell, _ in models):
+        packed = experiment.recipes(scale)[cell].last.make().settings.get("digest")
+        if any(runs[run].get("source", {}).get("digest", packed) != packed for run in of_model[cell]):
+            raise UserError(f"{cell} was trained on another corpus than the one that is packed here under its name")
     with TemporaryDirectory(prefix="verify-") as folder:
         for cell, seed in models:
             again = run(experiment, scale, [seed], Path(folder), device, workers, [cell])
             stored = rows[(rows["cell"] == cell) & (rows["seed"] == seed)]
             others = rows[rows["cell"] == cell]
             line = {"cell": cell, "seed": seed} | compared(stored, measured(again), others)
-            manifest = runs[stored["run"].iloc[0]]
+            manifest = runs[of_model[cell, seed]]
             lines.append(line | {"same machine": all(manifest.get(name) == here[name] for name in SAME)})
     return pd.DataFrame(lines)
 
