@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from structure_first.analysis.stored import beside, of_today, sizes, stored, with_factors
+from structure_first.analysis.stored import beside, live_folder, of_today, sizes, stored, with_factors
 from structure_first.errors import UserError
 from structure_first.evidence.store import Store
 from structure_first.experiments import additive, downstream, haystack, published, skills, substitutive
@@ -152,3 +152,12 @@ def test_a_readers_run_stands_beside_the_stored_one(tmp_path, rows_of):
     assert "| random init | 1 | nan | 3 | 0.200 | 0.400 | no |" in told(float("nan"))
     assert "no rows of these cells are stored" in told(0.3, "copying first")
     assert "at scale `smoke` no rows" in told(0.3, scale="smoke")
+
+
+def test_a_readers_own_rows_go_to_a_folder_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr("structure_first.analysis.stored.RESULTS", tmp_path / "results")
+    (tmp_path / "file").write_text("")
+    assert live_folder(f"{tmp_path}/live/new") == tmp_path / "live" / "new"
+    for out in ("results", "results/haystack", "live/../results", "file"):
+        with pytest.raises(UserError, match="out must be a folder outside of"):
+            live_folder(tmp_path / out)

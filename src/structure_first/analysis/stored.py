@@ -61,6 +61,14 @@ def untreated(table: pd.DataFrame, alike: list[str]) -> pd.DataFrame:
     return base.reindex(pd.MultiIndex.from_frame(table[alike])).set_axis(table.index)
 
 
+def live_folder(out: str | Path) -> Path:
+    """The folder `out` for a reader's own rows; raises `UserError` for a file, and within the stored results."""
+    folder = Path(out)
+    if folder.resolve().is_relative_to(RESULTS.resolve()) or (folder.exists() and not folder.is_dir()):
+        raise UserError(f"out must be a folder outside of {RESULTS}, as ../_build/live/mine, not {out}")
+    return folder
+
+
 def ended(rows: pd.DataFrame, metric: str = "accuracy") -> pd.DataFrame:
     """The last value of a metric, a line a model, with its cell's factors."""
     factors = rows.drop_duplicates("cell").set_index("cell")[[each.name for each in fields(Factors)]]
@@ -107,10 +115,11 @@ def beside(
         return (
             f"*Your run beside the reference*: at scale `{scale}` no rows of these cells are stored to compare it with."
         )
-    inside, fewest = both["your median"].between(both["lowest"], both["highest"]), both["reference seeds"].min()
+    inside, stored_seeds = both["your median"].between(both["lowest"], both["highest"]), both["reference seeds"]
+    cases = " and ".join(f"of {seeds} in {2 / (seeds + 1):.0%}" for seeds in sorted(stored_seeds.unique()))
     told = (
         f"*Your run beside the reference*: {inside.sum()} of {len(both)} cells end inside the reference's range. "
-        f"One more seed of the same kind lies outside the range of {fewest} in {2 / (fewest + 1):.0%} of cases."
+        f"One more seed of the same kind lies outside the range {cases} of cases."
     )
     table = both.assign(inside=inside.map({True: "yes", False: "no"})).to_markdown(floatfmt=".3f")
     return f"{told}\n\n{table}"
