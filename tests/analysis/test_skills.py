@@ -51,16 +51,28 @@ def test_the_gain_of_a_cell_is_the_median_of_the_differences(taught):
 def test_a_sentence_counts_what_stands_the_correction_and_what_is_left_out(taught):
     grid = analysis.grid(taught())
     said = analysis.said(grid, ["set"], ["full", "attention"])
-    assert said.startswith("**Surely better than random init: 1 of 2 cells; surely worse: 1.**")
+    assert said.startswith(
+        "**Surely better than random init: 1 of 2 cells (*sorting / set / attention*); surely worse: 1.**"
+    )
     assert said.endswith("By their medians 1 of all are better and 1 worse.")
     sooner = analysis.said(grid, ["set"], ["full", "attention"], analysis.SOONER)
-    assert sooner.startswith("**Surely sooner than random init: 1 of 2 cells; surely later: 0.**")
-    assert sooner.endswith("at 90 %: 1 of the 2 cells drawn, as a dot.")
-    more = analysis.said(grid, ["set", "shuffled set"], ["full", "attention"], analysis.SOONER)
+    assert "sooner than random init: 1 of 2 cells (*sorting / set / attention*); surely later: 0.**" in sooner
+    assert analysis.said(grid, ["set"], ["full"]).startswith("**Surely better than random init: 0 of 1 cells; surely")
+    left = analysis.left_said(grid, ["set"], ["full", "attention"])
+    assert left == "With at most half of their seeds at 90 %: 1 of the 2 cells drawn, as a dot."
+    more = analysis.left_said(grid, ["set", "shuffled set"], ["full", "attention"])
     assert "1 of the 2 cells drawn, as a dot. Left out" in more, "what is left out is no dot"
     assert more.endswith("none is surely later: shuffled set.")
-    unsolved = analysis.said(grid, ["set"], ["full"], analysis.SOONER)
+    unsolved = analysis.left_said(grid, ["set"], ["full"])
     assert unsolved.endswith("none is surely later: sorting, set."), "the cell that solves it is not among these"
+
+
+def test_the_cells_that_come_to_ninety_per_cent_are_listed(taught):
+    grid = analysis.grid(taught())
+    found = analysis.reached(grid, ["set"], ["full", "attention"])
+    line = ["200", "10.00 times as soon (10.00 to 10.00)", "6 of 6", "0.031"]
+    assert found.T.to_dict("list") == {"sorting / set / attention": line}
+    assert analysis.reached(grid, ["set"], ["full"]).empty
 
 
 def test_sentences_say_what_was_learnt_and_what_is_worth_most(taught):

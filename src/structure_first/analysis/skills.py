@@ -116,24 +116,28 @@ def best_said(models: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str
 
 
 def said(models: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str], measure: Measure = BETTER) -> str:
-    """How many cells stand the correction, on which side of random init, and where nothing is ever solved, in words."""
-    table = summary(models, measure.gain)
-    here = _within(table, fronts, carried)
+    """How many cells stand the correction, on which side of random init, and which do by a gain, in words."""
+    here = _within(summary(models, measure.gain), fronts, carried)
     sure = here.loc[here["p"] <= CERTAIN, "gain"]
+    which = "; ".join(f"*{cell}*" for cell in sure.index[sure > 0])
     better, worse = ("better", "worse") if measure is BETTER else ("sooner", "later")
-    told = (
-        f"**Surely {better} than random init: {(sure > 0).sum()} of {len(here)} cells; surely {worse}: "
-        f"{(sure < 0).sum()}.** The others differ from it by no more than chance may bring about. By their "
-        f"medians {(here['gain'] > 0).sum()} of all are {better} and {(here['gain'] < 0).sum()} {worse}."
+    return (
+        f"**Surely {better} than random init: {(sure > 0).sum()} of {len(here)} cells{f' ({which})' if which else ''}; "
+        f"surely {worse}: {(sure < 0).sum()}.** The others differ from it by no more than chance may bring about. By "
+        f"their medians {(here['gain'] > 0).sum()} of all are {better} and {(here['gain'] < 0).sum()} {worse}."
     )
-    if measure is BETTER:
-        return told
+
+
+def left_said(models: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]) -> str:
+    """What a figure of steps leaves out, and how much of what it draws has no number, in words."""
+    table = summary(models, SOONER.gain)
     tasks, shown = in_time(table, fronts, carried)
+    here = _within(table, fronts, carried)
     left = [each.replace("_", " ") for each in TASKS if each in set(here["task"]) - set(tasks)]
     left += [front for front in fronts if front in set(here["front"]) - set(shown)]
     drawn = here[here["task"].isin(tasks) & here["front"].isin(shown)]
     dots = (~np.isfinite(drawn["steps"])).sum()
-    told += f" With at most half of their seeds at 90 %: {dots} of the {len(drawn)} cells drawn, as a dot."
+    told = f"With at most half of their seeds at 90 %: {dots} of the {len(drawn)} cells drawn, as a dot."
     return told + f" Left out, since no cell has more and none is surely later: {', '.join(left)}." * bool(left)
 
 
@@ -163,6 +167,21 @@ def standing(models: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]
             solved = f"{round(line['solved'] * line['seeds'])} of {line['seeds']}"
             lines.append([cell, name, measure.says(line), measure.compares(line["gain"]), solved, f"{line['p']:.3f}"])
     return pd.DataFrame(lines, columns=columns).set_index(columns[:2])
+
+
+def reached(models: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]) -> pd.DataFrame:
+    """The cells of which more than half of the seeds come to 90 %, a line each, the soonest first."""
+    table = _within(summary(models, SOONER.gain), fronts, carried)
+    lines = {
+        cell: {
+            "median step at 90 %": SOONER.says(line),
+            "to random init": f"{SOONER.compares(line['gain'])} ({2 ** line['low']:.2f} to {2 ** line['high']:.2f})",
+            "seeds at 90 %": f"{round(line['solved'] * line['seeds'])} of {line['seeds']}",
+            "p, corrected": f"{line['p']:.3f}",
+        }
+        for cell, line in table[np.isfinite(table["steps"])].sort_values("gain", ascending=False).iterrows()
+    }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("cell")
 
 
 def bill(rows: pd.DataFrame, cells: Sequence[str]) -> pd.DataFrame:
