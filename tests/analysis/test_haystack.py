@@ -128,7 +128,33 @@ def test_whole_layers_put_back_are_told_in_words(two_models):
     patches = patches.assign(accuracy=patches["accuracy"].where(patches["head"] != attention.ALL, 0.25))
     said = analysis.origins_said(two_models._replace(patches=patches))
     parts = "where it looks 25% (25%), what it writes 25% (25%), both 25% (25%)"
-    assert said == f"Median accuracy of 2 models (with permuted weights): layer 0: {parts}; layer 1: {parts}."
+    assert said.startswith(f"Median accuracy of 2 models (with permuted weights): layer 0: {parts}; layer 1: {parts}.")
+    assert said.endswith("there before stage two: nothing. The rest stage two built.")
+    whole = (patches["head"] == attention.ALL) & (patches["layer"] == 1) & (patches["part"] == "both")
+    patches.loc[whole & (patches["donor"] == "as found"), "accuracy"] = 0.75
+    assert "there before stage two: layer 1, both." in analysis.origins_said(two_models._replace(patches=patches))
+
+
+def test_which_layer_came_first_to_look_is_told():
+    tokens, ties, asks = [130, 17, 131, 18, 161], [(1, 0), (3, 2)], (4, 3)
+
+    def maps(tie: int, match: int) -> list:
+        heads = [[[0] * 5 for _ in range(5)] for _ in range(4)]  # two a layer, of which the second looks
+        for query, key in ties:
+            heads[1][query][key] = tie
+        heads[3][asks[0]][asks[1]] = match
+        return heads
+
+    def said(*steps: tuple[int, int]) -> str:
+        frames = {10 * place: maps(*each) for place, each in enumerate(steps)}
+        return analysis.turns_said(analysis.Watched("dyck, seed 1", tokens, 2, frames, {}))
+
+    first = said((0, 0), (60, 0), (90, 80))
+    assert first.endswith(
+        "a head of the first layer from step 10 on, of the last from step 20 on: the first layer is ahead."
+    )
+    assert said((0, 0), (50, 50)).endswith("of the last from step 10 on: neither is ahead.")
+    assert said((0, 60), (49, 60)).endswith("layer never, of the last from step 0 on: the last layer is ahead.")
 
 
 def test_a_cell_whose_seeds_all_stopped_early_was_still_allowed_as_long_as_the_others():

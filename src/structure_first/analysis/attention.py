@@ -58,6 +58,14 @@ def asked(tokens: Int[Tensor, "batch time"]) -> Int[Tensor, " batch"]:
     return (tokens[:, :-1] == tokens[:, -1:] - QUERY + KEY).long().argmax(1)
 
 
+def needed(tokens: Sequence[int]) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Where recall has to look, from which place of a haystack at which: in the first layer from each value at its key,
+    in the last from the query at the value it asks for.
+    """
+    end, key = len(tokens) - 1, asked(torch.tensor([tokens])).item()
+    return [(value, value - 1) for value in range(1, end, 2)], [(end, int(key) + 1)]
+
+
 # What kind of head it is
 
 

@@ -20,6 +20,7 @@ from structure_first.runs.recipe import Experiment
 from structure_first.training.devices import device, keep_freed_memory
 from structure_first.training.loop import fit
 
+BEFORE = 0.1  # of the accuracy that stays: so much above permuted weights a layer was there before
 JUMPED = 0.9  # far above any guess: few seeds were seen to stay between the two
 CLAIM = (
     "dyck",
@@ -237,14 +238,18 @@ def whole_layers(of: HeadStudy) -> pd.DataFrame:
 
 def origins_said(of: HeadStudy) -> str:
     """What whole layers put back leave, in the median over the models, in words."""
-    by_part = whole_layers(of).groupby(["layer", "part", "donor"], sort=False)["accuracy"]
+    medians = whole_layers(of).groupby(["layer", "part", "donor"], sort=False)["accuracy"].median().unstack("donor")
     said = [
         f"layer {layer}: "
         + ", ".join(f"{part} {line['as found']:.0%} ({line['permuted']:.0%})" for (_, part), line in parts.iterrows())
-        for layer, parts in by_part.median().unstack("donor").groupby("layer")
+        for layer, parts in medians.groupby("layer")
     ]
-    many = of.patches["model"].nunique()
-    return f"Median accuracy of {many} model{'s' * (many > 1)} (with permuted weights): {'; '.join(said)}."
+    there = medians.index[medians["as found"] > medians["permuted"] + BEFORE]
+    many, before = of.patches["model"].nunique(), ", ".join(f"layer {layer}, {part}" for layer, part in there)
+    return (
+        f"Median accuracy of {many} model{'s' * (many > 1)} (with permuted weights): {'; '.join(said)}. More than "
+        f"{BEFORE:.0%} above these, so there before stage two: {before or 'nothing'}. The rest stage two built."
+    )
 
 
 class Watched(NamedTuple):
@@ -255,6 +260,19 @@ class Watched(NamedTuple):
     layers: int
     maps: dict[int, list]  # for each head, layer after layer, where each place looks, per cent
     right: dict[int, float]
+
+
+def turns_said(of: Watched) -> str:
+    """Which layer came first to look where recall has to, in words."""
+    begun, heads = [], len(next(iter(of.maps.values()))) // of.layers
+    for layer, places in zip((0, of.layers - 1), attention.needed(of.tokens), strict=True):
+        mine, enough = slice(heads * layer, heads * (layer + 1)), 50 * len(places)
+        looks = {step: max(sum(head[q][k] for q, k in places) for head in maps[mine]) for step, maps in of.maps.items()}
+        begun.append(next((step for step, look in looks.items() if look >= enough), np.inf))
+    when = [f"from step {step:,} on" if np.isfinite(step) else "never" for step in begun]
+    first, last = begun
+    order = "neither is ahead" if first == last else f"the {'first' if first < last else 'last'} layer is ahead"
+    return f"Half of its attention on the rings: a head of the first layer {when[0]}, of the last {when[1]}: {order}."
 
 
 def watched(job: Job, rows: pd.DataFrame, pairs: int = 6, frames: int = 20) -> Watched:

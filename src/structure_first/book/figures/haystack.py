@@ -6,12 +6,12 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from structure_first.analysis.attention import needed
 from structure_first.analysis.haystack import LOOKS, HeadStudy, Watched, guess, whole_layers
 from structure_first.book.figures.runs import jump_curves
 from structure_first.book.figures.style import GREY, INK, PALETTE, TEMPLATE, facets, stacked
 from structure_first.book.figures.tokens import in_haystack
 from structure_first.data.batch import Source
-from structure_first.data.diagnostics import KEY, QUERY
 
 KINDS = ("previous token", "induction", "bracket match", *LOOKS, "copying")
 BOTH_WAYS = ((0, "rgba(213,94,0,1)"), (0.5, "rgba(213,94,0,0)"), (0.5, "rgba(15,127,196,0)"), (1, "rgba(15,127,196,1)"))
@@ -42,12 +42,11 @@ def training_maps(of: Watched) -> go.Figure:
 def head_maps(percent: Sequence[Sequence[Sequence[int]]], tokens: Sequence[int], layers: int) -> go.Figure:
     """Attention on a haystack, a panel a head and a row a layer, with rings where recall has to look.
 
-    That is, in the first layer from each value at its key, in the others from the query at the value it asks for.
+    That is `needed`, of the last layer in all but the first.
     """
-    names, heads, end = [in_haystack(token) for token in tokens], len(percent) // layers, len(tokens) - 1
-    answer = tokens.index(tokens[-1] - QUERY + KEY) + 1
+    names, heads, places = [in_haystack(token) for token in tokens], len(percent) // layers, needed(tokens)
+    answer = places[1][0][1]
     names[answer] = f"<b>▶{names[answer]}</b>"
-    needed = [(value, value - 1) for value in range(1, end, 2)], [(end, answer)]
     titles = [f"layer {layer}, head {head}" for layer in range(layers) for head in range(heads)]
     gaps = {"horizontal_spacing": 0.02, "vertical_spacing": 0.35 / (layers + 1)}
     fig = make_subplots(layers, heads, subplot_titles=titles, shared_yaxes=True, **gaps)
@@ -57,7 +56,7 @@ def head_maps(percent: Sequence[Sequence[Sequence[int]]], tokens: Sequence[int],
         panel = {"row": 1 + number // heads, "col": 1 + number % heads}
         scale = {"colorscale": INK, "zmin": 0, "zmax": 100, "showscale": False}
         fig.add_heatmap(z=weights, text=said, hovertemplate="%{text}: %{z} %<extra></extra>", **scale, **panel)
-        for query, key in needed[number >= heads]:
+        for query, key in places[number >= heads]:
             corners = {"x0": key - 0.5, "x1": key + 0.5, "y0": query - 0.5, "y1": query + 0.5}
             fig.add_shape(type="rect", line={"color": PALETTE[1], "width": 1.5}, **corners, **panel)
     fig.update_annotations(font_size=12)
@@ -66,7 +65,7 @@ def head_maps(percent: Sequence[Sequence[Sequence[int]]], tokens: Sequence[int],
     unnamed: dict = {f"xaxis{panel}": {"showticklabels": False} for panel in ("", *range(2, 1 + len(percent)))}
     two_lines = [each.to_plotly_json() | {"text": each.text.replace(", ", "<br>")} for each in fig.layout.annotations]
     fig.update_layout(meta={"narrow": unnamed | {"annotations": two_lines}})  # the order is that of the rows
-    return fig.update_yaxes(range=[end + 0.5, -0.5], **ticks)
+    return fig.update_yaxes(range=[len(names) - 0.5, -0.5], **ticks)
 
 
 def kinds(of: HeadStudy) -> go.Figure:
