@@ -1,7 +1,9 @@
 """The built book as one PDF: an installed Chromium prints each page, figures drawn, and pypdf binds them."""
 
+import re
 import shutil
 import subprocess
+from html import unescape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -51,7 +53,8 @@ def printed(out: Path, root: Path = Path(".")) -> Path:
             if not one.exists():
                 reason = (said.stderr.strip().splitlines() or ["it gave no reason"])[-1]
                 raise UserError(f"{browser} did not print {name}: {reason}")
-            bound.append(one, outline_item=Path(name).name.replace("_", " "))
+            title = re.search(r"<title>(.*?) &#8212; ", page.read_text(), re.DOTALL)
+            bound.append(one, outline_item=unescape(title[1]) if title else name)
         with replacing(out) as temporary:
             bound.write(temporary)
     return out

@@ -6,6 +6,7 @@ middle lightness, so that they stand out from white and from black.
 
 import inspect
 import os
+import re
 import textwrap
 from collections.abc import Callable, Iterable
 from html import escape
@@ -58,8 +59,10 @@ def show(fig: go.Figure, alt: str, caption: str) -> None:
 def html(fig: go.Figure, alt: str, caption: str) -> str:
     """A figure as a page of the book holds it; the book's scripts draw it, and its numbers as a table.
 
-    Its JSON has not even a "<", which plotly escapes: "<!--<script>" would make a script of the rest of the page.
+    Its JSON has not even a "<", which plotly escapes: "<!--<script>" would make a script of the rest of the page. Below
+    a figure words stand plain, without the marks of Markdown.
     """
+    alt, caption = (re.sub("[*`]", "", words) for words in (alt, caption))
     return (
         f'<figure class="sf-figure" aria-label="{escape(alt)}"><div class="sf-plot"></div>\n'
         f'<script type="application/json">{fig.to_json()}</script>'
