@@ -22,7 +22,9 @@ from hypothesis import settings
 from jaxtyping import install_import_hook
 
 SHAPED = ("answers", "batch", "common", "controls", "diagnostics", "mixtures", "procedural", "retrieval")
-CHECKED = ["structure_first.model", *(f"structure_first.data.{module}" for module in SHAPED)]
+MORE = ("training.predictions", "evidence.statistics", "analysis.attention", "analysis.sequences")
+CHECKED = [f"structure_first.{module}" for module in ("model", "data.corpora.packing", *MORE)]
+CHECKED += [f"structure_first.data.{module}" for module in SHAPED]
 
 assert all(map(find_spec, CHECKED)), "a module that is to be checked is not there"
 if find_spec("beartype"):

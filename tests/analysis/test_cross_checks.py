@@ -31,7 +31,7 @@ def test_how_well_a_front_was_learnt_is_told_of_each_step(rows):
 def test_the_last_step_is_told_by_loss_and_by_what_is_right(rows, metric, unit):
     last = final(rows, metric)
     cold, warm, twin = (last[f"math / {what} / {WIDER}"] for what in ("random init", "set", "set / permuted"))
-    scale, form = (-1, "{:+.3f}") if metric == "loss" else (100, "{:+.1f}")
+    scale, form = (-1, "{:+z.3f}") if metric == "loss" else (100, "{:+z.1f}")
     lines = cross_checks.last_step("math", RESULTS)
     line = lines.iloc[("loss", "accuracy", "problems").index(metric)]
     gains = [told(form, scale * (one - other)) for one, other in ((warm, cold), (twin, cold), (warm, twin))]
@@ -43,12 +43,12 @@ def test_the_attention_is_told_beside_its_own_numbers_in_either_place(rows):
     for where, metric in published.PLACES.items():
         last = final(rows, metric)
         ahead = last["code / set / attention permuted"] - last["code / set / attention"]
-        assert f"{told('{:+.3f}', ahead)} {where}" in said
+        assert f"{told('{:+z.3f}', ahead)} {where}" in said
 
 
 def test_a_baseline_is_told_to_be_as_near_its_own_end_as_a_front_gains():
     texts, losses = (0.25, 0.5, 1.0), {"random init": (3.0, 2.0, 1.0), "set": (2.0, 1.5, 0.5), "late": (4.0, 3.0, 2.0)}
-    common = dict(task="code", width=128, swept="no warm-up", amount=3e-4, target=1.0)
+    common = dict(scale="laptop", task="code", width=128, swept="no warm-up", amount=3e-4, target=1.0)
     lines = [
         dict(cell=label, label=label, front=label, seed=seed, step=1000 * text, text=text, loss=loss) | common
         for label, curve in losses.items()

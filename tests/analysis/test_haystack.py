@@ -7,6 +7,7 @@ import torch
 
 from structure_first.analysis import attention
 from structure_first.analysis import haystack as analysis
+from structure_first.analysis.stored import with_factors
 from structure_first.data.registry import source
 from structure_first.evidence.statistics import final
 from structure_first.experiments import haystack
@@ -179,7 +180,10 @@ def test_beginnings_that_make_no_seed_jump_are_counted_and_left_out(rows_of):
 
 def test_a_search_stands_beside_its_base_and_random_init(rows_of):
     evidence = rows_of({(cell, 100): {10: 0.9} for cell in ("dyck", "random init", "set")})
-    beside = analysis.beside_base(rows_of({("k 8", 0): {10: 0.95}}), evidence)
-    assert list(beside["cell"].unique()) == ["8 types", "base", "random init"]
-    jumped = {("8 types", 0): True, ("base", 100): True, ("random init", 100): True}
+    cells = ("k 8", "p 0.3", "less mastery", "length 64")
+    searched = with_factors(rows_of({(cell, 0): {10: 0.95} for cell in cells}), haystack.SEARCH)
+    beside = analysis.beside_base(searched, evidence)
+    words = ["8 types", "shallower, p 0.3", "stage one cut short", "length 64"]
+    assert list(beside["cell"].unique()) == [*words, "base", "random init"]
+    jumped = {(word, 0): True for word in words} | {("base", 100): True, ("random init", 100): True}
     assert analysis.has_jumped(beside).to_dict() == jumped

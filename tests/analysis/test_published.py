@@ -60,6 +60,20 @@ def test_a_saving_is_told_of_runs_whose_schedule_ends_with_their_text(rows_of, t
     assert (line["in front"], line["seeds"], line["of the text"]) == ("set", 3, "71%"), "half of the way, by logarithms"
 
 
+def test_a_schedule_that_ends_early_is_set_beside_the_long_run_on_its_way(found):
+    less = found[(found["cell"] == "code / set") & (found["step"] == 750)].assign(loss=found["loss"] + 0.25)
+    table = analysis.stopped_early(less, found)
+    assert table.reset_index().to_dict("records") == [
+        {
+            "text": "code, width 128",
+            "in front": "set",
+            "of the text": "50%",
+            "higher than on its way, nats": "+0.250",
+            "seeds": 3,
+        }
+    ]
+
+
 def test_a_live_run_is_a_part_of_the_curve_beside_the_stored_ones(rows_of, tmp_path):
     def losses(ends, seed):
         return {

@@ -21,6 +21,7 @@ from structure_first.seeding import generator
 from structure_first.training import processes
 from structure_first.training.loop import fit
 from structure_first.training.predictions import evaluate
+from structure_first.training.protocol import Model
 from structure_first.training.stage import Stage
 from structure_first.training.stream import Stream
 
@@ -74,7 +75,7 @@ def test_the_loss_reads_answers_of_the_corpus(sums):
     assert sums.at(30).length == 30 and sums.at(30).name == sums.name
 
 
-class Known:
+class Known(Model):
     """Says what it was told, whatever it reads."""
 
     def __init__(self, told: torch.Tensor):

@@ -263,9 +263,9 @@ def test_the_hub_streams_and_goes_on(local_hub):
 
 
 def test_a_hub_corpus_is_packed_and_goes_on(local_hub, tmp_path):
-    pack("c4", "bytes", tmp_path / "parts", limit_tokens=100, held_out=0)
-    pack("c4", "bytes", tmp_path / "parts", held_out=0)
-    made = pack("c4", "bytes", tmp_path / "parts", held_out=0)
+    pack("c4", "bytes", tmp_path / "parts", limit_tokens=100, held_out=0.0)
+    pack("c4", "bytes", tmp_path / "parts", held_out=0.0)
+    made = pack("c4", "bytes", tmp_path / "parts", held_out=0.0)
     assert made["documents"]["train"] == 40 and made["source"]["column"] == "text"
     with pytest.raises(UserError, match="c4 has no text under 'body'; it has text, n; name one with --text-column"):
         next(documents("c4", "body"))

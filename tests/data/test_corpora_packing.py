@@ -77,7 +77,7 @@ def test_every_document_comes_back_once_in_order(tmp_path_factory, texts, tokeni
 
 
 def test_characters_lose_only_what_they_have_no_sign_for(tmp_path):
-    pack(lines(tmp_path / "c.jsonl", ["What is 1 + 1?\n2", "naïve\tq"]), "characters", tmp_path / "p", held_out=0)
+    pack(lines(tmp_path / "c.jsonl", ["What is 1 + 1?\n2", "naïve\tq"]), "characters", tmp_path / "p", held_out=0.0)
     assert read(tmp_path / "p")["train"] == ["What is 1 + 1?\n2", "na?ve?q"]
     assert Packed(tmp_path / "p").shards[0].tolist()[:3] == [97, ord("W") - 32, ord("h") - 32]
 
@@ -214,7 +214,7 @@ def test_windows_are_what_stands_in_the_shards(packed, split):
 
 
 def test_every_window_is_drawn_alike(tmp_path):
-    pack(lines(tmp_path / "c.jsonl", ["abc", "defgh", "ij"]), "bytes", tmp_path / "p", held_out=0, shard_tokens=4)
+    pack(lines(tmp_path / "c.jsonl", ["abc", "defgh", "ij"]), "bytes", tmp_path / "p", held_out=0.0, shard_tokens=4)
     shards = [shard.tobytes() for shard in Packed(tmp_path / "p").shards]
     places = [shard[i : i + 3] for shard in shards for i in range(len(shard) - 2)]
     tokens, _ = Packed(tmp_path / "p").source(2).draw(len(places) * 3000, torch.Generator().manual_seed(1))
@@ -351,10 +351,10 @@ def test_a_file_that_changed_is_another_corpus_whatever_its_name_size_and_date(t
         (tmp_path / "c" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "c" / name).write_text(f"the text of {name}")
     corpus, out = tmp_path / "c", tmp_path / "out"
-    made = pack(corpus, "bytes", out, held_out=0)
+    made = pack(corpus, "bytes", out, held_out=0.0)
     for path in corpus.rglob("*.txt"):
         os.utime(path, ns=(1, 1))  # touched
-    assert pack(corpus, "bytes", out, held_out=0) == made
+    assert pack(corpus, "bytes", out, held_out=0.0) == made
     changed = r"holds shards of another corpus \(its files have changed\); name another folder or remove this one"
     for path, text in (
         ("a/x.txt", "the TEXT of a/x.txt"),
@@ -364,13 +364,13 @@ def test_a_file_that_changed_is_another_corpus_whatever_its_name_size_and_date(t
         before = (corpus / path).read_text()
         (corpus / path).write_text(text)
         with pytest.raises(UserError, match=changed):
-            pack(corpus, "bytes", out, held_out=0)
+            pack(corpus, "bytes", out, held_out=0.0)
         (corpus / path).write_text(before)
     (corpus / "a").rename(corpus / "z")
     with pytest.raises(UserError, match=changed):
-        pack(corpus, "bytes", out, held_out=0)
+        pack(corpus, "bytes", out, held_out=0.0)
     (corpus / "z").rename(corpus / "a")
-    assert pack(corpus, "bytes", out, held_out=0) == made
+    assert pack(corpus, "bytes", out, held_out=0.0) == made
 
 
 def test_what_is_told_by_its_date_is_not_read_again(tmp_path, corpus, monkeypatch):

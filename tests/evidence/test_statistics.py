@@ -43,16 +43,16 @@ def test_the_interval_is_the_same_each_time_and_holds_the_estimate():
     median, low, high = interval(values)
     assert (median, low, high) == interval(values) and low <= median <= high
     assert median == pytest.approx(0.96)
-    assert interval([0.5]) == (0.5, 0.5, 0.5)
+    assert interval(np.array([0.5])) == (0.5, 0.5, 0.5)
     squares = np.linspace(0, 1, 100) ** 2
     assert interval(squares) == interval(squares), "of many values too"
 
 
 def test_the_interval_of_times_that_may_be_infinite():
-    assert interval([100.0, 200.0, np.inf, np.inf, np.inf])[0] == np.inf
-    _, low, high = interval([100.0, 200.0, 300.0, np.inf, np.inf])
+    assert interval(np.array([100.0, 200.0, np.inf, np.inf, np.inf]))[0] == np.inf
+    _, low, high = interval(np.array([100.0, 200.0, 300.0, np.inf, np.inf]))
     assert low == 100 and high == np.inf
-    assert interval([np.inf] * 5) == (np.inf,) * 3
+    assert interval(np.full(5, np.inf)) == (np.inf,) * 3
 
 
 def test_what_is_told_has_an_interval_unless_all_of_it_reads_the_same():

@@ -16,6 +16,7 @@ from structure_first.pretraining.checks import check
 from structure_first.pretraining.stages import jobs, stand_in
 from structure_first.pretraining.two_stages import train
 from structure_first.runs import execution
+from structure_first.versions import VERSIONS
 
 CPU = torch.device("cpu")
 
@@ -58,6 +59,15 @@ def test_a_file_or_a_folder_of_something_else_is_left_alone(tmp_path, config):
     with pytest.raises(UserError, match="run holds results, but of no training; name another --out"):
         train(config(), tmp_path / "run", "cpu")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["rows.parquet"]
+
+
+def test_a_run_of_another_version_of_a_rule_is_refused_and_no_other(tmp_path, config, monkeypatch):
+    train(config(), tmp_path / "run", "cpu")
+    monkeypatch.setitem(VERSIONS, "reverse", 2)
+    train(config(), tmp_path / "run", "cpu")
+    monkeypatch.setitem(VERSIONS, "identity", 2)
+    with pytest.raises(UserError, match="run holds a run that another version of one of its rules made; name another"):
+        train(config(), tmp_path / "run", "cpu")
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from structure_first.pretraining.stages import jobs, stand_in
 from structure_first.runs.jobs import weights_path
 from structure_first.runs.recipe import Phase
 from structure_first.training.stage import Stage
+from structure_first.versions import VERSIONS
 
 GOOD = """
 seed: 3
@@ -254,3 +255,25 @@ def test_a_folder_that_was_begun_before_goes_on(tmp_path):
     for folder in ("weights", "checkpoints"):
         kept = [weights_path(model, tmp_path) if folder == "weights" else job.checkpoint for model, job in found]
         assert kept == [tmp_path / folder / f"stage_{stage}.safetensors" for stage in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("rule", "stages"),
+    [
+        *((rule, [1, 2]) for rule in ("set", "dropout", "init", "stream", "training")),
+        *((rule, [2]) for rule in ("code", "bytes", "keep", "permute")),
+        *((rule, []) for rule in ("reverse", "bpe", "language", "rotate")),
+    ],
+)
+def test_a_rule_that_is_raised_changes_the_keys_of_what_it_makes(tmp_path, monkeypatch, rule, stages):
+    def keys(text: str = GOOD) -> list[str]:
+        config = read(written(tmp_path, text))
+        return [job.replicas[0].configuration for job in jobs(config, stand_in(config.corpus))]
+
+    by_path = GOOD.replace("code,", f"{tmp_path}/code/a.txt,").replace("bytes", "'bpe:300'")
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "a.txt").write_text("some text")
+    before, of_path = keys(), keys(by_path)
+    monkeypatch.setitem(VERSIONS, rule, 3)
+    assert [stage for stage, (old, new) in enumerate(zip(before, keys(), strict=True), 1) if old != new] == stages
+    assert (keys(by_path)[1] != of_path[1]) == (rule == "bpe" or (bool(stages) and rule not in ("code", "bytes")))

@@ -12,6 +12,7 @@ from structure_first.data.registry import source
 from structure_first.errors import UserError
 from structure_first.pretraining import warm_folder as module
 from structure_first.pretraining.warm_folder import MANIFEST, warm_folder
+from structure_first.versions import VERSIONS
 
 COPY = source("identity", length=4, vocab=6)
 SIZE = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2, vocab_size=70)
@@ -87,6 +88,9 @@ def test_what_is_there_is_not_made_again(config, tmp_path, monkeypatch):
     for options, different in [({"seed": 1}, "seed"), ({"steps": 4}, "stage"), ({"embeddings": "fresh"}, "embeddings")]:
         with pytest.raises(UserError, match=f"out was made with another {different}; name another --out"):
             silent(config, out, COPY, **options)
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="made with another version; name another"):
+        patch.setitem(VERSIONS, "identity", 2)
+        silent(config, out, COPY)
     (out / MANIFEST).write_text("{}")
     with pytest.raises(UserError, match="recipe is missing; remove"):
         silent(config, out, COPY)

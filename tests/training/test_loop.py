@@ -189,6 +189,26 @@ def test_the_batch_of_a_step_depends_on_seed_and_step_alone():
     assert not torch.equal(Stream(COPY, 8, (5,), "held out")(70).tokens, other(70).tokens)
 
 
+def test_what_is_held_out_is_drawn_by_other_generators_than_what_is_trained_on():
+    stage = replace(STAGE, steps=70)  # two blocks of batches
+
+    def seeds() -> dict[int, set[int]]:
+        """Those of the generators, by how many sequences were drawn of them."""
+        seen: dict[int, set[int]] = {}
+
+        def draw(count, generator):
+            seen.setdefault(count, set()).add(generator.initial_seed())
+            return COPY.draw(count, generator)
+
+        fit(Transformer(SHAPE, (0, 1)), replace(COPY, draw=draw), stage)
+        return seen
+
+    found = seeds()
+    held_out, training = (found[64 * count] for count in (stage.held_out, stage.batch))
+    assert (len(held_out), len(training)) == (2, 4) and held_out.isdisjoint(training)
+    assert seeds() == found
+
+
 def long_run(folder: Path, dies_at: int | None = None) -> None:
     """A training with a checkpoint after every step; at that one its process is killed."""
     folder.mkdir(exist_ok=True)

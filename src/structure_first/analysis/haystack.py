@@ -43,11 +43,7 @@ SIZE = (
 )
 ROWS = ("dyck", "dyck permuted", "dyck embeddings", "dyck mean", "dyck permuted mean", "random init")
 RACE = tuple(f"{cell}{rate}" for cell in ("dyck", "tuned init", "random init") for rate in ("", FASTER))
-CHANGED = {  # by a cell of the search, in words
-    r"^k (\d+)$": r"\1 types",
-    r"^(p .+)$": r"shallower, \1",
-    "^less mastery$": "stage one cut short",
-}
+CHANGED = {"k": "{:g} types", "p": "shallower, p {:g}", "updates": "stage one cut short"}  # by the search, in words
 LOOKS = ("value → key", "query → key", "query → value")
 
 
@@ -90,7 +86,8 @@ def beside_base(searched: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:
     """
     held = evidence[evidence["cell"].isin(["dyck", "random init"])].replace({"cell": {"dyck": "base"}})
     both = pd.concat([searched, held[~held["cell"].isin(searched["cell"])]])
-    return both.assign(cell=both["cell"].replace(CHANGED, regex=True))
+    swept = both[both["swept"].isin(CHANGED)].drop_duplicates("cell")
+    return both.replace({"cell": {each.cell: CHANGED[each.swept].format(each.amount) for each in swept.itertuples()}})
 
 
 def begun(tuned: pd.DataFrame) -> pd.DataFrame:

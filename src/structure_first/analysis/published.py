@@ -89,7 +89,21 @@ def shorter(results: Path = RESULTS) -> pd.DataFrame:
     models = pd.concat([by_share(rows, EXPERIMENT) for rows in every if len(rows)], ignore_index=True)
     on_less = models.groupby(["task", "width", "label"])["text"].transform("min") < 1
     models = models[on_less | models["front"].eq("random init")]
-    return models[models.groupby(["task", "width"])["text"].transform("min") < 1].reset_index(drop=True)
+    models = models[models.groupby(["task", "width"])["text"].transform("min") < 1]
+    return models.astype({"width": int}).reset_index(drop=True)
+
+
+def stopped_early(models: pd.DataFrame, evaluations: pd.DataFrame) -> pd.DataFrame:
+    """How much higher a run of `shorter` ends than the run of all of the text was after as much of it, a line a front
+    and a share: median and interval.
+    """
+    alike = ["task", "width", "label", "seed", "text"]
+    by_then = published(evaluations).set_index(alike)["loss"].rename("then")
+    less = models[models["text"] < 1].join(by_then, on=alike)
+    higher = (less["loss"] - less["then"]).groupby([sized(less), less["label"], less["text"]], sort=False)
+    table = higher.apply(lambda seeds: told("{:+z.3f}", seeds)).to_frame("higher than on its way, nats")
+    table = table.assign(seeds=higher.count()).rename_axis(["text", "in front", "of the text"]).reset_index()
+    return table.assign(**{"of the text": table["of the text"].map("{:.0%}".format)}).set_index("text")
 
 
 def early(rows: pd.DataFrame, results: Path = RESULTS) -> pd.DataFrame:

@@ -4,7 +4,6 @@ At scales `gpu` and `paper` stage two is the paper's (Jiang et al. 2026, algorit
 cores carry, and stage one what the search in this file found to work.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
 
@@ -110,7 +109,7 @@ def cells(scale: str) -> dict[str, Recipe]:
     }
 
 
-def search(scale: str) -> Mapping[str, Cell | Recipe]:
+def search(scale: str) -> dict[str, Cell]:
     """When does Dyck transfer? One change at a time from a base setting, and its groups alone and left out.
 
     Random init at the other rate and batch tells whether these help Dyck or any model.
@@ -119,20 +118,25 @@ def search(scale: str) -> Mapping[str, Cell | Recipe]:
         return published_search()
     if scale != "laptop":
         return {}
-    task = stage_two(scale)
+    task, by_name = stage_two(scale), {}
     base = stage_one("dyck", DYCK, 4_000)
-    by_name = {"base": Recipe(base, FULL, task), "untied": Recipe(replace(base, tied=False), FULL, task)}
+
+    def put(name: str, first: Phase, rules: Transfer = FULL, carried: str = "full", second=task, **swept) -> None:
+        by_name[name] = Cell(Recipe(first, rules, second), Factors("haystack", "dyck", carried, **swept))
+
+    put("base", base)
+    put("untied", replace(base, tied=False), swept="untied")
     for name, value in (("k", 8), ("k", 16), ("k", 128), ("length", 64), ("p", 0.3)):
-        by_name[f"{name} {value}"] = Recipe(replace(base, settings={**DYCK, name: value}), FULL, task)
+        put(f"{name} {value}", replace(base, settings={**DYCK, name: value}), swept=name, amount=value)
     for rule in ("mean", "fresh"):
-        by_name[f"embeddings {rule}"] = Recipe(base, Transfer(embeddings=rule), task)
-    by_name["less mastery"] = Recipe(stage_one("dyck", DYCK, 1_500), FULL, task)
+        put(f"embeddings {rule}", base, Transfer(embeddings=rule), ROWS[rule])
+    put("less mastery", stage_one("dyck", DYCK, 1_500), swept="updates", amount=1_500)
     for name, settings in {"rate 3e-3": task.at(lr=3e-3), "batch 64": task.at(batch=64)}.items():
-        by_name[f"stage two: {name}"] = Recipe(base, FULL, settings)
-        by_name[f"random init: {name}"] = Recipe(None, None, settings)
+        put(f"stage two: {name}", base, second=settings, swept=name)
+        by_name[f"random init: {name}"] = Cell(Recipe(None, None, settings), Factors("haystack", swept=name))
     for group in GROUPS:
-        by_name[f"only {group}"] = Recipe(base, Transfer.only(group, embeddings="resample"), task)
-        by_name[f"without {group}"] = Recipe(base, replace(FULL, **{group: "fresh"}), task)
+        put(f"only {group}", base, Transfer.only(group, embeddings="resample"), group)
+        put(f"without {group}", base, replace(FULL, **{group: "fresh"}), f"without {group}")
     return by_name
 
 
@@ -153,13 +157,12 @@ def published_search() -> dict[str, Cell]:
     One change at a time, and a third of the diagnostic's updates. From the first, other rows too: does it tell?
     """
     task = stage_two("paper").at(steps=3_500, evaluate_every=250)
-    by_name = {}
+    by_name = {"random init": Cell(Recipe(None, None, task), Factors("haystack"))}
 
-    def put(name: str, first: Phase | None, rules: Transfer | None = MEAN, carried: str | None = "mean rows") -> None:
-        factors = Factors("haystack", "random init" if first is None else "dyck", carried, swept=name)
+    def put(name: str, first: Phase, rules: Transfer = MEAN, carried: str = "mean rows", **swept) -> None:
+        factors = Factors("haystack", "dyck", carried, **{"swept": name, **swept})
         by_name[name] = Cell(Recipe(first, rules, task), factors)
 
-    put("random init", None, None, None)
     put("base", AUTHORS)
     put("base / resampled rows", AUTHORS, FULL, "resampled rows")
     put("base / fresh rows", AUTHORS, Transfer(), "fresh rows")
@@ -171,7 +174,7 @@ def published_search() -> dict[str, Cell]:
     put("no dropout", replace(AUTHORS, dropout=0.0))
     put("untied", replace(AUTHORS, tied=False))
     for name, value in (("k", 8), ("k", 64), ("length", 64)):
-        put(f"{name} {value}", replace(AUTHORS, settings={**AUTHORS.settings, name: value}))
+        put(f"{name} {value}", replace(AUTHORS, settings={**AUTHORS.settings, name: value}), swept=name, amount=value)
     put("curriculum", AUTHORS.at(curriculum=(8, 16, 32, 64)))
     return by_name
 
@@ -193,14 +196,14 @@ def rules_apart(scale: str) -> dict[str, Cell]:
     return by_name
 
 
-def tuning(scale: str) -> dict[str, Recipe]:
+def tuning(scale: str) -> dict[str, Cell]:
     """The best beginning without a stage one: the widths first, then the rate."""
     task = stage_two(scale)
     by_name = beginnings(task, (Body.init, WIDE, 2 * WIDE), (Body.init, WIDE, 4 * WIDE, 8 * WIDE))
     for rate in (5e-4, 2e-3, 4e-3, 8e-3):
         best = TUNED._replace(faster=rate / task.stage.lr)
         by_name[f"the best of these / rate {rate:g}"] = best.recipe(task)
-    return by_name
+    return {name: Cell(recipe, Factors("haystack", name)) for name, recipe in by_name.items()}
 
 
 EXPERIMENT = Experiment(

@@ -29,6 +29,10 @@ def check(config: Config, folder: Path, device: torch.device) -> None:
     check_folder(config, folder)
     check_corpus(config.corpus)
     stages = jobs(config, stand_in(config.corpus))
+    todays = {model.configuration for job in stages for model in job.replicas}
+    if set(Store(folder).rows()["configuration"]) - todays:
+        problem = f"{folder} holds a run that another version of one of its rules made"
+        raise UserError(f"{problem}; name another --out, or remove this run")
     for part, path in config.recipe.others.items():
         check_weights(part, Path(path), config.shape)
     for job in stages:

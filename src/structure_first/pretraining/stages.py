@@ -15,6 +15,7 @@ from structure_first.runs.jobs import Job, Replica
 from structure_first.runs.recipe import digest
 from structure_first.training import processes
 from structure_first.training.compute import Compute
+from structure_first.versions import raised
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,18 @@ class Model(Replica):
     @cached_property
     def configuration(self) -> str:
         settings = self.config.plain() | {"compute": None, "seed": None}
-        read_by_stage_one = {name: settings[name] for name in ("seed", "shape", "stage_one")}
-        return digest(settings if self.stage == 2 else read_by_stage_one)
+        if self.stage == 1:
+            settings = {name: settings[name] for name in ("seed", "shape", "stage_one")}
+        return digest([settings, newer] if (newer := raised(self.rules)) else settings)
+
+    @property
+    def rules(self) -> set[str]:
+        """As its recipe's, but for the corpus: a path names none, and what was packed elsewhere stays as it is."""
+        if self.stage == 1:
+            return self.recipe.rules
+        packed_by = () if self.config.corpus.packed is not None else self.config.corpus.unpacked
+        own = {*(name.partition(":")[0] for name in packed_by), *(["dropout"] if self.phase.dropout else [])}
+        return replace(self.recipe, stage_two=None).rules | own
 
     @cached_property
     def before(self) -> "Model | None":

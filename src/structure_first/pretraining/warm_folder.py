@@ -17,9 +17,11 @@ from structure_first.errors import UserError, reason
 from structure_first.evidence.store import environment
 from structure_first.files import becoming, locked
 from structure_first.pretraining.warm import stage_for, warm_up
+from structure_first.runs.recipe import Phase
 from structure_first.schema import COUNT, validated
 from structure_first.training.compute import Compute
 from structure_first.training.devices import device as pick_device
+from structure_first.versions import raised
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -69,6 +71,8 @@ def warm_folder(
         "stage": asdict(stage_one) | {"curriculum": list(stage_one.curriculum)},  # as JSON has it
         "seed": seed,
     }
+    if newer := raised(Phase(source.name, stage_one).rules | {embeddings}):
+        recipe["version"] = newer
     with locked(out):
         if (out / MANIFEST).exists():
             return check_same(out, recipe)

@@ -1,7 +1,7 @@
 """What the loop asks of a model, so that one of another library can be trained by it."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
+@runtime_checkable  # the tests hold calls to their annotations
 class Forward(Protocol):
     """What makes logits of tokens: a model, or what stands for it where several processes train."""
 
@@ -20,6 +21,7 @@ class Forward(Protocol):
         """Logits of the next token at the positions `at`, or at all. No token may change those of an earlier one."""
 
 
+@runtime_checkable
 class Model(Forward, Protocol):
     """Replicas of one network that train side by side: theirs is the first axis of every parameter and of every batch.
 

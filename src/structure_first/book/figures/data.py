@@ -198,7 +198,7 @@ def neural(rules: int = 4, seed: int = 0) -> go.Figure:
 
 def depth_path(of: Source, seed: int = 0, others: int = 40) -> go.Figure:
     """A word as a mountain path, up for an opener and down for a closer, before the paths of other words."""
-    tokens, k = of.draw(1 + others, generator("cpu", seed)).tokens, of.settings["k"]
+    tokens, k = of.draw(1 + others, generator("cpu", seed)).tokens, int(of.settings["k"])
     depth = np.pad(torch.where(tokens < k, 1, -1).cumsum(1).numpy(), ((0, 0), (1, 0)))
     places = np.arange(of.length + 1)
     fig = plain(380, xaxis_title="position", yaxis_title="open brackets")
@@ -241,11 +241,11 @@ def match_distances(sources: Iterable[Source], count: int = 500) -> go.Figure:
     fig.update_xaxes(title="tokens back, at most", type="log", tickvals=ticks)
     sources = list(sources)
     for of, look in zip(sources, looks(of.name for of in sources).values(), strict=True):
-        k, distances, closers = of.settings["k"], Counter(), 0
+        k, distances, closers = int(of.settings["k"]), Counter[int](), 0
         for word in of.draw(count, generator("cpu", 0)).tokens.tolist():
-            partner = partners(word, k)
-            closers += sum(token >= k for token in word)
-            distances.update(t - partner[t] for t, token in enumerate(word) if token >= k and partner[t] is not None)
+            closing = [(t, partner) for t, partner in enumerate(partners(word, k)) if word[t] >= k]
+            closers += len(closing)
+            distances.update(t - opener for t, opener in closing if opener is not None)
         back = sorted(distances)
         fig.add_scatter(
             x=[*back, of.length],

@@ -100,8 +100,9 @@ def chosen(tuning: pd.DataFrame) -> go.Figure:
     """
     last = ordered(choices(tuning), "swept", SWEPT)
     fronts = sorted(set(last["label"]), key=lambda front: (front != "random init", front))
-    gaps = {"horizontal_spacing": 0.08, "vertical_spacing": 0.13}
-    fig, parts = facets(last, 900, "task", "swept", shared_yaxes="columns", **gaps)
+    fig, parts = facets(
+        last, 900, "task", "swept", shared_yaxes="columns", horizontal_spacing=0.08, vertical_spacing=0.13
+    )
     for at, here in parts:
         for front, look in looks(fronts).items():
             for what, part in here[here["label"] == front].groupby("swept"):
@@ -200,15 +201,15 @@ def race(evaluations: pd.DataFrame) -> go.Figure:
         ]
 
     bars = {"symbol": "line-ns-open", "size": 13, "line": {"width": 3}}
-    markers = {"one seed": {"size": 5, "opacity": 0.6}, "median": bars}
+    markers: dict[str, dict] = {"one seed": {"size": 5, "opacity": 0.6}, "median": bars}
     for at, part in parts:
         for (name, marker), drawn in zip(markers.items(), data(steps[-1], part), strict=True):
             look = {"name": name, "mode": "markers", "marker": marker | {"color": drawn.pop("marker.color")}}
             fig.add_scatter(**drawn, **look, hovertemplate="%{text}<extra></extra>", **at)
     slides = []
     for step in steps:
-        drawn = [each for _, part in parts for each in data(step, part)]
-        change = {key: [list(each[key]) for each in drawn] for key in ("x", "y", "text", "marker.color")}
+        traces = [each for _, part in parts for each in data(step, part)]
+        change = {key: [list(each[key]) for each in traces] for key in ("x", "y", "text", "marker.color")}
         tokens = evaluations.loc[evaluations["step"] == step, "tokens"].iloc[0]
         slides.append({"label": f"{tokens / 1e6:.3g} M", "method": "restyle", "args": [change]})
     slider = {"active": len(steps) - 1, "currentvalue": {"prefix": "tokens read: "}, "pad": {"t": 65}}
