@@ -87,7 +87,8 @@ def warm_up(
     embeddings and head are the very parameters that they were (`embeddings="keep"`): fresh ones of a fresh model, its
     own of a pretrained one, which the changed body has yet to get used to; `"fresh"` draws them anew from the seed.
     `stage` changes fields of `Stage`: steps, batch, lr (by default 5e-4 at width 768, and as one over the width), ...
-    What it takes is told to `say` before, and what it came to after. With `checkpoint`, a killed run goes on.
+    What it takes is told to `say` before, and what it came to after; at which sizes a front was worth it the ledger
+    tells, which `structure-first warm` prints. With `checkpoint`, a killed run goes on.
 
     Raises `UserError` before the model is touched where it, the source or a setting will not do; and where the loss is
     no longer finite: load the model again then.
