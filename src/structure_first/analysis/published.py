@@ -83,13 +83,13 @@ def published(last: pd.DataFrame) -> pd.DataFrame:
 
 def shorter(results: Path = RESULTS) -> pd.DataFrame:
     """What was published, on shares of the text, each a run whose schedule ends there: `by_share` of what ran on some
-    of them, and of random init.
+    of them, and of random init of the same seeds.
     """
     every = [published(rows[rows["stage"] == 2]) for rows in sizes(EXPERIMENT, results)]
     models = pd.concat([by_share(rows, EXPERIMENT) for rows in every if len(rows)], ignore_index=True)
     on_less = models.groupby(["task", "width", "label"])["text"].transform("min") < 1
     models = models[on_less | models["front"].eq("random init")]
-    models = models[models.groupby(["task", "width"])["text"].transform("min") < 1]
+    models = models[models.groupby(["task", "width", "seed"])["text"].transform("min") < 1]
     return models.astype({"width": int}).reset_index(drop=True)
 
 

@@ -64,7 +64,8 @@ def head_maps(percent: Sequence[Sequence[Sequence[int]]], tokens: Sequence[int],
     fig.update_xaxes(tickangle=-90, **ticks)
     unnamed: dict = {f"xaxis{panel}": {"showticklabels": False} for panel in ("", *range(2, 1 + len(percent)))}
     two_lines = [each.to_plotly_json() | {"text": each.text.replace(", ", "<br>")} for each in fig.layout.annotations]
-    fig.update_layout(meta={"narrow": unnamed | {"annotations": two_lines}})  # the order is that of the rows
+    small = {"annotations": two_lines, "title": {"font": {"size": 10}}}
+    fig.update_layout(meta={"narrow": unnamed | small})  # the order is that of the rows
     return fig.update_yaxes(range=[len(names) - 0.5, -0.5], **ticks)
 
 
