@@ -100,10 +100,9 @@ def stopped_early(models: pd.DataFrame, evaluations: pd.DataFrame) -> pd.DataFra
     alike = ["task", "width", "label", "seed", "text"]
     by_then = published(evaluations).set_index(alike)["loss"].rename("then")
     less = models[models["text"] < 1].join(by_then, on=alike)
-    higher = (less["loss"] - less["then"]).groupby([sized(less), less["label"], less["text"]], sort=False)
-    table = higher.apply(lambda seeds: told("{:+z.3f}", seeds)).to_frame("higher than on its way, nats")
-    table = table.assign(seeds=higher.count()).rename_axis(["text", "in front", "of the text"]).reset_index()
-    return table.assign(**{"of the text": table["of the text"].map("{:.0%}".format)}).set_index("text")
+    less = less.assign(higher=less["loss"] - less["then"], share=less["text"].map("{:.0%}".format), text=sized(less))
+    table = over_seeds(less.assign(what="higher than on its way, nats"), "higher", ["text", "label", "share"], "what")
+    return table.rename_axis(index={"label": "in front", "share": "of the text"})
 
 
 def early(rows: pd.DataFrame, results: Path = RESULTS) -> pd.DataFrame:

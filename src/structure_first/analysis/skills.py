@@ -158,14 +158,18 @@ def _within(table: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]) 
     return table[table["front"].isin(fronts) & table["carried"].isin(carried) & (table["front"] != "random init")]
 
 
+def _solved(line: pd.Series) -> str:
+    return f"{round(line['solved'] * line['seeds'])} of {line['seeds']}"
+
+
 def standing(models: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str]) -> pd.DataFrame:
     """The cells that do better than random init, or do it sooner, and stand the correction."""
     columns, lines = ["cell", "measured by", "median", "gain", "seeds at 90 %", "p, corrected"], []
     for name, measure in MEASURES.items():
         table = _within(summary(models, measure.gain), fronts, carried)
         for cell, line in table[(table["p"] <= CERTAIN) & (table["gain"] > 0)].iterrows():
-            solved = f"{round(line['solved'] * line['seeds'])} of {line['seeds']}"
-            lines.append([cell, name, measure.says(line), measure.compares(line["gain"]), solved, f"{line['p']:.3f}"])
+            p = f"{line['p']:.3f}"
+            lines.append([cell, name, measure.says(line), measure.compares(line["gain"]), _solved(line), p])
     return pd.DataFrame(lines, columns=columns).set_index(columns[:2])
 
 
@@ -176,7 +180,7 @@ def reached(models: pd.DataFrame, fronts: Sequence[str], carried: Sequence[str])
         cell: {
             "median step at 90 %": SOONER.says(line),
             "to random init": f"{SOONER.compares(line['gain'])} ({2 ** line['low']:.2f} to {2 ** line['high']:.2f})",
-            "seeds at 90 %": f"{round(line['solved'] * line['seeds'])} of {line['seeds']}",
+            "seeds at 90 %": _solved(line),
             "p, corrected": f"{line['p']:.3f}",
         }
         for cell, line in table[np.isfinite(table["steps"])].sort_values("gain", ascending=False).iterrows()
@@ -217,7 +221,7 @@ def beside_the_paper(models: pd.DataFrame) -> pd.DataFrame:
         lines[cell] = {
             "paper": f"{paper:.1%}",
             "here, median": "not run" if ours is None else f"{ours['accuracy']:.1%}",
-            "seeds at 90 %": "" if ours is None else f"{round(ours['solved'] * ours['seeds'])} of {ours['seeds']}",
+            "seeds at 90 %": "" if ours is None else _solved(ours),
             "stage one learnt": "" if ours is None or np.isnan(ours["learnt"]) else f"{ours['learnt']:.0%}",
         }
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("cell")

@@ -48,17 +48,18 @@ def fragments(results: Path) -> dict[str, str]:
 
 def picture(results: Path) -> str:
     """The first page's figure, of the rows that its first answer is of: which models come to recall, and when."""
-    for scale, rows in of_today(haystack.EXPERIMENT, results).items():  # from the largest
-        cells = ("random init", "dyck mean")
-        jumped = jumped_said(rows, cells)
-        return html(
-            curves(rows, cells, haystack.stage_two(scale).make()).update_layout(height=320),
-            alt=f"Accuracy of recall against the update, a line a seed. {jumped}",
-            caption=f"Recall from context as published, at {SIZES[scale]}: a line a seed, grey with nothing in front, "
-            f"blue after brackets. {jumped} On smaller models, where the controls have run, numbers in random order "
-            "bring the jump too, and so does a tuned start with nothing in front: chapter 3.",
-        )
-    return ""
+    by_scale = of_today(haystack.EXPERIMENT, results)
+    if not by_scale:
+        return ""
+    (scale, rows), cells = next(iter(by_scale.items())), ("random init", "dyck mean")  # the largest
+    jumped = jumped_said(rows, cells)
+    return html(
+        curves(rows, cells, haystack.stage_two(scale).make()).update_layout(height=320),
+        alt=f"Accuracy of recall against the update, a line a seed. {jumped}",
+        caption=f"Recall from context as published, at {SIZES[scale]}: a line a seed, grey with nothing in front, blue "
+        f"after brackets. {jumped} On smaller models, where the controls have run, numbers in random order bring the "
+        "jump too, and so does a tuned start with nothing in front: chapter 3.",
+    )
 
 
 def first(entries: list[Entry]) -> str:

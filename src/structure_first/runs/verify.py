@@ -43,7 +43,7 @@ def verify(
     if sample is not None:
         models = sorted(Random(0).sample(models, min(sample, len(models))))
     runs, here, lines = store.manifest()["runs"], environment(), []
-    of_model = rows.set_index(["cell", "seed"])["run"].groupby(level=[0, 1]).first()
+    of_model = rows.groupby(["cell", "seed"])["run"].first()
     for cell in dict.fromkeys(cell for cell, _ in models):
         packed = experiment.recipes(scale)[cell].last.make().settings.get("digest")
         if any(runs[run].get("source", {}).get("digest", packed) != packed for run in of_model[cell]):
