@@ -28,7 +28,7 @@
     const models = told.models.map((each) => questioned(each, written));
     let tokens;
 
-    // A key is chosen as a radio button is, by click or by arrow keys; a value is typed.
+    // A key is chosen as a radio button is, by click or by arrow keys, and typed over once it is; a value is typed.
     const pairs = Array.from({ length: (told.tokens.length - 1) / 2 }, (_, pair) => {
       const choice = element("input", { type: "radio", name: `sf-ask-${number}` });
       const letter = element("span");
@@ -36,6 +36,14 @@
       const [min, max] = [values.at(0), values.at(-1)];
       const value = element("input", { type: "number", class: "sf-ask-value", required: "", min, max });
       choice.addEventListener("change", () => ask(tokens.with(-1, queryOf(tokens[2 * pair]))));
+      choice.addEventListener("keydown", (event) => {
+        if (event.ctrlKey || event.altKey || event.metaKey) return;
+        const typed = [event.key, event.key.toUpperCase()].map((name) => keys.find((each) => written[each] === name));
+        const other = typed[0] ?? typed[1];
+        if (other === undefined) return;
+        if (other === tokens[2 * pair] || !tokens.includes(other)) ask(tokens.with(2 * pair, other).with(-1, queryOf(other)));
+        else said.textContent = `${written[other]} is a key here already, and each is there once; type another.`;
+      });
       value.addEventListener("input", () => {
         if (value.checkValidity()) ask(tokens.with(2 * pair + 1, value.valueAsNumber));
         else said.textContent = `A value is a whole number from ${min} to ${max}; type one.`;
@@ -53,7 +61,7 @@
       const drawn = pairs.map(() => left.splice(left.indexOf(one(left)), 1)[0]);
       ask([...drawn.flatMap((key) => [key, one(values)]), queryOf(one(drawn))]);
     });
-    const hint = element("p", {}, "The last cell asks. Click a key, or move with ← →, to ask for it; type over a value.");
+    const hint = element("p", {}, "The last cell asks. Click a key, or move with ← →, to ask for it; type over it, or over a value.");
     figure.querySelector(".sf-ask-here").replaceChildren(
       element("div", { class: "sf-ask-two" }, element("div", {}, haystack, said), element("div", {}, shuffle, hint)),
       ...models.map((model) => model.section),

@@ -116,6 +116,17 @@ def test_a_reader_asks(told, page, browser):
     assert shown(browser) == tokens
     check(browser, tokens)
 
+    browser.switch_to.active_element.send_keys(in_haystack(tokens[0]))
+    said = browser.find_element(By.CSS_SELECTOR, "[role=status]").text
+    assert said == f"{in_haystack(tokens[0])} is a key here already, and each is there once; type another."
+    assert shown(browser) == tokens
+    unused = [key for key in told["keys"] if key not in tokens]
+    for key in (unused[0], unused[-1]):  # a capital, typed as a small letter, and a small letter
+        browser.switch_to.active_element.send_keys(in_haystack(key).lower())
+        tokens = [*tokens[:10], key, tokens[11], key - KEY + QUERY]
+        assert shown(browser) == tokens
+        check(browser, tokens)
+
     field = browser.find_elements(By.CSS_SELECTOR, ".sf-ask-value")[5]
     field.send_keys(Keys.CONTROL + "a")
     field.send_keys("128")
