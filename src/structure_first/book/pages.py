@@ -51,7 +51,8 @@ def picture(results: Path) -> str:
     by_scale = of_today(haystack.EXPERIMENT, results)
     if not by_scale:
         return ""
-    (scale, rows), cells = next(iter(by_scale.items())), ("random init", "dyck mean")  # the largest
+    (scale, rows), said = next(iter(by_scale.items())), {"dyck mean": "after Dyck brackets"}  # the largest
+    rows, cells = rows.replace({"cell": said}), ("random init", *said.values())
     jumped = jumped_said(rows, cells)
     return html(
         curves(rows, cells, haystack.stage_two(scale).make()).update_layout(height=320),
