@@ -14,7 +14,7 @@ from structure_first.data.batch import Source
 from structure_first.evidence.statistics import final, share_interval, steps_to
 from structure_first.experiments.haystack import FASTER
 from structure_first.model.transfer import Transfer, transfer
-from structure_first.model.transformer import Body, Transformer
+from structure_first.model.transformer import Transformer
 from structure_first.runs.jobs import Job, initial_model, trained
 from structure_first.runs.recipe import Experiment
 from structure_first.training.devices import device, keep_freed_memory
@@ -91,10 +91,8 @@ def beside_base(searched: pd.DataFrame, evidence: pd.DataFrame) -> pd.DataFrame:
 
 
 def begun(tuned: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the tuning, each cell named as an init; the one that is GPT-2's is random init."""
-    gpt2 = f"weights {Body.init:.3g} / embeddings {Body.init:.3g}"
-    names = {cell: cell.replace("weights", "init").replace("the best of these", "best init") for cell in tuned["cell"]}
-    return tuned.replace({"cell": names | {gpt2: "random init"}})
+    """The rows of the tuning, each cell called by where it begins; GPT-2's is random init."""
+    return tuned.assign(cell=tuned["front"])
 
 
 def that_jump(rows: pd.DataFrame) -> pd.DataFrame:

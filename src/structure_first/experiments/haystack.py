@@ -6,6 +6,7 @@ cores carry, and stage one what the search in this file found to work.
 
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 from structure_first.experiments.beginnings import FULL, MEAN, PERMUTED, WIDE, Beginning, beginnings
 from structure_first.model.transfer import Transfer
@@ -75,37 +76,44 @@ def longest(scale: str) -> int:
     return {"smoke": 40, "laptop": 4_000}.get(scale, 20_000)
 
 
-def cells(scale: str) -> dict[str, Recipe]:
+def cell(recipe: Recipe, front: str = "random init", carried: str | None = None, **swept: Any) -> Cell:
+    """A cell of the diagnostic."""
+    return Cell(recipe, Factors("haystack", front, carried, **swept))
+
+
+def cells(scale: str) -> dict[str, Cell]:
     """What goes before the diagnostic, and how much of it is carried over."""
     task, warm = stage_two(scale), stage_ones(scale)
     tied, faster = replace(task, tied=True), task.at(lr=TUNED.faster * task.stage.lr)
+    mixed, rate = replace(PERMUTED, embeddings="mean"), dict[str, Any](swept="rate", amount=faster.stage.lr)
     by_name = {
-        "random init": Recipe(None, None, task),
-        "longer training": Recipe(None, None, stage_two(scale, longest(scale))),
-        "wide init": Recipe(None, None, task, Body(init=WIDE)),
-        "tied init": Recipe(None, None, tied),
-        "wide tied init": Recipe(None, None, tied, Body(init=WIDE)),
-        "tuned init": TUNED._replace(faster=1).recipe(task),
-        "dyck": Recipe(warm["dyck"], FULL, task),
-        "random init" + FASTER: Recipe(None, None, faster),
-        "tuned init" + FASTER: TUNED.recipe(task),
-        "dyck" + FASTER: Recipe(warm["dyck"], FULL, faster),
-        "dyck mean": Recipe(warm["dyck"], MEAN, task),
-        "dyck permuted mean": Recipe(warm["dyck"], replace(PERMUTED, embeddings="mean"), task),
-        "shuffled dyck mean": Recipe(warm["shuffled dyck"], MEAN, task),
+        "random init": cell(Recipe(None, None, task)),
+        "longer training": cell(Recipe(None, None, stage_two(scale, longest(scale))), "longer training"),
+        "wide init": cell(Recipe(None, None, task, Body(init=WIDE)), "wide init"),
+        "tied init": cell(Recipe(None, None, tied), "tied init"),
+        "wide tied init": cell(Recipe(None, None, tied, Body(init=WIDE)), "wide tied init"),
+        "tuned init": cell(TUNED._replace(faster=1).recipe(task), "tuned init"),
+        "dyck": cell(Recipe(warm["dyck"], FULL, task), "dyck", "full"),
+        "random init" + FASTER: cell(Recipe(None, None, faster), **rate),
+        "tuned init" + FASTER: cell(TUNED.recipe(task), "tuned init", **rate),
+        "dyck" + FASTER: cell(Recipe(warm["dyck"], FULL, faster), "dyck", "full", **rate),
+        "dyck mean": cell(Recipe(warm["dyck"], MEAN, task), "dyck", "mean rows"),
+        "dyck permuted mean": cell(Recipe(warm["dyck"], mixed, task), "permuted dyck", "mean rows"),
+        "shuffled dyck mean": cell(Recipe(warm["shuffled dyck"], MEAN, task), "shuffled dyck", "mean rows"),
     }
     for name in ("dyck", "identity", "set"):
         if name != "dyck":
-            by_name[f"{name} full"] = Recipe(warm[name], FULL, task)
-            by_name[f"{name} mean"] = Recipe(warm[name], MEAN, task)
+            by_name[f"{name} full"] = cell(Recipe(warm[name], FULL, task), name, "full")
+            by_name[f"{name} mean"] = cell(Recipe(warm[name], MEAN, task), name, "mean rows")
         for group in ("attention", "mlp"):
-            by_name[f"{name} {group}"] = Recipe(warm[name], Transfer.only(group), task)
+            by_name[f"{name} {group}"] = cell(Recipe(warm[name], Transfer.only(group), task), name, group)
+    copier = Recipe(warm["identity"], Transfer.only(attention="permute"), task)
     return by_name | {
-        "identity attention permuted": Recipe(warm["identity"], Transfer.only(attention="permute"), task),
-        "dyck embeddings": Recipe(warm["dyck"], Transfer.only(embeddings="resample"), task),
-        "dyck permuted": Recipe(warm["dyck"], PERMUTED, task),
-        "shuffled dyck": Recipe(warm["shuffled dyck"], FULL, task),
-        "random tokens": Recipe(warm["random tokens"], FULL, task),
+        "identity attention permuted": cell(copier, "permuted identity", "attention"),
+        "dyck embeddings": cell(Recipe(warm["dyck"], Transfer.only(embeddings="resample"), task), "dyck", "embeddings"),
+        "dyck permuted": cell(Recipe(warm["dyck"], PERMUTED, task), "permuted dyck", "full"),
+        "shuffled dyck": cell(Recipe(warm["shuffled dyck"], FULL, task), "shuffled dyck", "full"),
+        "random tokens": cell(Recipe(warm["random tokens"], FULL, task), "random tokens", "full"),
     }
 
 
@@ -122,7 +130,7 @@ def search(scale: str) -> dict[str, Cell]:
     base = stage_one("dyck", DYCK, 4_000)
 
     def put(name: str, first: Phase, rules: Transfer = FULL, carried: str = "full", second=task, **swept) -> None:
-        by_name[name] = Cell(Recipe(first, rules, second), Factors("haystack", "dyck", carried, **swept))
+        by_name[name] = cell(Recipe(first, rules, second), "dyck", carried, **swept)
 
     put("base", base)
     put("untied", replace(base, tied=False), swept="untied")
@@ -133,7 +141,7 @@ def search(scale: str) -> dict[str, Cell]:
     put("less mastery", stage_one("dyck", DYCK, 1_500), swept="updates", amount=1_500)
     for name, settings in {"rate 3e-3": task.at(lr=3e-3), "batch 64": task.at(batch=64)}.items():
         put(f"stage two: {name}", base, second=settings, swept=name)
-        by_name[f"random init: {name}"] = Cell(Recipe(None, None, settings), Factors("haystack", swept=name))
+        by_name[f"random init: {name}"] = cell(Recipe(None, None, settings), swept=name)
     for group in GROUPS:
         put(f"only {group}", base, Transfer.only(group, embeddings="resample"), group)
         put(f"without {group}", base, replace(FULL, **{group: "fresh"}), f"without {group}")
@@ -157,11 +165,10 @@ def published_search() -> dict[str, Cell]:
     One change at a time, and a third of the diagnostic's updates. From the first, other rows too: does it tell?
     """
     task = stage_two("paper").at(steps=3_500, evaluate_every=250)
-    by_name = {"random init": Cell(Recipe(None, None, task), Factors("haystack"))}
+    by_name = {"random init": cell(Recipe(None, None, task))}
 
     def put(name: str, first: Phase, rules: Transfer = MEAN, carried: str = "mean rows", **swept) -> None:
-        factors = Factors("haystack", "dyck", carried, **{"swept": name, **swept})
-        by_name[name] = Cell(Recipe(first, rules, task), factors)
+        by_name[name] = cell(Recipe(first, rules, task), "dyck", carried, **{"swept": name, **swept})
 
     put("base", AUTHORS)
     put("base / resampled rows", AUTHORS, FULL, "resampled rows")
@@ -187,23 +194,26 @@ ROWS = {"fresh": "fresh rows", "mean": "mean rows", "resample": "resampled rows"
 def rules_apart(scale: str) -> dict[str, Cell]:
     """Every part that goes across with every rule for the rows of embeddings and head, as a table of two factors."""
     task, warm = stage_two(scale), stage_ones(scale)
-    by_name = {"random init": Cell(Recipe(None, None, task), Factors("haystack"))}
+    by_name = {"random init": cell(Recipe(None, None, task))}
     for name, across, rule in product(("dyck", "identity", "set"), ACROSS, ROWS):
         if (across, rule) != ("nothing", "fresh"):
             recipe = Recipe(warm[name], Transfer.only(*ACROSS[across], embeddings=rule), task)
-            factors = Factors("haystack", name, across, swept=ROWS[rule])
-            by_name[f"{name} / {across} / {ROWS[rule]}"] = Cell(recipe, factors)
+            by_name[f"{name} / {across} / {ROWS[rule]}"] = cell(recipe, name, across, swept=ROWS[rule])
     return by_name
 
 
 def tuning(scale: str) -> dict[str, Cell]:
     """The best beginning without a stage one: the widths first, then the rate."""
     task = stage_two(scale)
-    by_name = beginnings(task, (Body.init, WIDE, 2 * WIDE), (Body.init, WIDE, 4 * WIDE, 8 * WIDE))
+    gpt2 = Beginning(Body.init, Body.init, tied=False).recipe(task)
+    by_name = {
+        name: cell(recipe, "random init" if recipe == gpt2 else name)
+        for name, recipe in beginnings(task, (Body.init, WIDE, 2 * WIDE), (Body.init, WIDE, 4 * WIDE, 8 * WIDE)).items()
+    }
     for rate in (5e-4, 2e-3, 4e-3, 8e-3):
         best = TUNED._replace(faster=rate / task.stage.lr)
-        by_name[f"the best of these / rate {rate:g}"] = best.recipe(task)
-    return {name: Cell(recipe, Factors("haystack", name)) for name, recipe in by_name.items()}
+        by_name[f"the best of these / rate {rate:g}"] = cell(best.recipe(task), f"best / rate {rate:g}")
+    return by_name
 
 
 EXPERIMENT = Experiment(
