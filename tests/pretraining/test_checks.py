@@ -43,6 +43,7 @@ def test_what_would_fail_after_an_hour_fails_at_once(tmp_path, refused):
         ([("tokeniser: bytes", "tokeniser: 'bpe:300', vocab: 301")], "corpus.vocab is 301 but the tokeniser has 300"),
         ([("tokeniser: bytes", "tokeniser: 'bpe:3'")], "write bpe:VOCAB with a vocabulary of 257"),
         ([("corpus.jsonl", "none.jsonl")], "there is no file "),
+        ([("held_out: 0.2", "held_out: 0.2, answers: true")], "answers are found in characters only, not in bytes"),
         ([("context: 16", "context: 16, limit_tokens: 16")], "corpus.limit_tokens must be context + 1 = 17 or more"),
         ([("shape:", "transfer: {mlp: from(none)}\nshape:")], "cannot read weights from none: "),
         ([("shape:", f"transfer: {{mlp: from({tmp_path})}}\nshape:")], f"cannot read weights from {tmp_path}: "),

@@ -13,7 +13,7 @@ from structure_first.data.registry import source
 from structure_first.errors import UserError
 from structure_first.model.transfer import Transfer
 from structure_first.model.transformer import Shape
-from structure_first.pretraining.config import Corpus, ShapeSection, StageOne, Training, check, read
+from structure_first.pretraining.config import Config, Corpus, ShapeSection, StageOne, Training, check, read
 from structure_first.pretraining.reading import read_yaml
 from structure_first.pretraining.stages import jobs, stand_in
 from structure_first.runs.jobs import weights_path
@@ -243,7 +243,13 @@ def test_a_try_is_shorter_in_everything(tmp_path):
 def test_as_json_it_is_the_same_again(tmp_path):
     config = read(written(tmp_path, GOOD))
     assert yaml.safe_load(yaml.safe_dump(config.plain())) == config.plain()
-    assert config.plain()["corpus"] == asdict(Corpus(name="code", tokeniser="bytes", context=32))
+    of_before = asdict(Corpus(name="code", tokeniser="bytes", context=32))
+    assert not of_before.pop("answers") and config.plain()["corpus"] == of_before, "which its key holds"
+    of_answers = read(written(tmp_path, GOOD.replace("bytes", "characters, answers: true")))
+    assert (
+        of_answers.plain()["corpus"]["answers"]
+        and Config.model_validate(of_answers.plain(), strict=False) == of_answers
+    )
 
 
 def test_a_folder_that_was_begun_before_goes_on(tmp_path):

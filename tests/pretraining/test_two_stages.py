@@ -1,5 +1,6 @@
 """A run of two stages, for real and tiny: what it leaves behind, how it goes on, and what it refuses."""
 
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from structure_first.data.corpora import tokenisers
 from structure_first.data.corpora.packed import source
 from structure_first.data.corpora.packing import pack
 from structure_first.errors import UserError
+from structure_first.evidence.statistics import final
 from structure_first.evidence.store import Store
 from structure_first.model import weights
 from structure_first.pretraining.config import read
@@ -60,6 +62,25 @@ def test_what_is_finished_is_not_done_again(tmp_path, config, monkeypatch):
     (tmp_path / "run" / "export" / "config.json").unlink()
     train(config(), tmp_path / "run", "cpu")
     assert stored(tmp_path / "run").keys() == before.keys() - {"weights/stage_1.safetensors"}
+
+
+def test_answers_alone_bear_loss_where_that_is_asked_for(tmp_path, config):
+    """Of sums: what is solved is measured, the card says it, and it is another run than with loss on every token."""
+    sums = [{"text": f"What is {a} + {b}?\n{a + b}"} for a in range(20) for b in range(20)]
+    (tmp_path / "sums.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in sums))
+    in_characters = ("corpus.jsonl, tokeniser: bytes, context: 16", "sums.jsonl, tokeniser: characters, context: 40")
+    made = config(in_characters, ("held_out: 0.2", "held_out: 0.2, answers: true"))
+    rows = train(made, tmp_path / "run", "cpu")
+    assert rows.loc[rows["metric"] == "problems", ["stage", "step"]].to_numpy().tolist() == [[2, 0], [2, 3], [2, 6]]
+    card = (tmp_path / "run" / "export" / "README.md").read_text()
+    assert "problems solved |" in card and "nan" not in card and "answers: true" in card
+    with pytest.raises(UserError, match=r"run holds a run with corpus.answers True, not None; name another --out"):
+        train(config(in_characters), tmp_path / "run", "cpu")
+    own = f"name: {tmp_path}/corpus.jsonl, tokeniser: bytes, context: 16, held_out: 0.2"
+    packed = f"packed: {tmp_path}/run/corpus, context: 40"
+    again = train(config((own, f"{packed}, answers: true")), tmp_path / "again", "cpu")
+    of_all = train(config((own, packed)), tmp_path / "all", "cpu")
+    assert final(again, "loss").item() == final(rows, "loss").item() != final(of_all, "loss").item()
 
 
 def test_a_stopped_run_goes_on_and_ends_with_the_same_weights(tmp_path, config, monkeypatch):

@@ -16,7 +16,7 @@ def answers(source: Source) -> Source:
     source that is not a corpus in characters.
     """
     if not source.name.startswith("packed:") or source.vocab != Characters.vocab:
-        raise UserError(f"answers: {source.name} is no corpus in characters; write it as answers:math/characters")
+        raise UserError(f"answers: {source.name} is no corpus in characters; pack one with the tokeniser characters")
 
     def draw(count: int, generator: torch.Generator) -> Batch:
         tokens, loss_mask = source.draw(count, generator)

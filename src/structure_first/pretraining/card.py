@@ -7,16 +7,19 @@ from structure_first import __version__
 from structure_first.pretraining.config import Config
 
 FILE = "README.md"
+NAMES = {"loss": "held-out loss, nats a token", "accuracy": "held-out accuracy", "problems": "held-out problems solved"}
 
 
 def card(config: Config, rows: DataFrame) -> str:
     """What is said of the model of a run whose rows these are."""
     last = rows.sort_values("step").drop_duplicates(["stage", "metric"], keep="last")
     by_stage = last.pivot(index=["stage", "step", "tokens", "flops"], columns="metric", values="value")
-    numbers = by_stage[["loss", "accuracy"]].reset_index()
+    numbers = by_stage[[metric for metric in NAMES if metric in by_stage]].reset_index()
     numbers["flops"] /= 1e15
-    numbers.columns = ["stage", "updates", "tokens", "PFLOPs", "held-out loss, nats a token", "held-out accuracy"]
-    table = numbers.to_markdown(index=False, floatfmt=(*3 * (",.0f",), ".3g", ".4f", ".3f"))
+    if "problems" in numbers:  # of which stage one has none
+        numbers["problems"] = numbers["problems"].map("{:.3f}".format).replace("nan", "")
+    numbers = numbers.rename(columns={"step": "updates", "flops": "PFLOPs"} | NAMES)
+    table = numbers.to_markdown(index=False, floatfmt=(*3 * (",.0f",), ".3g", ".4f", ".3f", ""))
     title, shape = f"{config.corpus.title} alone", config.shape
     if config.stage_one:
         title = f"{config.stage_one.phase.label}, then {config.corpus.title}"

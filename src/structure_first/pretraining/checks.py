@@ -11,13 +11,12 @@ from safetensors import SafetensorError, safe_open
 from structure_first.cost import memory
 from structure_first.data.corpora import tokenisers
 from structure_first.data.corpora.packed import read_manifest
-from structure_first.data.corpora.packed import source as packed_source
 from structure_first.errors import UserError, reason
 from structure_first.evidence.store import Store
 from structure_first.model.transformer import Body
 from structure_first.pretraining.config import Config, Corpus
 from structure_first.pretraining.reading import read_yaml
-from structure_first.pretraining.stages import jobs, stand_in, vocab
+from structure_first.pretraining.stages import jobs, opened, stand_in, vocab
 from structure_first.runs.jobs import Job
 from structure_first.training import processes
 
@@ -66,7 +65,7 @@ def check_corpus(corpus: Corpus) -> None:
     """Refuse a corpus or a tokeniser that is not there, and those that do not go together."""
     tokens = vocab(replace(corpus, vocab=None))
     if corpus.packed is not None:
-        packed_source(Path(corpus.packed), corpus.context, checked=False)
+        opened(corpus, Path(corpus.packed), checked=False)
         made_by = read_manifest(Path(corpus.packed))["tokeniser"]
         if corpus.tokeniser not in (None, made_by["name"]):
             wanted = tokenisers.tokeniser(corpus.tokeniser, lambda: ())

@@ -116,6 +116,7 @@ class Corpus:
     vocab: int | None = None  # of the tokeniser, where it is of the hub and a plan shall not ask there
     limit_tokens: int | None = None  # about as many as stage two reads, if left out
     held_out: float = 0.01
+    answers: bool = False  # of questions, in characters: they alone bear loss
     text_column: str | None = None
     seed: int = 0
 
@@ -131,6 +132,8 @@ class Corpus:
             raise UserError(f"{name}: there is no user of that name; write ./{name} for a file called so")
         for field_name, limits in RANGES.items():
             check_range(field_name, getattr(self, field_name), *limits)
+        if self.answers and self.tokeniser not in (None, "characters"):
+            raise UserError(f"answers are found in characters only, not in {self.tokeniser}; leave answers out")
         if not 0 < self.held_out < 1:
             raise UserError(f"held_out must be a share above 0 and below 1, not {self.held_out}")
 
@@ -212,7 +215,8 @@ class Config(BaseModel):
 
     def plain(self) -> dict:
         """As JSON would hold it; `read` reads it."""
-        return self.model_dump(mode="json", exclude={"shape": {"vocab", "context"}})
+        of_corpus = set() if self.corpus.answers else {"answers"}  # so that runs from before it keep their keys
+        return self.model_dump(mode="json", exclude={"shape": {"vocab", "context"}, "corpus": of_corpus})
 
 
 def read(path: Path) -> Config:

@@ -4,10 +4,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from structure_first.data.answers import answers
 from structure_first.data.batch import Source
+from structure_first.data.corpora import packed
 from structure_first.data.corpora.documents import documents
 from structure_first.data.corpora.hub import HUB
-from structure_first.data.corpora.packed import read_manifest
 from structure_first.data.corpora.tokenisers import tokeniser
 from structure_first.data.registry import source
 from structure_first.pretraining.config import Config, Corpus
@@ -37,7 +38,8 @@ class Model(Replica):
         if self.stage == 1:
             return self.recipe.rules
         packed_by = () if self.config.corpus.packed is not None else self.config.corpus.unpacked
-        own = {*(name.partition(":")[0] for name in packed_by), *(["dropout"] if self.phase.dropout else [])}
+        used = {"dropout": self.phase.dropout, "answers": self.config.corpus.answers}
+        own = {*(name.partition(":")[0] for name in packed_by), *(rule for rule, value in used.items() if value)}
         return replace(self.recipe, stage_two=None).rules | own
 
     @cached_property
@@ -84,6 +86,12 @@ def jobs(config: Config, corpus: Source, folder: Path = Path(), device: str = "a
     return [StageJob((each,), folder, device, config=config, corpus=corpus) for each in models]
 
 
+def opened(corpus: Corpus, folder: Path, checked: bool = True) -> Source:
+    """The packed corpus in that folder, as stage two reads it."""
+    windows = packed.source(folder, corpus.context, checked)
+    return answers(windows) if corpus.answers else windows
+
+
 def stand_in(corpus: Corpus) -> Source:
     """A source of the size that the corpus will have once it is packed."""
     return source("random", vocab=vocab(corpus), length=corpus.context + 1)
@@ -92,7 +100,7 @@ def stand_in(corpus: Corpus) -> Source:
 def vocab(corpus: Corpus) -> int:
     """How many tokens the corpus's tokeniser has, at most; raises `UserError` where one of the two is not there."""
     if corpus.packed is not None:
-        return read_manifest(Path(corpus.packed))["tokeniser"]["vocab"]
+        return packed.read_manifest(Path(corpus.packed))["tokeniser"]["vocab"]
     name, wanted = corpus.unpacked
     if name not in HUB and not name.startswith("hub:"):
         documents(name, corpus.text_column, corpus.seed)  # reads no more than names

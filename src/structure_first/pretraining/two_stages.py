@@ -15,7 +15,6 @@ import yaml
 
 from structure_first.data.corpora import tokenisers
 from structure_first.data.corpora.packed import MANIFEST, read_manifest
-from structure_first.data.corpora.packed import source as packed_source
 from structure_first.data.corpora.packing import pack, saved_tokeniser
 from structure_first.errors import UserError
 from structure_first.evidence.store import Store
@@ -24,7 +23,7 @@ from structure_first.model import weights
 from structure_first.pretraining import card
 from structure_first.pretraining.checks import SETTINGS, check, check_vocab, has_trained, too_large
 from structure_first.pretraining.config import Config
-from structure_first.pretraining.stages import StageJob, jobs
+from structure_first.pretraining.stages import StageJob, jobs, opened
 from structure_first.runs.execution import execute
 from structure_first.runs.jobs import trained, weights_path
 from structure_first.training import processes
@@ -46,7 +45,7 @@ def train(config: Config, folder: Path, device: str = "auto") -> pd.DataFrame:
     with store.locked() if is_main else nullcontext():
         with of_keys() if config.corpus.packed is None else nullcontext():
             packed = packed_corpus(config, folder)
-            corpus = packed_source(packed, config.corpus.context, checked=is_main)
+            corpus = opened(config.corpus, packed, checked=is_main)
         if is_main and not has_trained(folder):
             write_text(folder / SETTINGS, yaml.safe_dump(config.plain(), sort_keys=False))
         stages = jobs(config, corpus, folder, device)
