@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 
 from structure_first.analysis.answers import verdicts
 from structure_first.analysis.claims import ledger
-from structure_first.analysis.comparison import COLUMNS, Comparison, Entry
+from structure_first.analysis.comparison import COLUMNS, Answer, Comparison, Entry
 from structure_first.book import pages
 from structure_first.book.exercises import check
 from structure_first.book.figures import data as draw
@@ -96,6 +96,8 @@ def test_the_ledger_is_computed(results):
 
 def test_an_interval_is_drawn_where_it_is(results):
     each = Comparison("a", "b", 0.2, -0.1, 0.5, 6, "laptop", "accuracy", 0.4, "trial", "a; beside b")
+    short = replace(each, low=0.396, threshold=0.4)
+    assert "(+0.396 to +0.50" in short.told and "(+0.40 to" in replace(short, low=0.404).told
     lines = dict(re.findall(r'<line class="(\w+)" x1="([\d.]+)"', pages.drawn(each)))
     ends = re.search(r'class="bar" x1="([\d.]+)" x2="([\d.]+)".*<circle cx="([\d.]+)"', pages.drawn(each))
     low, high, dot = map(float, ends.groups())
@@ -108,12 +110,22 @@ def test_an_interval_is_drawn_where_it_is(results):
 def test_what_a_newspaper_asks_is_answered_first(results):
     assert pages.fragments(results)["answers"] == "", "none of these claims is the paper's"
     claim = {"id": "haystack", "statement": "It <jumps>", "paper": "", "tuned": query(treated="control")}
-    (results.parent / "claims.yml").write_text(yaml.safe_dump([claim]))
+    other = {"id": "other", "statement": "", "paper": "", "published": query(treated="control")}
+    (results.parent / "claims.yml").write_text(yaml.safe_dump([claim, other]))
     told = pages.fragments(results)["answers"]
-    assert '<a href="believe.html#claim-haystack">It &lt;jumps&gt;</a>' in told
+    assert '<a href="believe.html#claim-haystack">It &lt;jumps&gt;</a>' in told and "claim-other" not in told
+    assert told.endswith("other claims, as published: 1 reproduced.</p>\n")
     assert "As published</p><p>not yet run</p>" in told
     assert "Beside a tuned baseline</p><p><strong>✔ reproduced</strong></p>" in told
     assert "<small>6 seeds at a size for two cores</small>" in told
+
+
+def test_what_is_otherwise_on_another_task_is_said_first():
+    low = Comparison("a", "b", -0.1, -0.2, 0.1, 3, "laptop", "accuracy", 0.1, "trial", "a; beside b", "sorting")
+    high = replace(low, low=0.2, high=0.3, seeds=6, task="addition")
+    answer = Answer(3, "laptop", (high, low, replace(high, low=0.05)), low)
+    assert answer.decided == "on sorting 3 seeds, which are few, at a size for two cores; partly on addition"
+    assert replace(answer, comparisons=(low, replace(high, task="sorting"))).decided == low.counted
 
 
 def test_every_experiment_has_its_settings_on_a_page(tmp_path):

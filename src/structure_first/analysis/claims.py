@@ -20,18 +20,21 @@ from structure_first.data.corpora.documents import GONE
 from structure_first.data.registry import PROCEDURAL
 from structure_first.errors import UserError, unknown
 from structure_first.evidence.statistics import final, interval, needed, share_read
+from structure_first.experiments.additive import spent
 from structure_first.experiments.registry import EXPERIMENTS
+from structure_first.experiments.text import tokens
 from structure_first.pretraining.reading import read_yaml
 from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe
 from structure_first.scales import SCALES
 from structure_first.schema import COUNT, validated
 
 CASES = ("all", "any")  # how many of a claim's comparisons must hold; any: it says that there is a case
+SETTINGS = tuple(each.name for each in fields(Recipe))  # in which two recipes may differ
 QUERY = {
     "experiment": str,
     "metric": ("accuracy", "loss"),
     "compare": [[str, str]],
-    "differ": [tuple(each.name for each in fields(Recipe))],
+    "differ": [SETTINGS],
     "reproduced_from": float,
     "saved?": ("runs", "curve"),
     "search_seeds?": [COUNT],
@@ -63,11 +66,7 @@ def ledger(claims: Path, results: Path) -> list[Entry]:
         advice = "write them as the book's claims.yml does"
         raise UserError(f"cannot read the claims in {claims}: {error}; {advice}") from None
     stored: Stored = cache(lambda name: of_today(EXPERIMENTS[name], Path(results)))  # several queries ask one
-    entries = []
-    for claim in listed:
-        columns = {column: _answer(claim, column, stored) for column in COLUMNS}
-        entries.append(Entry(claim["id"], claim["statement"], claim["paper"], **columns))
-    return entries
+    return [Entry(**claim | {column: _answer(claim, column, stored) for column in COLUMNS}) for claim in listed]
 
 
 def _answer(claim: dict, column: str, stored: Stored) -> Answer | None:
@@ -105,8 +104,8 @@ def _compared(claim: str, query: dict, stored: Stored) -> Iterator[Comparison | 
             if gain.empty:
                 continue
             measured, low, high = interval(gain.to_numpy())
-            pair = [known[scale].get(cell, Factors(front=cell)) for cell in (treated, control)]
             recipes = {cell: experiment.recipes(scale)[cell] for cell in (treated, control)}
+            pair = [_dosed(known[scale].get(cell, Factors(front=cell)), recipes[cell]) for cell in recipes]
             comparisons.append(
                 Comparison(
                     *(treated, control, measured, low, high, len(gain), scale, unit, threshold, experiment.name),
@@ -122,11 +121,18 @@ def _compared(claim: str, query: dict, stored: Stored) -> Iterator[Comparison | 
         yield replace(comparisons[0], elsewhere=tuple(comparisons[1:])) if comparisons else None
 
 
+def _dosed(cell: Factors, recipe: Recipe) -> Factors:
+    """The same with the share that what is in front has of a text's tokens, where the recipe alone says it."""
+    if cell.share is None and isinstance(recipe.stage_one, Phase) and "/" in recipe.last.source:
+        return replace(cell, share=spent(recipe)[0] / tokens(recipe.last))
+    return cell
+
+
 def _said(treated: Factors, control: Factors) -> str:
     """What is compared, in words, what both have in common said once."""
 
     def told(cell: Factors) -> str:
-        share = "" if cell.share is None else f", {cell.share:.3g} of the tokens"
+        share = "" if cell.share is None else f", {100 * cell.share:.3g} % of the text"
         carried = "" if cell.carried is None else f", {CARRIED.get(cell.carried, cell.carried)}"
         return f"{FRONTS.get(cell.front, cell.front)}{share}{carried}"
 
@@ -153,14 +159,11 @@ def _checked(claim: str, query: dict) -> Experiment:
             missing = treated if any(control in recipes for recipes in scales) else control
             raise UserError(f"claim {claim!r}: {unknown('cell', missing, set().union(*scales))}")
         for recipes in known:
-            if more := _differences(recipes[treated], recipes[control]) - may:
+            one, other = recipes[treated], recipes[control]
+            if more := {name for name in SETTINGS if getattr(one, name) != getattr(other, name)} - may:
                 told = f"{treated!r} and {control!r} differ in {', '.join(sorted(more))}"
                 raise UserError(f"claim {claim!r}: {told} too; it allows for {', '.join(sorted(may))}")
     return experiment
-
-
-def _differences(one: Recipe, other: Recipe) -> set[str]:
-    return {each.name for each in fields(Recipe) if getattr(one, each.name) != getattr(other, each.name)}
 
 
 def _gain(rows: pd.DataFrame, query: dict, factors: Mapping[str, Factors], treated: str, control: str) -> pd.Series:

@@ -69,8 +69,10 @@ class Comparison:
 
     @property
     def digits(self) -> int:
-        """Behind the point of a gain, in words."""
-        return 3 if self.unit == UNITS["loss"] else 2
+        """Behind the point of a gain, in words: enough to tell whether its interval reaches the threshold."""
+        fewest = 3 if self.unit == UNITS["loss"] else 2
+        reaches = self.low >= self.threshold
+        return next((each for each in range(fewest, 6) if (round(self.low, each) >= self.threshold) == reaches), 6)
 
     @property
     def seeds_told(self) -> str:
@@ -125,6 +127,20 @@ class Answer:
         failed = (each for each in self.comparisons if each.verdict == self.verdict == "not reproduced")
         lacking = next((each.lacking for each in failed if each.lacking), "")
         return f"{self.verdict}: {lacking}" if lacking else self.verdict
+
+    @property
+    def decided(self) -> str:
+        """By what it is decided, where its comparisons are of several tasks by which of these, and on which of them
+        the verdict is another, in words.
+        """
+        by_task: dict[str, list[str]] = {}
+        for each in self.comparisons:
+            by_task.setdefault(each.task, []).append(each.verdict)
+        own = f"on {self.decides.task} " * (len(by_task) > 1) + self.decides.counted
+        del by_task[self.decides.task]
+        weakest = {task: min(verdicts, key=VERDICTS.index) for task, verdicts in by_task.items()}
+        others = [f"{verdict} on {task}" for task, verdict in weakest.items() if verdict != self.verdict]
+        return "; ".join(filter(None, (own, self.decides.otherwise, *others)))
 
     @property
     def others(self) -> str:

@@ -2,11 +2,11 @@
 of the reference.
 """
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable
 from html import escape
 from math import isfinite
 from pathlib import Path
-from typing import Any
 
 from structure_first.analysis.answers import BESIDE
 from structure_first.analysis.claims import ledger
@@ -23,7 +23,6 @@ from structure_first.experiments.registry import EXPERIMENTS
 
 SIGNS = {"reproduced": "✔", "partly": "◐", "not reproduced": "✘"}
 FIRST = ("haystack", "additive", "substitutive", "where", "mixing")  # what a newspaper would ask
-Config = Mapping[str, Any]  # what `_config.yml` holds
 WIDE, HIGH = 240, 26  # of the drawing of an interval
 LEDGER = "believe.html"  # the page beside the first one that has all of the ledger
 ROWS = "results"  # a folder beside the first page, into which the build puts the stored rows and their manifests
@@ -35,7 +34,7 @@ def fragments(results: Path) -> dict[str, str]:
     entries, config = ledger(book / "claims.yml", results), repository.read(book.parent)
     return {
         "claims": f'<div class="sf-ledger">\n{"".join(map(line, entries))}</div>\n',
-        "answers": first([entry for entry in entries if entry.id in FIRST]),
+        "answers": first(entries),
         "picture": picture(results),
         "methods": "\n".join(settings(name) for name in EXPERIMENTS),
         "sources": reference.sources(),
@@ -58,28 +57,33 @@ def picture(results: Path) -> str:
         curves(rows, cells, haystack.stage_two(scale).make()).update_layout(height=320),
         alt=f"Accuracy of recall against the update, a line a seed. {jumped}",
         caption=f"Recall from context as published, at {SIZES[scale]}: a line a seed, grey with nothing in front, blue "
-        f"after brackets. {jumped} On smaller models, where the controls have run, numbers in random order bring the "
-        "jump too, and so does a tuned start with nothing in front: chapter 3.",
+        f"after brackets. {jumped} On smaller models, where the controls have run, new embedding rows drawn like the "
+        "learnt ones bring the jump with nothing else carried over, and so does a tuned start: chapter 3.",
     )
 
 
 def first(entries: list[Entry]) -> str:
-    """The answers that fit a first screen: each claim, by which the ledger is reached, and its two verdicts."""
-    if not entries:
+    """The answers that fit a first screen: each claim, by which the ledger is reached, and its two verdicts; and how
+    those of the others come out.
+    """
+    asked = [entry for entry in entries if entry.id in FIRST]
+    if not asked:
         return ""
 
     def told(answer: Answer) -> str:
-        counted = "; ".join(filter(None, (answer.decides.counted, answer.decides.otherwise)))
-        return f"<p>{verdict(answer)}</p>\n<p><small>{text(counted)}</small></p>"
+        return f"<p>{verdict(answer)}</p>\n<p><small>{text(answer.decided)}</small></p>"
 
     heads = "".join(f'<p class="sf-asked">{where.capitalize()}</p>\n' for where in ("", *BESIDE.values()))
     lines = [
         f'<div class="sf-claim">\n<div><p><a href="{LEDGER}#claim-{text(entry.id)}">{text(entry.statement)}</a></p>\n'
         f"<p><small>The paper: {text(entry.paper)}</small></p></div>\n{both(entry, told)}</div>\n"
-        for entry in entries
+        for entry in asked
     ]
+    others = [entry.published.verdict for entry in entries if entry not in asked and entry.published]
+    rest = "; ".join(f"{count} {verdict}" for verdict, count in Counter(others).most_common())
+    ledger = f'<p>Of the <a href="{LEDGER}">ledger</a>\'s other claims, as published: {rest}.</p>\n' if rest else ""
     above = f'<div class="sf-claim sf-heads" aria-hidden="true">{heads}</div>'
-    return f'<div class="sf-first">\n{above}\n{"".join(lines)}</div>\n'
+    return f'<div class="sf-first">\n{above}\n{"".join(lines)}</div>\n{ledger}'
 
 
 def both(entry: Entry, told: Callable[[Answer], str]) -> str:
