@@ -57,5 +57,5 @@ def test_a_baseline_is_told_to_be_as_near_its_own_end_as_a_front_gains():
     ]
     # half a nat is gained; the baseline is within that of its end half way, by the logarithm, from 0.5 to 1
     found = cross_checks.flat_said(pd.DataFrame(lines))
-    assert found.endswith(f"as *set* gains after {0.5**0.5:.0%} of the text (seeds: 3)")
+    assert found.endswith(f"*set*'s gain of its own final loss after {0.5**0.5:.0%} of the text (seeds: 3)")
     assert cross_checks.flat_said(pd.DataFrame(lines), "late") == "", "nothing was gained"

@@ -129,8 +129,8 @@ def test_whole_layers_put_back_are_told_in_words(two_models):
     patches = patches.assign(accuracy=patches["accuracy"].where(patches["head"] != attention.ALL, 0.25))
     said = analysis.origins_said(two_models._replace(patches=patches))
     parts = "where it looks 25% (25%), what it writes 25% (25%), both 25% (25%)"
-    assert said.startswith(f"Median accuracy of 2 models (with permuted weights): layer 0: {parts}; layer 1: {parts}.")
-    assert said.endswith("there before stage two: nothing. The rest stage two built.")
+    assert f"accuracy of 2 models is (with permuted weights): layer 0: {parts}; layer 1: {parts}." in said
+    assert said.endswith("something of it was there before stage two: nothing.")
     whole = (patches["head"] == attention.ALL) & (patches["layer"] == 1) & (patches["part"] == "both")
     patches.loc[whole & (patches["donor"] == "as found"), "accuracy"] = 0.75
     assert "there before stage two: layer 1, both." in analysis.origins_said(two_models._replace(patches=patches))

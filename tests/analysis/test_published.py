@@ -92,8 +92,8 @@ def test_a_live_run_is_a_part_of_the_curve_beside_the_stored_ones(rows_of, tmp_p
     ends = found[found["step"] == 375].set_index(["whose", "seed"])["lead"].round(6)
     assert ends.to_dict() == {("yours", 710): 0.4, ("stored", 700): 0.2, ("stored", 701): 0.3}
     assert analysis.early_said(found).splitlines() == [
-        "- **Yours** (seeds: 1): at worst -0.200 nats a byte, after 375 updates +0.400.",
-        "- **Stored** (seeds: 2): at worst -0.200 nats a byte, after 375 updates +0.250 (+0.200 to +0.300).",
+        "- **Yours** (seeds: 1): at worst -0.200 nats a token, after 375 updates +0.400.",
+        "- **Stored** (seeds: 2): at worst -0.200 nats a token, after 375 updates +0.250 (+0.200 to +0.300).",
     ]
     fig = draw.early(found)
     looks = [(trace.name, trace.line.color, trace.line.width, list(trace.y)) for trace in fig.data]
@@ -168,7 +168,7 @@ def test_of_problems_a_table_says_how_many_are_solved(rows_of):
 def test_the_problems_that_are_told_were_solved_by_models_as_published():
     solved = analysis.as_published("problems", RESULTS)
     assert set(solved["swept"]) == {PUBLISHED} and "random init" in set(solved["label"])
-    assert (solved.groupby(["width", "label"])["seed"].nunique() == 3).all()
+    assert set(solved.groupby(["width", "label"])["seed"].nunique()) <= {3, 6}
     assert not solved.duplicated(["width", "label", "seed"]).any()
 
 

@@ -140,7 +140,7 @@ def test_a_readers_run_stands_beside_the_stored_one(tmp_path, rows_of):
         return re.sub(" +", " ", found)  # a table's columns are as wide as what is in them
 
     assert "1 of 1 cells end inside" in told(0.3)
-    assert "lies outside the range of 3 in 50% of cases." in told(0.3), "the lowest or the highest of four alike"
+    assert "lies outside the range of 3 in 50% of cases;" in told(0.3), "the lowest or the highest of four alike"
     early = {("random init", seed): {500: 0.1, 10_000: 0.3} for seed in range(3)}
     Store(tmp_path / "trial").append(rows_of(early, run="random init"), manifest)
     mine = rows_of({("random init", 7): {500: 0.1}})

@@ -123,7 +123,7 @@ def models(shares) -> pd.DataFrame:
 
 def test_a_saving_is_where_the_curve_meets_the_baselines_end(models):
     table = text.savings(models)
-    whole = table[table["width"] == "whole"].set_index("in front")
+    whole = table[table["width"] == "64"].set_index("in front")
     assert whole.loc["identity 1 %", "of the text"] == "50%"
     spent = additive.spent(substitutive.FORMER.recipes("laptop")["code / identity 1 % / 50 %"])[1]
     assert whole.loc["identity 1 %", "of the FLOPs"] == f"{0.5 + spent / 1e15:.0%}"
@@ -137,7 +137,7 @@ def test_the_target_of_each_seed_is_its_own_baseline(shares):
     rows = shares.copy()
     rows["value"] += rows["seed"]  # the seeds differ by more than any share of the text does
     table = text.savings(text.by_share(rows.sample(frac=1, random_state=0), substitutive.FORMER))
-    assert table.loc[table["width"] == "whole", "of the text"].to_list() == ["50%", "> 100%"]
+    assert table.loc[table["width"] == "64", "of the text"].to_list() == ["50%", "> 100%"]
 
 
 def test_before_any_baseline_has_all_of_the_text_the_table_of_savings_is_empty(models):

@@ -130,7 +130,7 @@ def test_a_stage_on_answers_measures_them(sums):
 
 
 def test_what_is_no_corpus_in_characters_is_refused():
-    with pytest.raises(UserError, match="dyck is no corpus in characters; write it as answers:math/characters"):
+    with pytest.raises(UserError, match="dyck is no corpus in characters; pack one with the tokeniser characters"):
         answers.answers(source("dyck"))
 
 

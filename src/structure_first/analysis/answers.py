@@ -11,8 +11,6 @@ from structure_first.analysis.stored import RESULTS
 BESIDE = {"published": "as published", "tuned": "beside a tuned baseline"}
 GAIN = ("measured", "low", "high")
 COMPARED = ("treated", "control", *GAIN, "seeds", "scale")
-
-
 LEDGER = Path("../claims.yml")  # as a chapter sees it
 
 
@@ -40,10 +38,8 @@ def as_json(entries: list[Entry]) -> list[dict[str, Any]]:
     def plain(answer: Answer | None) -> dict[str, Any] | None:
         if answer is None:
             return None
-        own = {name: getattr(answer, name) for name in ("seeds", "scale", "verdict")}
-        return (
-            _told(answer.decides, GAIN) | own | {"comparisons": [_told(each, COMPARED) for each in answer.comparisons]}
-        )
+        own = _told(answer.decides, GAIN) | _told(answer, ("seeds", "scale", "verdict"))
+        return own | {"comparisons": [_told(each, COMPARED) for each in answer.comparisons]}
 
     told = ("id", "statement", "paper")
     return [_told(entry, told) | {name: plain(getattr(entry, name)) for name in COLUMNS} for entry in entries]

@@ -109,9 +109,8 @@ def share(
     pattern: Float[Tensor, "layer replica batch head query key"], places: tuple[Tensor, Tensor, Tensor]
 ) -> Float[Tensor, "layer replica head"]:
     """The mean attention at `places`: sequence, query and key."""
-    return rearrange(pattern, "layer replica batch head query key -> batch query key layer replica head")[places].mean(
-        0
-    )
+    by_place = rearrange(pattern, "layer replica batch head query key -> batch query key layer replica head")
+    return by_place[places].mean(0)
 
 
 def closings(words: Int[Tensor, "batch time"], k: int) -> tuple[Tensor, Tensor, Tensor]:

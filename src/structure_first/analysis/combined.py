@@ -33,9 +33,8 @@ TASKS = tuple(PAPER)
 def apart(rows: pd.DataFrame) -> pd.DataFrame:
     """The models of `haystack_rules`: source, what goes across, what the new rows are, accuracy, whether it jumped."""
     ends = ended(rows).join(has_jumped(rows).rename("jumped"), on=["cell", "seed"])
-    ends = ends[ends["front"] != "random init"].rename(
-        columns={"front": "source", "carried": "across", "swept": "rows"}
-    )
+    names = {"front": "source", "carried": "across", "swept": "rows"}
+    ends = ends[ends["front"] != "random init"].rename(columns=names)
     return ordered(ends, ["source", "rows", "across"], [*sorted(set(ends["source"])), *ROWS.values(), *ACROSS])
 
 

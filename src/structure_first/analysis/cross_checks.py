@@ -5,16 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from structure_first.analysis.published import (
-    ALIKE,
-    SHARES,
-    STEPS,
-    TOLD,
-    climbed,
-    ends,
-    every_size,
-    published,
-)
+from structure_first.analysis.published import ALIKE, SHARES, STEPS, TOLD, climbed, ends, every_size, published
 from structure_first.analysis.stored import RESULTS
 from structure_first.evidence.statistics import needed, told
 from structure_first.experiments.published import PUBLISHED
@@ -63,7 +54,7 @@ def flat_said(evaluations: pd.DataFrame, front: str = "set") -> str:
     for (corpus, width), here in cold.groupby(["task", "width"], sort=False):
         own = needed(here, "text")
         lines.append(
-            f"- **{corpus}, width {width}**: random init is within as much of its own end as *{front}* gains after "
+            f"- **{corpus}, width {width}**: random init alone is within *{front}*'s gain of its own final loss after "
             f"{told('{:.0%}', own)} of the text (seeds: {len(own)})"
         )
     return "\n".join(lines)

@@ -43,8 +43,7 @@ def drawn(rows: pd.DataFrame) -> pd.DataFrame:
 def medians(models: pd.DataFrame) -> pd.DataFrame:
     """Median accuracy, a line for each task and start, a column for each way to draw; and what the paper states."""
     table = models.groupby(["task", "start", "drawn"], sort=False)["accuracy"].median().unstack("drawn")
-    stated = [PAPER[task].get(start) for task, start in table.index]
-    table["the paper, at its size"] = stated
+    table["the paper, at its size"] = [PAPER[task].get(start) for task, start in table.index]
     return table.map(lambda share: "" if pd.isna(share) else f"{share:.1%}")
 
 
@@ -92,12 +91,9 @@ def at_each_size(models: pd.DataFrame) -> pd.DataFrame:
     """What each start ends at, at every size, and what it is worth, seed by seed; at the largest beside the paper."""
     keys, largest = ["task", "size", "start"], models.groupby("task")["size"].last()
     starts = models.assign(points=100 * models["gain"]).groupby(keys, sort=False)
-    table = (
-        starts[["accuracy", "learnt"]].median().rename(columns={"accuracy": "ends at", "learnt": "stage one learnt"})
-    )
-    table["the paper"] = [
-        PAPER[task].get(start) if size == largest[task] else None for task, size, start in table.index
-    ]
+    names = {"accuracy": "ends at", "learnt": "stage one learnt"}
+    table = starts[list(names)].median().rename(columns=names)
+    table["the paper"] = [PAPER[task].get(start) if at == largest[task] else None for task, at, start in table.index]
     table = table.map("{:.0%}".format, na_action="ignore").fillna("")
     worth = starts["points"].apply(lambda seeds: told("{:+z.0f}", seeds))
     return table.assign(**{"worth, points": worth, "seeds": starts.size()})

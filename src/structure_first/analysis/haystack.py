@@ -104,8 +104,8 @@ def that_jump(rows: pd.DataFrame) -> pd.DataFrame:
 def that_jump_said(rows: pd.DataFrame) -> str:
     """Of how many cells some seed has jumped, in words."""
     some = has_jumped(rows).groupby("cell").any()
-    others = "the others make none, and of them only GPT-2's is drawn"
-    return f"**Of {len(some)} beginnings {some.sum()} make a seed jump; {others}.**"
+    others = "" if some["random init"] else "; the others make none, and of them only GPT-2's is drawn"
+    return f"**Of {len(some)} beginnings {some.sum()} make a seed jump{others}.**"
 
 
 def counted(groups: Iterable[tuple[Hashable, pd.Series]]) -> str:
@@ -138,12 +138,10 @@ def label(job: Job) -> str:
 def states(job: Job) -> dict[str, tuple[Transformer, Source]]:
     """The model after stage one, then as stage two found and left it, each with the source of its tokens."""
     task, first = job.phase.make(), [one for replica in job.replicas if (one := replica.before)]
-    as_found, as_left = initial_model(job), trained(job.replicas, job.folder)
-    before = trained(first, job.folder)
     return {
-        "after stage one": (before, first[0].phase.make()),
-        "as found": (as_found, task),
-        "as left": (as_left, task),
+        "after stage one": (trained(first, job.folder), first[0].phase.make()),
+        "as found": (initial_model(job), task),
+        "as left": (trained(job.replicas, job.folder), task),
     }
 
 
@@ -206,9 +204,7 @@ def kinds_said(of: HeadStudy) -> str:
     """How much the head that ties most, and the one that matches most, does so, and did as found, in words."""
     told = []
     for kind in (LOOKS[0], LOOKS[2]):
-        heads = of.scores[of.scores["kind"] == kind].pivot(
-            index=["model", "layer", "head"], columns="state", values="score"
-        )
+        heads = of.scores[of.scores["kind"] == kind].pivot_table("score", ["model", "layer", "head"], "state")
         most = heads.loc[heads.groupby("model")["as left"].idxmax(), ["as left", "as found"]].median()
         told.append(f"{kind} with {most['as left']:.0%} of its attention (as found {most['as found']:.0%})")
     many = of.scores["model"].nunique()
@@ -241,9 +237,11 @@ def origins_said(of: HeadStudy) -> str:
     ]
     there = medians.index[medians["as found"] > medians["permuted"] + BEFORE]
     many, before = of.patches["model"].nunique(), ", ".join(f"layer {layer}, {part}" for layer, part in there)
+    models = f"{many} model{'s' * (many > 1)}"
     return (
-        f"Median accuracy of {many} model{'s' * (many > 1)} (with permuted weights): {'; '.join(said)}. More than "
-        f"{BEFORE:.0%} above these, so there before stage two: {before or 'nothing'}. The rest stage two built."
+        f"**With all heads of a layer put back**, the median accuracy of {models} is (with permuted weights): "
+        f"{'; '.join(said)}. More than {BEFORE:.0%} above these, so something of it was there before stage two: "
+        f"{before or 'nothing'}."
     )
 
 

@@ -43,9 +43,7 @@ SETTINGS = {  # a recipe's fields in the words of the text; what no reader asks 
 def methods(experiment: Experiment) -> pd.DataFrame:
     """A line for each setting, a column for each scale but `smoke`; several values are those of several cells."""
     recipes = {scale: experiment.recipes(scale).values() for scale in SCALES if scale != "smoke"}
-    columns = {
-        scale: {"cells": f"{len(of_scale)}"} | values(of_scale) for scale, of_scale in recipes.items() if of_scale
-    }
+    columns = {scale: {"cells": f"{len(each)}"} | values(each) for scale, each in recipes.items() if each}
     known = set().union(*columns.values())
     lines = ["cells", *(line for part in PARTS for line in (f"{part}: {each}" for each in SETTINGS.values()))]
     table = {line: [column.get(line, "") for column in columns.values()] for line in lines if line in known}

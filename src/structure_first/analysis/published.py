@@ -106,7 +106,7 @@ def stopped_early(models: pd.DataFrame, evaluations: pd.DataFrame) -> pd.DataFra
 
 
 def early(rows: pd.DataFrame, results: Path = RESULTS) -> pd.DataFrame:
-    """How far what has a front is ahead of random init of the same seed at the same update, `lead` in nats a byte: in
+    """How far what has a front is ahead of random init of the same seed at the same update, `lead` in nats a token: in
     live rows and in the stored ones of the same cells, scale and updates, `whose` they are, a line an evaluation after
     training began.
     """
@@ -128,7 +128,7 @@ def early_said(evaluations: pd.DataFrame) -> str:
         last, worst = part[part["step"] == part["step"].max()]["lead"], part.groupby("seed")["lead"].min()
         span = [told("{:+z.3f}", each) for each in (worst, last)]
         lines.append(
-            f"- **{str(whose).capitalize()}** (seeds: {len(last)}): at worst {span[0]} nats a byte, "
+            f"- **{str(whose).capitalize()}** (seeds: {len(last)}): at worst {span[0]} nats a token, "
             f"after {part['step'].max():,} updates {span[1]}."
         )
     return "\n".join(lines)
@@ -232,8 +232,7 @@ def pinch(recipe: Recipe) -> str:
     """How much is in front, in words."""
     first, text = recipe.alone.last.stage, recipe.last
     made, (tokens, cost) = text.make(), spent(recipe)
-    sequences = text.stage.sequences
-    read, whole = sequences * made.length, sequences * flops.training(recipe.shape(text, made), made)
+    read, whole = flops.tokens(text.stage, made), flops.spent(text.stage, made, recipe.shape(text, made))
     return (
         f"Stage one takes {first.steps:,} updates and {tokens / 1e6:.2g} M tokens, stage two {text.stage.steps:,} and "
         f"{read / 1e6:.2g} M. In front stands {tokens / read:.0%} of the text, for {cost / whole:.0%} of its FLOPs."

@@ -58,13 +58,13 @@ MEASURES = {"accuracy": BETTER, "steps to 90 %": SOONER}
 
 def grid(rows: pd.DataFrame) -> pd.DataFrame:
     """A line for each model of the grid: accuracy, its gain over random init with the same seed, steps to 90 %
-    (infinite if never), how many doublings sooner than random init that is (never counts as the last step that a cell
-    has), how well its stage one was learnt (NaN without one), and its cell's factors.
+    (infinite if never), how many doublings sooner than random init that is (never, and later than the diagnostic's own
+    steps, count as these), how well its stage one was learnt (NaN without one), and its cell's factors.
     """
     also = pd.DataFrame({"steps": steps_to(rows, SOLVED), "learnt": final(rows, "mastery")})
     models = ended(rows).join(also, on=["cell", "seed"])
-    stages = {task: phase.stage for task, phase in skills.diagnostics(rows["scale"].iloc[0]).items()}
-    models["bounded"] = models["steps"].clip(upper=models["task"].map(lambda task: stages[task].steps))
+    longest = {task: phase.stage.steps for task, phase in skills.diagnostics(rows["scale"].iloc[0]).items()}
+    models["bounded"] = models["steps"].clip(upper=models["task"].map(longest))
     base = untreated(models, ["task", "seed"])
     models["gain"] = models["accuracy"] - base["accuracy"]
     models["sooner"] = np.log2(base["bounded"] / models["bounded"])
@@ -91,10 +91,8 @@ def summary(models: pd.DataFrame, gain: str = "gain") -> pd.DataFrame:
 def learnt_said(models: pd.DataFrame, fronts: Sequence[str]) -> str:
     """How many of the sources were learnt, and which were not, in words."""
     medians = models[models["front"].isin(fronts)].groupby("front")["learnt"].median().sort_values()
-    short = medians[medians < LEARNT]
-    told = (
-        f"**{len(medians) - len(short)} of {len(medians)} sources were learnt to {LEARNT:.0%} or more, in the median**"
-    )
+    short, many = medians[medians < LEARNT], len(medians)
+    told = f"**{many - len(short)} of {many} sources were learnt to {LEARNT:.0%} or more, in the median**"
     if len(short):
         told += f"; not so: {', '.join(f'*{front}* {learnt:.0%}' for front, learnt in short.items())}"
     return f"{told}."

@@ -24,20 +24,13 @@ def of_today(experiment: Experiment, results: Path = RESULTS) -> dict[str, pd.Da
     return {scale: mine for scale, mine in by_scale.items() if not mine.empty}
 
 
-def fullest(experiment: Experiment, results: Path = RESULTS) -> pd.DataFrame | None:
-    """The rows of the largest scale that has most of the cells: a few cells of a larger one, run first, do not take the
-    place of all the others. None where there are no rows.
-    """
-    by_scale = of_today(experiment, results)
-    cells = {scale: rows.loc[rows["stage"] == 2, "cell"].nunique() for scale, rows in by_scale.items()}
-    return next((rows for scale, rows in by_scale.items() if 2 * cells[scale] >= max(cells.values())), None)
-
-
 def stored(experiment: Experiment, results: Path = RESULTS) -> pd.DataFrame:
-    """The rows of `fullest`, with the factors of their cells; raises `UserError` where there are none."""
-    if (rows := fullest(experiment, results)) is not None:
-        return with_factors(rows, experiment)
-    raise nothing_stored(experiment)
+    """Of `sizes` the largest that has most of the cells: a few cells of a larger one, run first, do not take the place
+    of all the others.
+    """
+    every = sizes(experiment, results)
+    cells = [rows.loc[rows["stage"] == 2, "cell"].nunique() for rows in every]
+    return [rows for rows, own in zip(every, cells, strict=True) if 2 * own >= max(cells)][-1]
 
 
 def sizes(experiment: Experiment, results: Path = RESULTS) -> list[pd.DataFrame]:
@@ -46,13 +39,8 @@ def sizes(experiment: Experiment, results: Path = RESULTS) -> list[pd.DataFrame]
     """
     if by_scale := of_today(experiment, results):
         return [with_factors(rows, experiment) for rows in reversed(by_scale.values())]
-    raise nothing_stored(experiment)
-
-
-def nothing_stored(experiment: Experiment) -> UserError:
-    """What to say where an experiment has no rows."""
     remedy = f"restore book/results or make them: structure-first run {experiment.name}"
-    return UserError(f"there are no stored results of {experiment.name} that today's cells make; {remedy}")
+    raise UserError(f"there are no stored results of {experiment.name} that today's cells make; {remedy}")
 
 
 def untreated(table: pd.DataFrame, alike: list[str]) -> pd.DataFrame:
@@ -111,15 +99,15 @@ def beside(
     theirs = final(stored_rows, metric).groupby("cell").agg(["size", "min", "max"])
     both = pd.concat([mine, theirs], axis=1, join="inner")
     both.columns = ["your seeds", "your median", "reference seeds", "lowest", "highest"]
+    heading = "*Your run beside the reference*"
     if both.empty:
-        return (
-            f"*Your run beside the reference*: at scale `{scale}` no rows of these cells are stored to compare it with."
-        )
+        return f"{heading}: at scale `{scale}` no rows of these cells are stored to compare it with."
     inside, stored_seeds = both["your median"].between(both["lowest"], both["highest"]), both["reference seeds"]
     cases = " and ".join(f"of {seeds} in {2 / (seeds + 1):.0%}" for seeds in sorted(stored_seeds.unique()))
     told = (
-        f"*Your run beside the reference*: {inside.sum()} of {len(both)} cells end inside the reference's range. "
-        f"One more seed of the same kind lies outside the range {cases} of cases."
+        f"{heading}: {inside.sum()} of {len(both)} cells end inside the reference's range. "
+        f"One more seed of the same kind lies outside the range {cases} of cases; "
+        "runs of one seed move together."
     )
     table = both.assign(inside=inside.map({True: "yes", False: "no"})).to_markdown(floatfmt=".3f")
     return f"{told}\n\n{table}"

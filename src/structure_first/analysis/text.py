@@ -163,8 +163,7 @@ def savings_said(table: pd.DataFrame) -> str:
 def savings(models: pd.DataFrame) -> pd.DataFrame:
     """The share of the text, and of all FLOPs, that reaches the loss of all of it: median and interval over seeds."""
     columns = ["corpus", "width", "in front", "seeds", "of the text", "of the FLOPs", "paper, of the text"]
-    lines, whole = [], models["width"].max()
-    models = models[models["front"] != "random init"]
+    lines, models = [], models[models["front"] != "random init"]
     for (corpus, width, front), part in models.groupby(["task", "width", "label"], sort=False):
         budgets = {budget: needed(part, budget) for budget in ("text", "flops share")}
         seeds = len(budgets["text"])
@@ -173,9 +172,7 @@ def savings(models: pd.DataFrame) -> pd.DataFrame:
                 told("{:.0%}", by_seed).replace("never", f"> {part[budget].max():.0%}")
                 for budget, by_seed in budgets.items()
             ]
-            lines.append(
-                [corpus, "whole" if width == whole else f"{width:g}", front, seeds, *shares, PAPER.get(corpus, "")]
-            )
+            lines.append([corpus, f"{width:g}", front, seeds, *shares, PAPER.get(corpus, "")])
     return pd.DataFrame(lines, columns=columns).set_index("corpus")
 
 

@@ -20,13 +20,7 @@ from structure_first.files import write_text
 from structure_first.machine import cores
 from structure_first.schema import validated
 
-PARTS = {
-    "generators": generators.report,
-    "steps": steps.report,
-    "grid": grid.report,
-    "text": text.report,
-    "warm": warm.report,
-}
+PARTS = {"generators": generators, "steps": steps, "grid": grid, "text": text, "warm": warm}
 NO_SLOWER = 0.9  # of a former ratio: what the same code may lose to the machine's mood
 
 
@@ -44,9 +38,9 @@ def measured(quick: bool = False, only: str | None = None, out: Path | None = No
     print(measured_on)
     if quick:
         print("sizes are far below those that the targets are stated for: this shows only that the bench runs")
-    for name, report in PARTS.items():
+    for name, part in PARTS.items():
         if only in (None, name):
-            report(QUICK if quick else Sizes(), ratios)
+            part.report(QUICK if quick else Sizes(), ratios)
     if out is not None:
         write_text(out, json.dumps({"machine": measured_on, "quick": quick, "ratios": ratios}, indent=1) + "\n")
     return dict(ratios)
@@ -58,9 +52,8 @@ def former(path: Path) -> dict[str, float]:
         return validated(json.loads(path.read_text()), {"ratios": {...: float}, ...: object})["ratios"]
     except (OSError, ValueError) as error:
         problem = getattr(error, "strerror", None) or "it holds no ratios"
-        raise UserError(
-            f"cannot read {path}: {problem}; name a file that `structure-first bench --out` wrote"
-        ) from None
+        advice = "name a file that `structure-first bench --out` wrote"
+        raise UserError(f"cannot read {path}: {problem}; {advice}") from None
 
 
 def compared(ratios: dict[str, float], before: dict[str, float]) -> bool:

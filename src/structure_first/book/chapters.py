@@ -4,8 +4,7 @@ import hashlib
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Set
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Set
 from importlib.metadata import distributions
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +17,7 @@ from sphinx_external_toc.parsing import MalformedError, parse_toc_yaml
 from tqdm import tqdm
 
 import structure_first
-from structure_first.errors import UserError, unknown
+from structure_first.errors import UserError, reason, unknown
 from structure_first.files import replacing
 from structure_first.scales import SCALES
 
@@ -37,21 +36,14 @@ def listed(book: Path) -> list[str]:
     for needed in (config, toc):
         if not needed.is_file():
             raise UserError(f"{needed} does not exist; run this from the top of the repository")
-    with valid(toc):
+    try:
         names = list(parse_toc_yaml(toc))
+    except (yaml.YAMLError, MalformedError, OSError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"cannot read {toc}: {reason(error)}") from error
     for name in names:
         if not any((book / f"{name}{ending}").is_file() for ending in (".md", ".ipynb")):
             raise UserError(f"{toc} lists {name}, but there is no {name}.md or {name}.ipynb beside it")
     return names
-
-
-@contextmanager
-def valid(path: Path) -> Iterator[None]:
-    """Within, one of the book's own YAML files is read; raises `UserError` if it cannot be."""
-    try:
-        yield
-    except (yaml.YAMLError, MalformedError, OSError, ValueError, TypeError, RecursionError) as error:
-        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}") from error
 
 
 def notebooks(book: Path) -> dict[str, Path]:

@@ -36,18 +36,10 @@ def printed(out: Path, root: Path = Path(".")) -> Path:
     with TemporaryDirectory() as folder, tqdm(pages.items(), unit="page", disable=None) as progress:
         for number, (name, page) in enumerate(progress):
             one = Path(folder) / f"{number}.pdf"
-            switches = [
-                "--headless=new",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--no-pdf-header-footer",
-                f"--user-data-dir={folder}",
-            ]
-            switches += [f"--virtual-time-budget={DRAWN}", f"--print-to-pdf={one}"]
+            command = [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
+            command += [f"--user-data-dir={folder}", f"--virtual-time-budget={DRAWN}", f"--print-to-pdf={one}"]
             try:
-                said = subprocess.run(
-                    [browser, *switches, page.as_uri()], capture_output=True, text=True, timeout=LONGEST
-                )
+                said = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=LONGEST)
             except subprocess.TimeoutExpired:
                 raise UserError(f"{browser} did not print {name} within {LONGEST} seconds; try again") from None
             if not one.exists():

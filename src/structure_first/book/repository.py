@@ -8,19 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from structure_first.book.chapters import valid
 from structure_first.errors import UserError
+from structure_first.pretraining.reading import read_yaml
 
 
 def read(root: Path) -> dict[str, Any]:
     """The book's configuration; empty where there is none. Raises `UserError` for what is no YAML of settings."""
-    file = root / "_config.yml"
-    with valid(file):
-        config = yaml.safe_load(file.read_text()) if file.is_file() else {}
+    file, advice = root / "_config.yml", "write its settings as name: value"
+    config = read_yaml(file, advice) if file.is_file() else {}
     if not isinstance(config, dict):
-        raise UserError(f"{file} holds no settings; write them as name: value")
+        raise UserError(f"{file} holds no settings; {advice}")
     return config
 
 
@@ -100,8 +97,7 @@ def citation(root: Path, config: Mapping[str, Any]) -> str:
     """The book's BibTeX entry, from `CITATION.cff`, in a box of Markdown; nothing where that file is not."""
     if not (file := root / "CITATION.cff").is_file():
         return ""
-    with valid(file):
-        told = yaml.safe_load(file.read_text())
+    told = read_yaml(file, "restore it")
     fields = {
         "title": told["title"],
         "author": " and ".join(f"{{{each['name']}}}" for each in told["authors"]),

@@ -82,8 +82,7 @@ def activation_bytes(shape: Shape, length: int, window: int, compute: Compute, c
 
     if not compute.recompute:
         return by_layers(shape, counted)
-    inputs = 4 * count * (length - 1) * shape.width * shape.layers
-    return counted(replace(shape, layers=1)) + inputs
+    return counted(replace(shape, layers=1)) + 4 * count * (length - 1) * shape.width * shape.layers
 
 
 def by_layers(shape: Shape, measure: Callable[[Shape], int]) -> int:

@@ -23,12 +23,7 @@ def answers(source: Source) -> Source:
         return Batch(tokens, loss_mask & (numbered(tokens) > 0))
 
     return source.changed(
-        answers,
-        name=f"answers:{source.name}",
-        teaches="to answer questions",
-        draw=draw,
-        in_sight=None,
-        problems=whole,
+        answers, name=f"answers:{source.name}", teaches="to answer questions", draw=draw, in_sight=None, problems=whole
     )
 
 

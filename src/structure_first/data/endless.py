@@ -44,6 +44,5 @@ def rows(name: str, settings: dict, seed: int, shards: Sequence[int]) -> Iterato
     for turn in count():
         for shard in shards:
             tokens, loss_mask = source.draw(many, generator("cpu", seed, "endless", shard, turn))
-            labels = torch.where(loss_mask, tokens, IGNORED)
-            for row, label in zip(tokens, labels, strict=True):
+            for row, label in zip(tokens, torch.where(loss_mask, tokens, IGNORED), strict=True):
                 yield {"input_ids": row, "labels": label}

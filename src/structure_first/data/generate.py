@@ -88,8 +88,7 @@ def write_parquet(path: Path, batches: Iterator[Batch]) -> None:
     schema = pa.schema({"tokens": pa.list_(pa.int32()), "loss_mask": pa.list_(pa.int8())})
     with pq.ParquetWriter(path, schema) as writer:
         for tokens, loss_mask in batches:
-            columns = [lists(tokens, pa.int32()), lists(loss_mask.byte(), pa.int8())]
-            writer.write_table(pa.table(columns, schema=schema))
+            writer.write_table(pa.table([lists(tokens, pa.int32()), lists(loss_mask.byte(), pa.int8())], schema=schema))
 
 
 def write_json_lines(path: Path, batches: Iterator[Batch]) -> None:

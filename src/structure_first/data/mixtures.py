@@ -15,7 +15,6 @@ def mixture(sources: Sequence[Source]) -> Source:
     all that bear loss, also what nothing before tells, as a language's openers.
     """
     length = max(each.length for each in sources)
-    window = max(each.window for each in sources)
     told: dict[str, int | float] = {}  # what members have otherwise than one another is said of each
     for each in sources:
         for name, value in each.settings.items():
@@ -38,7 +37,7 @@ def mixture(sources: Sequence[Source]) -> Source:
         settings=told,
         vocab=max(each.vocab for each in sources),
         length=length,
-        window=window,
+        window=max(each.window for each in sources),
         teaches="; ".join(each.teaches for each in sources),
         draw=draw,
     )

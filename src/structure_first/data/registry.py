@@ -44,9 +44,7 @@ LIMITS = {  # of settings that several rules have; one that stands nowhere is a 
     "k": (1, 1 << 16),
     "p": (0, 1),
     "depth": (1, (1 << 15) - 1),  # heights are kept in 16 bits
-    "rule": (0, 255),
     "width": (3, 1 << 15),
-    "pairs": (1, diagnostics.KEYS),
     "digits": (1, 1000),
     "leading_zeros": (0, 1),
     "shifted": (0, 1),
@@ -57,10 +55,6 @@ CORPUS = {"context": (1, (1 << 16) - 1), "tokens": (1, 10**13)}  # of a packed o
 def marked(vocab: int, **_) -> int:
     """The vocabulary of a question and its answer: `vocab` of content, then the separator and the pad."""
     return vocab + 2
-
-
-def fixed(size: int) -> Callable[..., int]:
-    return lambda **_: size
 
 
 def brackets(k: int, **_) -> int:
@@ -127,7 +121,9 @@ PROCEDURAL = {
         odd,
         determined=languages.without_choice,
     ),
-    "eca": Rule(automata.eca, "to apply a local rule to a whole state", fixed(2), broken_states),
+    "eca": Rule(
+        automata.eca, "to apply a local rule to a whole state", lambda **_: 2, broken_states, limits={"rule": (0, 255)}
+    ),
     "nca": Rule(
         automata.nca,
         "to find out a local rule, and to apply it",
@@ -138,16 +134,20 @@ PROCEDURAL = {
 }
 
 DIAGNOSTICS = {
-    "haystack": Rule(diagnostics.haystack, "context recall: the value of the queried key", fixed(256), window=1),
-    "addition": Rule(diagnostics.addition, "addition, carries from the far end", fixed(31)),
-    "reversed_addition": Rule(diagnostics.reversed_addition, "addition, carries as they come", fixed(31)),
-    "multiplication": Rule(diagnostics.multiplication, "long multiplication", fixed(31)),
+    "haystack": Rule(
+        diagnostics.haystack,
+        "context recall: the value of the queried key",
+        lambda **_: 256,
+        window=1,
+        limits={"pairs": (1, diagnostics.KEYS)},
+    ),
+    "addition": Rule(diagnostics.addition, "addition, carries from the far end", lambda **_: 31),
+    "reversed_addition": Rule(diagnostics.reversed_addition, "addition, carries as they come", lambda **_: 31),
+    "multiplication": Rule(diagnostics.multiplication, "long multiplication", lambda **_: 31),
     "sorting": Rule(diagnostics.sorting, "to order a sequence by its tokens", marked),
 }
 
-CONTROLS = {
-    "random": Rule(controls.random, "nothing: no token tells of another", lambda vocab, **_: vocab, single),
-}
+CONTROLS = {"random": Rule(controls.random, "nothing: no token tells of another", lambda vocab, **_: vocab, single)}
 
 RULES = PROCEDURAL | DIAGNOSTICS | CONTROLS
 ANSWERS = "answers:"  # how the name of a corpus begins of which only answers bear loss

@@ -159,9 +159,8 @@ class Store:
         """
         theirs, mine = (store.rows().set_index(KEY) for store in (other, self))
         known, shared = theirs.index.isin(mine.index), mine.index.isin(theirs.index)
-        both = theirs[known], mine[shared]
         measured = [*KEY, "step", "tokens", "flops", "metric", "value"]
-        lines = pd.concat([side.reset_index()[measured] for side in both])
+        lines = pd.concat([theirs[known], mine[shared]]).reset_index()[measured]
         single = lines[~lines.duplicated(keep=False)]  # a measurement that only one of the two has
         if not single.empty:
             models = single[KEY].drop_duplicates().sort_values(KEY)

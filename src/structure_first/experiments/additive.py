@@ -14,7 +14,7 @@ from structure_first.model.transformer import Body
 from structure_first.runs.recipe import Cell, Experiment, Factors, Recipe
 
 SHARES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3)  # of stage two's tokens
-CONTROLLED = (0.01, 0.1)  # the claim's largest pinch, and a front in which stage one is surely learnt
+CONTROLLED = (0.01, 0.1)  # a pinch in which stage one is learnt, and a front in which it surely is
 
 
 def spent(recipe: Recipe) -> tuple[int, int]:

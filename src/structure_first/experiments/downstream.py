@@ -23,18 +23,12 @@ RATE = 1.0  # of these, the best
 def shorter(text: Phase, corpus: str, rate: float = 1.0) -> Phase:
     """Stage two: as the text before, on another corpus in the same tokens."""
     before = text.stage
-    steps = max(2, round(SHARE * before.steps))
-    stage = replace(
-        before,
-        steps=steps,
-        lr=rate * before.lr,
-        warmup=round(SHARE * before.warmup),
-        evaluate_every=max(1, round(SHARE * before.evaluate_every)),
-    )
-    later = replace(text, source=f"{corpus}/{text.source.partition('/')[2]}", stage=stage)
+    steps, warmup, often = (round(SHARE * each) for each in (before.steps, before.warmup, before.evaluate_every))
+    later = text.at(steps=max(2, steps), lr=rate * before.lr, warmup=warmup, evaluate_every=max(1, often))
     read = tokens(later)
     pool = max(30_000, read + read // 10)  # a twentieth is held out
-    return replace(later, settings={**text.settings, "tokens": pool})
+    source = f"{corpus}/{text.source.partition('/')[2]}"
+    return replace(later, source=source, settings={**text.settings, "tokens": pool})
 
 
 def after(named: str, before: Iterable[Cell], later: Phase) -> dict[str, Cell]:

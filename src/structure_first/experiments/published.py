@@ -6,8 +6,7 @@ from itertools import product
 from math import isclose
 
 from structure_first.experiments.as_published import NARROW, Published, size
-from structure_first.experiments.text import BODY, CARRIED, called, percent, tokens
-from structure_first.model.transfer import Transfer
+from structure_first.experiments.text import CARRIED, called, percent, tokens
 from structure_first.model.transformer import Body
 from structure_first.runs.recipe import Cell, Experiment, Factors, Recipe
 
@@ -23,16 +22,8 @@ WIDER = 3.0  # times GPT-2's initialisation, of the ladder's last rung
 WARMUP = 200
 RATES = (3e-4, 1e-3, 2e-3, 4e-3)
 BEST = 2e-3  # of these, where the rate is warmed up: from a first look on code, until all of the ladder has run
-OF_SET = {  # what of it goes across, on every rung
-    "full": CARRIED["full"],
-    "permuted": CARRIED["permuted"],
-    "rescaled": Transfer.only(**dict.fromkeys(BODY, "rescale")),
-    "attention": CARRIED["attention"],
-    "mlp": CARRIED["mlp"],
-    "mlp permuted": CARRIED["mlp permuted"],
-    "attention permuted": Transfer.only(attention="permute"),
-}
-PARTS = {**OF_SET, "rotated": CARRIED["rotated"]}
+# What of it goes across, on every rung.
+OF_SET = ("full", "permuted", "rescaled", "attention", "mlp", "mlp permuted", "attention permuted")
 SMALL = "learnt small"  # from the published start, and then brought to the size of the rung's
 
 
@@ -50,7 +41,7 @@ def at_rate(
     text, by_name = sized.corpora[corpus], {}
 
     def put(front: str, carried: str | None = None, body: Body | None = None) -> None:
-        first, rules = (None, None) if carried is None else (sized.front(front, corpus), PARTS[carried])
+        first, rules = (None, None) if carried is None else (sized.front(front, corpus), CARRIED[carried])
         if front == corpus:  # whose tokens stay what they were
             rules = CARRIED["all"]
         front, across = {**CONTROLS, corpus: "text"}.get(front, front), SMALL if body else carried
@@ -88,7 +79,7 @@ def cells(scale: str) -> dict[str, Cell]:
         first = sized.front("set", "code").at(steps=updates, evaluate_every=updates)
         share = round(first.stage.sequences * first.make().length / tokens(text), 3)
         factors = Factors("code", "set", "full", share, width=sized.body.width, swept=PUBLISHED, amount=text.stage.lr)
-        by_name[f"code / set / {updates} updates"] = Cell(Recipe(first, PARTS["full"], text, sized.body), factors)
+        by_name[f"code / set / {updates} updates"] = Cell(Recipe(first, CARRIED["full"], text, sized.body), factors)
     narrower = min(1.0, NARROW / sized.body.width)
     rates, best = [narrower * rate for rate in RATES], narrower * BEST
     wide = replace(sized, body=replace(sized.body, init=WIDER * narrower**0.5 * sized.body.init))

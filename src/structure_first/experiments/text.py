@@ -20,8 +20,10 @@ CARRIED = {
     "attention": Transfer.only("attention"),
     "mlp": Transfer.only("mlp"),
     "permuted": Transfer.only(**dict.fromkeys(BODY, "permute")),
+    "attention permuted": Transfer.only(attention="permute"),
     "mlp permuted": Transfer.only(mlp="permute"),
     "rotated": Transfer.only(**dict.fromkeys(BODY, "rotate")),
+    "rescaled": Transfer.only(**dict.fromkeys(BODY, "rescale")),
     "all": Transfer(embeddings="keep"),  # from a text to the same text
 }
 SOURCES = {name: name for name in ("set", "identity", "sort", "union", "dyck", "dyck_shuffle", "eca")}
@@ -59,13 +61,8 @@ class Size:
     def phase(self, corpus: str, share: float = 1.0) -> Phase:
         """Stage two on a share of the text; the schedule ends there."""
         steps = max(2, round(share * self.stage_two.steps))
-        stage = replace(
-            self.stage_two,
-            steps=steps,
-            warmup=min(self.stage_two.warmup, steps // 2),
-            evaluate_every=max(1, steps // 10),
-        )
-        return self.text(corpus, stage)
+        warmup = min(self.stage_two.warmup, steps // 2)
+        return self.text(corpus, self.stage_two).at(steps=steps, warmup=warmup, evaluate_every=max(1, steps // 10))
 
     def text(self, corpus: str, stage: Stage) -> Phase:
         settings = {"context": self.context, "tokens": self.pool}
@@ -79,10 +76,7 @@ class Size:
             phase = Phase(name, self.stage_one, known(name, self.settings), tied=True)
             length = phase.make().length
         steps = max(1, round(share * self.tokens / (self.stage_one.batch * length)))
-        stage = replace(
-            self.stage_one, steps=steps, warmup=min(self.stage_one.warmup, steps // 2), evaluate_every=steps
-        )
-        return replace(phase, stage=stage)
+        return phase.at(steps=steps, warmup=min(self.stage_one.warmup, steps // 2), evaluate_every=steps)
 
     def flops(self, corpus: str) -> int:
         """FLOPs of an update on the text."""

@@ -186,10 +186,9 @@ class Config(BaseModel):
             return self
         if steps < 1:
             raise UserError(f"--steps must be 1 or more, not {steps}")
-        stages = dict(
-            stage_one=self.stage_one and self.stage_one.stopped_at(steps), stage_two=self.stage_two.stopped_at(steps)
-        )
-        short = self.model_copy(update=stages | {"allow_larger_stage_one": True})
+        stage_one = self.stage_one and self.stage_one.stopped_at(steps)
+        fewer = dict(stage_one=stage_one, stage_two=self.stage_two.stopped_at(steps), allow_larger_stage_one=True)
+        short = self.model_copy(update=fewer)
         if self.corpus.limit_tokens is None:
             return short
         limit = min(self.corpus.limit_tokens, short.enough)
@@ -238,10 +237,8 @@ def check(config: Config) -> None:
     """Raise `UserError` where the seed is out of range or one section forbids what another says."""
     check_range("seed", config.seed, *RANGES["seed"])
     longest = config.corpus.context + 1
-    if too_long := [length for length in config.stage_two.curriculum if not 1 < length <= longest]:
-        raise UserError(
-            f"stage_two.curriculum: lengths must be from 2 to context + 1 = {longest:,}, not {too_long[0]:,}"
-        )
+    if wrong := [length for length in config.stage_two.curriculum if not 1 < length <= longest]:
+        raise UserError(f"stage_two.curriculum: lengths must be from 2 to context + 1 = {longest:,}, not {wrong[0]:,}")
     if config.corpus.limit_tokens is not None and config.corpus.limit_tokens < longest:
         raise UserError(f"corpus.limit_tokens must be context + 1 = {longest:,} or more, or left out")
     most = RANGES["limit_tokens"][1]

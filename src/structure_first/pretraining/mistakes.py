@@ -9,12 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from structure_first.errors import UserError, unknown
 
-FORMER = {
-    "first": "stage_one",
-    "second": "stage_two",
-    "rate": "lr",
-    "allow_larger_first": "allow_larger_stage_one",
-}
+FORMER = {"first": "stage_one", "second": "stage_two", "rate": "lr", "allow_larger_first": "allow_larger_stage_one"}
 STAGES = ("first", "second", "stage_one", "stage_two")  # the sections that have keys of former names
 ELSEWHERE = {  # other libraries' names of our keys
     "learning_rate": "lr",
@@ -57,10 +52,7 @@ def renamed(given: Any) -> Any:
 
 def mistake(error: ValidationError, config: type[BaseModel]) -> str:
     """The first of the mistakes that pydantic found: an unknown key rather than the one that is missing for it."""
-    worst_first = sorted(
-        error.errors(include_url=False), key=lambda each: (each["type"] not in EXTRA, each["type"] in MISSING)
-    )
-    worst = worst_first[0]
+    worst = min(error.errors(include_url=False), key=lambda each: (each["type"] not in EXTRA, each["type"] in MISSING))
     kind, key_path = worst["type"], [str(part) for part in worst["loc"] if part not in TAGS]
     path = ".".join(key_path) or "the file"
     if kind in EXTRA:

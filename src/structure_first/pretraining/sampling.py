@@ -57,8 +57,7 @@ def following(
 ) -> torch.Tensor:
     """The next token."""
     seen = written[-model.shape.context :]
-    last = torch.tensor([[[len(seen) - 1]]], device=seen.device)
-    logits = model(seen[None, None], last).flatten()
+    logits = model(seen[None, None], torch.tensor([[[len(seen) - 1]]], device=seen.device)).flatten()
     if not logits.isfinite().all():
         problem = "the model's logits are not finite: its training diverged"
         raise UserError(f"{problem}; train again with a lower lr and another --out")

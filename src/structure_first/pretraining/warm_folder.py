@@ -108,10 +108,8 @@ def check_out(out: Path) -> None:
 def weights_in(path: Path) -> list[Path]:
     """The files of weights in a folder; raises `UserError` where all there are would have to be unpickled."""
     files = sorted(path.glob("*.safetensors"))
-    if not files and (pickled := next(path.glob("pytorch_model*.bin"), None)):
-        raise UserError(
-            f"{pickled} is pickled, and may run code; save it as safetensors, or name its config.json alone"
-        )
+    if not files and (other := next(path.glob("pytorch_model*.bin"), None)):
+        raise UserError(f"{other} is pickled, and may run code; save it as safetensors, or name its config.json alone")
     return files
 
 
@@ -129,8 +127,7 @@ def check_same(out: Path, recipe: dict) -> dict:
         manifest = validated(json.loads((out / MANIFEST).read_text()), SCHEMA)
     except ValueError as error:
         raise UserError(f"cannot read {out / MANIFEST}: {error}; remove {out} or name another --out") from None
-    before = manifest["recipe"]
-    if different := [name for name in recipe if before.get(name) != recipe[name]]:
+    if different := [name for name in recipe if manifest["recipe"].get(name) != recipe[name]]:
         raise UserError(f"{out} was made with another {different[0]}; name another --out, or remove this one")
     return manifest
 

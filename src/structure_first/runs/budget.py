@@ -69,7 +69,8 @@ class Cost:
 def cost(job: Job, gpu: str = THIS, gpus: int = 1, utilisation: float = UTILISATION) -> Cost:
     """What a job costs on GPUs of a kind in `GPUS` or on machines such as this one, which is then timed.
 
-    Raises `UserError` for a GPU that is not there.
+    Raises `UserError` for a GPU that is not known, for `gpus` and a `utilisation` that cannot be, and for what does not
+    fit.
     """
     check_known("GPU", gpu, (*GPUS, THIS))
     check_range("--gpus", gpus, 1, MOST_GPUS)

@@ -146,8 +146,7 @@ class Job:
 
     def by_recipe(self) -> list[tuple[list[int], list[Replica]]]:
         """The replicas of each recipe, and their indices in the program."""
-        by_configuration = groupby(enumerate(self.replicas), key=lambda each: each[1].configuration)
-        groups = [list(group) for _, group in by_configuration]
+        groups = [list(group) for _, group in groupby(enumerate(self.replicas), key=lambda each: each[1].configuration)]
         return [([index for index, _ in group], [replica for _, replica in group]) for group in groups]
 
 

@@ -52,10 +52,10 @@ def chosen(experiment: Experiment, scale: str, cells: Sequence[str] | None) -> E
         return experiment
     selected: dict[str, Cell | Recipe] = {}
     for cell in cells:
-        named = fnmatch.filter(known, cell)
-        if not named:
+        fitting = fnmatch.filter(known, cell)
+        if not fitting:
             raise unknown("cell", cell, known)
-        selected |= {name: known[name] for name in named}
+        selected |= {name: known[name] for name in fitting}
     return replace(experiment, cells=lambda scale: selected)
 
 
@@ -75,14 +75,12 @@ def current(experiment: Experiment, scale: str, rows: pd.DataFrame) -> pd.DataFr
     """Those of the rows that today's cells of the experiment make at that scale, or a stage one of theirs."""
     models = replicas(experiment, scale, [0])
     known = pd.MultiIndex.from_tuples({(scale, each.cell, each.configuration) for each in (*behind(models), *models)})
-    mine = rows.set_index(["scale", "cell", "configuration"]).index.isin(known)
-    return rows[mine].reset_index(drop=True)
+    return rows[rows.set_index(["scale", "cell", "configuration"]).index.isin(known)].reset_index(drop=True)
 
 
 def beginning(experiment: Experiment, scale: str, rows: pd.DataFrame, part: float) -> pd.DataFrame:
     """The rows of the first `part` of every stage two, and those of stage one."""
-    recipes = experiment.recipes(scale)
-    last = {cell: recipe.last.stage.first(part) for cell, recipe in recipes.items()}
+    last = {cell: recipe.last.stage.first(part) for cell, recipe in experiment.recipes(scale).items()}
     return rows[(rows["stage"] == 1) | (rows["step"] <= rows["cell"].map(last))].reset_index(drop=True)
 
 

@@ -154,10 +154,7 @@ class Experiment:
     live: tuple[str, ...] = ()  #: the cells that a chapter runs before the reader's eyes
     live_seeds: range = range(0)  #: of no stored row, so that a reader's run is evidence of its own
     live_part: float = 1.0  #: of the updates of stage two that it makes there
-
-    @cached_property
-    def _made(self) -> dict[str, dict[str, Recipe]]:
-        return {}
+    _made: dict[str, dict[str, Recipe]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def recipes(self, scale: str) -> dict[str, Recipe]:
         """The recipe of each cell, made once, since each keeps its key."""

@@ -52,8 +52,7 @@ def verify(
         for cell, seed in models:
             again = run(experiment, scale, [seed], Path(folder), device, workers, [cell])
             stored = rows[(rows["cell"] == cell) & (rows["seed"] == seed)]
-            others = rows[rows["cell"] == cell]
-            line = {"cell": cell, "seed": seed} | compared(stored, measured(again), others)
+            line = {"cell": cell, "seed": seed} | compared(stored, measured(again), rows[rows["cell"] == cell])
             manifest = runs[of_model[cell, seed]]
             lines.append(line | {"same machine": all(manifest.get(name) == here[name] for name in SAME)})
     return pd.DataFrame(lines)

@@ -60,8 +60,7 @@ def choose_products(multiplications: int) -> None:
     but a call of oneDNN takes some 20 us, as long as a small product. torch hands float32 to it only together with the
     leave to round to bfloat16 inside, of which oneDNN makes use where hardware is made for it (AMX): there MKL stays.
     """
-    large = multiplications >= LARGE and onednn_is_exact()
-    MkldnnModule.matmul.fp32_precision = "bf16" if large else "none"
+    MkldnnModule.matmul.fp32_precision = "bf16" if multiplications >= LARGE and onednn_is_exact() else "none"
 
 
 @cache

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
@@ -87,17 +87,12 @@ class Run:
             mine = short_and_long(batch)
         else:
             mine = list(micro_batches(processes.share(batch), self.compute.micro_batch or self.stage.batch))
-        for number, part in enumerate(mine, 1):
-            with self._adding_up(last=number == len(mine)):
+        copies = self.forward if isinstance(self.forward, nn.parallel.DistributedDataParallel) else None
+        for number, part in enumerate(mine, 1):  # copies exchange their gradients once a step, after the last
+            with copies.no_sync() if copies and number < len(mine) else nullcontext():
                 with self.compute.cast(self.device):
                     predictions = predict(self.forward, part, source.window)
                 (predictions.nats() / count).sum().backward()
-
-    def _adding_up(self, last: bool) -> AbstractContextManager:
-        """Copies of the weights exchange their gradients once a step, after its last micro-batch."""
-        if isinstance(self.forward, nn.parallel.DistributedDataParallel) and not last:
-            return self.forward.no_sync()
-        return nullcontext()
 
     @contextmanager
     def _seeded(self) -> Iterator[None]:

@@ -41,8 +41,7 @@ def generate(
     from structure_first.data.generate import write
 
     check_range("--seed", seed, 0, LAST_SEED)
-    written = write(chosen(name, context), tokens, out, seed)
-    typer.echo(f"wrote {written}")
+    typer.echo(f"wrote {write(chosen(name, context), tokens, out, seed)}")
 
 
 def chosen(name: str, context: typer.Context) -> "Source":
@@ -82,7 +81,7 @@ def pack(
     out: Annotated[str, typer.Option(help="the folder of shards, new or empty or packed before")],
     limit_tokens: Annotated[int | None, typer.Option(help="about how many; all if left out")] = None,
     held_out: Annotated[float, typer.Option(help="the share of documents that are never trained on")] = 0.01,
-    text_column: Annotated[str | None, typer.Option(help="of JSON lines, Parquet and the hub [default: text]")] = None,
+    text_column: Annotated[str | None, typer.Option(help="of JSON lines, Parquet, the hub [default: text]")] = None,
     seed: Annotated[int, typer.Option(help="makes the questions of math, orders language and code")] = 0,
 ) -> None:
     """Pack a corpus into shards of tokens.

@@ -16,9 +16,7 @@ ROWS, BUILT = 2, 1  # GB that the corpora and rows, and the pages, take at most 
 
 
 @app.command()
-def doctor(
-    time: Annotated[bool, typer.Option(help="time an update of each chapter's live programs")] = True,
-) -> None:
+def doctor(time: Annotated[bool, typer.Option(help="time an update of each chapter's live programs")] = True) -> None:
     """Say what this machine is: versions against the pins, device, memory, disk, and what each chapter would take.
 
     Exit status 1 if something is amiss.

@@ -65,8 +65,7 @@ def run(
     wanted = range(first_seed, first_seed + count)
     if plan_only:
         workers = worker_count(device, workers)
-        store = Store(out / chosen.name)
-        show_plan(plan(wished, scale, wanted, store, device, workers).jobs, workers)
+        show_plan(plan(wished, scale, wanted, Store(out / chosen.name), device, workers).jobs, workers)
         return
     rows = run_experiment(wished, scale, wanted, out, device, workers, cluster=cluster, part=part)
     accuracy, loss = (final(rows, metric).groupby("cell") for metric in ("accuracy", "loss"))

@@ -19,7 +19,6 @@ def dots(models: pd.DataFrame, panel: str, column: str, colour: str, level: floa
     colours = {name: GREY if name == "nothing" else meant(name.lower()) for name in series}
     apart, bar = (0.0, 2 * BAR) if colour == column else (0.3, BAR)
     fig, parts = facets(models, 440, panel, turned=60, shared_yaxes=True, horizontal_spacing=0.02)
-    shown: set[str] = set()
     for at, part in parts:
         for (name, kind), here in part.groupby([column, colour] if apart else [column, column], sort=False):
             middle = names.index(name) + apart * (series.index(kind) - (len(series) - 1) / 2)
@@ -33,7 +32,7 @@ def dots(models: pd.DataFrame, panel: str, column: str, colour: str, level: floa
                 text=[f"{told}, seed {seed}" for seed in here["seed"]],
                 hovertemplate="%{text}: %{y:.1%}<extra></extra>",
                 name=kind,
-                showlegend=apart > 0 and kind not in shown,
+                showlegend=apart > 0 and all(trace.name != kind for trace in fig.data),
                 **style,
             )
             fig.add_scatter(
@@ -46,7 +45,6 @@ def dots(models: pd.DataFrame, panel: str, column: str, colour: str, level: floa
                 showlegend=False,
                 **style,
             )
-            shown.add(kind)
     if level is not None:
         fig.add_hline(level, line=DOTTED)
     short = [name.removesuffix(f" {column}") for name in names]

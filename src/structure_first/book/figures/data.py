@@ -165,8 +165,7 @@ def automaton(rules: Sequence[int] = (30, 90, 110, 184), width: int = 151, steps
     ]
     fig.update_layout(sliders=[{"steps": choices, "currentvalue": {"prefix": "rule "}, "pad": {"t": 30}}])
     fig.update_xaxes(title="cell", showgrid=False)
-    fig.update_yaxes(title="step", autorange="reversed", showgrid=False)
-    return fig
+    return fig.update_yaxes(title="step", autorange="reversed", showgrid=False)
 
 
 def neural(rules: int = 4, seed: int = 0) -> go.Figure:
@@ -255,5 +254,4 @@ def match_distances(sources: Iterable[Source], count: int = 500) -> go.Figure:
             line={"shape": "hv", **look},
             hovertemplate=f"{of.name}: %{{y:.0%}} within %{{x}} tokens<extra></extra>",
         )
-    fig.update_yaxes(range=[0, 1.03], tickformat=".0%")
-    return fig
+    return fig.update_yaxes(range=[0, 1.03], tickformat=".0%")

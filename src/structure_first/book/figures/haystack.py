@@ -9,7 +9,7 @@ from plotly.subplots import make_subplots
 from structure_first.analysis.attention import needed
 from structure_first.analysis.haystack import LOOKS, HeadStudy, Watched, guess, whole_layers
 from structure_first.book.figures.runs import jump_curves
-from structure_first.book.figures.style import GREY, INK, PALETTE, TEMPLATE, facets, stacked
+from structure_first.book.figures.style import DOTTED, GREY, INK, PALETTE, TEMPLATE, facets, stacked
 from structure_first.book.figures.tokens import in_haystack
 from structure_first.data.batch import Source
 
@@ -19,10 +19,8 @@ BOTH_WAYS = ((0, "rgba(213,94,0,1)"), (0.5, "rgba(213,94,0,0)"), (0.5, "rgba(15,
 
 def curves(rows: pd.DataFrame, cells: Sequence[str], task: Source) -> go.Figure:
     """Accuracy against the step, a line a seed, with the guesser's level."""
-    fig = jump_curves(rows, cells)
-    fig.add_hline(guess(task), line={"dash": "dot", "color": GREY, "width": 2})
-    fig.update_yaxes(range=[0, 1.03], tickformat=".0%")
-    return fig
+    fig = jump_curves(rows, cells).add_hline(guess(task), line=DOTTED)
+    return fig.update_yaxes(range=[0, 1.03], tickformat=".0%")
 
 
 def training_maps(of: Watched) -> go.Figure:

@@ -16,7 +16,7 @@ def curves(evaluations: pd.DataFrame, level: float | None = None) -> go.Figure:
     """Held-out loss against the share of the text read, each seed and their median, a panel a corpus and width; the
     dotted line is where random init ends, a dashed one what the last token alone tells (`level`).
     """
-    shown = LABELS[:3]
+    shown = LABELS[:4]
     evaluations = evaluations[evaluations["label"].isin(shown) & (evaluations["step"] > 0)]
     fig, panels = facets(evaluations.assign(size=sized(evaluations)), 430, "size", horizontal_spacing=0.08)
     for at, here in panels:
@@ -64,7 +64,7 @@ def early(evaluations: pd.DataFrame) -> go.Figure:
     fig = jump_curves(rows, list(whose.values()), "lead").add_hline(0, line=DOTTED)
     fig.update_traces(mode="lines+markers", line={"dash": "solid", "width": 4})
     fig.update_traces(line={"color": GREY, "width": 1.5}, selector={"name": whose["stored"]})
-    return fig.update_xaxes(title="updates").update_yaxes(title="lead over random init, nats a byte")
+    return fig.update_xaxes(title="updates").update_yaxes(title="lead over random init, nats a token")
 
 
 def doses(last: pd.DataFrame) -> go.Figure:

@@ -65,8 +65,7 @@ def share_jumped(
         )
     fig.update_layout(legend={"traceorder": "reversed"})
     fig.update_yaxes(range=[-0.03, 1.03 + HAIR * len(shares)], tickformat=".0%")
-    fig.update_xaxes(range=[0, ends.max()])
-    return fig
+    return fig.update_xaxes(range=[0, ends.max()])
 
 
 def seed_dots(final: pd.Series, metric: str = "accuracy", reached: pd.Series | None = None) -> go.Figure:

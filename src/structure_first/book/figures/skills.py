@@ -63,26 +63,19 @@ def heat_map(
             {"label": each, "method": "restyle", "args": ["visible", [each == it for it in carried for _ in "zt"]]}
             for each in carried
         ]
-        fig.update_layout(updatemenus=[_menu(buttons)])
+        menu = {"type": "buttons", "direction": "right", "x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom"}
+        menu |= {"buttons": buttons, "pad": {"b": 52}, "bgcolor": CLEAR}  # room, in pixels, for the columns' names
+        fig.update_layout(updatemenus=[menu])
     _for_phones(fig)
     fig.update_xaxes(side="top", showgrid=False, autotickangles=[0, -60])
-    fig.update_yaxes(autorange="reversed", showgrid=False)
-    return fig
+    return fig.update_yaxes(autorange="reversed", showgrid=False)
 
 
 def _for_phones(fig: go.Figure) -> None:
-    """Smaller letters, and a list in place of a row of buttons, above turned names or a legend of several lines."""
+    """Smaller letters, and a list in place of a row of buttons, above turned names."""
     menus = [menu.to_plotly_json() | {"type": "dropdown", "pad": {"b": 85}} for menu in fig.layout.updatemenus]
     room = {"margin": {"l": 100, "r": 5, "t": 150}, "height": fig.layout.height + 40, "font": {"size": 10}}
     fig.update_layout(meta={"narrow": room | {"updatemenus": menus}})
-
-
-def _menu(buttons: list[dict]) -> dict:
-    return {"type": "buttons", "direction": "right", "x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom"} | {
-        "buttons": buttons,
-        "pad": {"b": 52},  # pixels above the plot: the legend or the names of the columns lie between
-        "bgcolor": CLEAR,
-    }
 
 
 def _written(line: pd.Series, measure: Measure) -> str:

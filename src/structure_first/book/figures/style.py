@@ -20,13 +20,14 @@ PALETTE = ("#0f7fc4", "#d55e00", "#009e73", "#b968a8", "#a98600", "#7d6fd0", "#d
 GREY = PALETTE[-1]
 MEANING = {  # what a colour says throughout the book: that of the first word which a name holds; of none, a stage one's
     "random init": GREY,
-    **dict.fromkeys(("permuted", "rotated", "rescaled"), PALETTE[1]),  # its numbers, without what they had learnt
+    **dict.fromkeys(("permuted", "rotated"), PALETTE[1]),  # its numbers, without what they had learnt
     **dict.fromkeys(("shuffled", "random tokens"), PALETTE[2]),  # trained as long, on no structure
     **dict.fromkeys(("longer", "as many FLOPs", "text"), PALETTE[4]),  # as much spent on something else
     "init": PALETTE[3],  # other first weights, and no stage one
     "attention": PALETTE[5],  # of a stage one, this alone
     "mlp": PALETTE[6],
     **dict.fromkeys(("mean rows", "embeddings"), PALETTE[7]),  # what its embedding rows do
+    "rescaled": PALETTE[7],  # what it had learnt, without its size
 }
 DOTTED = {"dash": "dot", "color": GREY}  # a level that lines are held against
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash")  # for names of one colour

@@ -100,9 +100,8 @@ def chosen(tuning: pd.DataFrame) -> go.Figure:
     """
     last = ordered(choices(tuning), "swept", SWEPT)
     fronts = sorted(set(last["label"]), key=lambda front: (front != "random init", front))
-    fig, parts = facets(
-        last, 900, "task", "swept", shared_yaxes="columns", horizontal_spacing=0.08, vertical_spacing=0.13
-    )
+    gaps: dict = {"horizontal_spacing": 0.08, "vertical_spacing": 0.13}
+    fig, parts = facets(last, 900, "task", "swept", shared_yaxes="columns", **gaps)
     for at, here in parts:
         for front, look in looks(fronts).items():
             for what, part in here[here["label"] == front].groupby("swept"):

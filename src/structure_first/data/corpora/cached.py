@@ -10,6 +10,8 @@ from structure_first.versions import VERSIONS
 
 HELD_OUT = 0.05  # of the documents: at 4 M tokens about 200,000 to measure a loss on
 
+opened = cache(packed.source)  # a packed corpus, whose digests are checked once a process
+
 
 def corpus_folder(name: str, tokeniser: str, tokens: int) -> Path:
     """The folder of a packed corpus, in $STRUCTURE_FIRST_CORPORA or else in the user's cache.
@@ -41,9 +43,3 @@ def corpus(name: str, tokeniser: str, context: int, tokens: int) -> Source:
 
         pack(name, tokeniser, folder, held_out=HELD_OUT, limit_tokens=tokens)
     return opened(folder, context)
-
-
-@cache
-def opened(folder: Path, context: int) -> Source:
-    """A packed corpus, whose digests are checked once a process."""
-    return packed.source(folder, context)

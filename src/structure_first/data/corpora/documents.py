@@ -12,10 +12,7 @@ from structure_first.data.corpora import hub, mathematics, paths, pinned
 from structure_first.errors import UserError, unknown
 from structure_first.versions import VERSIONS
 
-LOCAL = {
-    "language": pinned.docstrings,
-    "code": pinned.sources,
-}
+LOCAL = {"language": pinned.docstrings, "code": pinned.sources}
 GONE = {f"{name}@1" for name in LOCAL}  # whatever Python files were installed: nobody can make them again
 NAMES = (*LOCAL, "math", *(f"math:{split}" for split in mathematics.SPLITS), *hub.HUB, "hub:OWNER/NAME")
 
@@ -46,8 +43,9 @@ def documents(
 ) -> Documents:
     """The documents of a corpus: a name, `hub:OWNER/NAME`, or the path of a file, a folder or a glob.
 
-    `text_column` is the column of JSON lines, Parquet and the hub, `text` if it is left out. `seed` makes the questions
-    of `math` and orders the files of `language` and `code`. `state` is what a stream of the same corpus gave out.
+    `text_column` is the column of JSON lines, Parquet and the hub; left out it is `text`, of codeparrot `content`.
+    `seed` makes the questions of `math` and orders the files of `language` and `code`. `state` is what a stream of the
+    same corpus gave out.
     Until the first document is asked for, nothing is read but names.
     """
     if seed < 0:

@@ -14,19 +14,9 @@ from jaxtyping import Bool, Integer, UInt64
 from tqdm import tqdm
 
 import structure_first
-from structure_first.data.corpora import tokenisers
+from structure_first.data.corpora import packed, tokenisers
 from structure_first.data.corpora.documents import Documents, documents, manifest_source, same_source
-from structure_first.data.corpora.packed import (
-    FORMAT,
-    HASHES,
-    MANIFEST,
-    SPLITS,
-    check,
-    digest,
-    read_manifest,
-    shard_path,
-    threshold,
-)
+from structure_first.data.corpora.packed import HASHES, MANIFEST, SPLITS, digest, read_manifest, shard_path, threshold
 from structure_first.data.corpora.tokenisers import Tokeniser
 from structure_first.errors import UserError
 from structure_first.files import collect, locked, replacing, write_text
@@ -96,7 +86,7 @@ def pack(
             raise UserError(f"{folder} holds shards of another {problem}; name another folder or remove this one")
         else:
             used_tokeniser = saved_tokeniser(folder, manifest)
-            check(folder, manifest, *SPLITS, HASHES)
+            packed.check(folder, manifest, *SPLITS, HASHES)
         size = shard_tokens or (SLOW_SHARD_TOKENS if stream.endless else SHARD_TOKENS)
         try:
             add_shards(folder, manifest, stream, used_tokeniser, size, limit_tokens or MOST_TOKENS)
@@ -188,7 +178,7 @@ def new_manifest(stream: Documents, tokeniser: Tokeniser, held_out: float) -> di
     """The manifest of a folder without shards."""
     properties = {name: getattr(tokeniser, name) for name in ("name", "vocab", "separator")}
     return {
-        "format": FORMAT,
+        "format": packed.FORMAT,
         "code": structure_first.__version__,
         "source": manifest_source(stream),
         "tokeniser": properties | {"digest": tokenisers.digest(tokeniser)},

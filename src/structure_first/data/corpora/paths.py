@@ -8,8 +8,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from io import BufferedReader
-from io import TextIOWrapper as TextLines
+from io import BufferedReader, TextIOWrapper
 from pathlib import Path
 
 import pyarrow as pa
@@ -61,11 +60,8 @@ def texts(paths: list[Path], column: str) -> Iterator[str]:
 
 
 def reader(path: Path) -> Callable[[Path, str], Iterator[str]]:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
-    kind = suffixes[-2:-1] if suffixes[-1:] == [".gz"] else suffixes[-1:]
-    return {".parquet": parquet, ".jsonl": json_lines, ".json": json_lines, ".ndjson": json_lines}.get(
-        "".join(kind), plain
-    )
+    readers = {".parquet": parquet, ".jsonl": json_lines, ".json": json_lines, ".ndjson": json_lines}
+    return readers.get(Path(path.name.lower().removesuffix(".gz")).suffix, plain)
 
 
 @contextmanager
@@ -98,7 +94,7 @@ def plain(path: Path, column: str) -> Iterator[str]:
     with opened(path) as file:
         size = PIECE if len(file.read(LONGEST + 1)) > LONGEST else -1  # packed by gzip or not, it is cut alike
         file.seek(0)
-        lines = TextLines(file, encoding="utf-8-sig", newline="")
+        lines = TextIOWrapper(file, encoding="utf-8-sig", newline="")
         while text := lines.read(size) + lines.readline(PIECE):
             yield text
 

@@ -87,7 +87,7 @@ class Trained:
         self._tokenizer.no_padding()
         self._tokenizer.encode_special_tokens = True  # a document that holds "<|endoftext|>" ends none
         self.vocab = 1 + max(self._tokenizer.get_vocab().values())  # ids may have gaps
-        numbers = (self._tokenizer.token_to_id(token) for token in SEPARATORS)
+        numbers = map(self._tokenizer.token_to_id, SEPARATORS)
         known = [number for number in numbers if number is not None]
         if not known:
             raise UserError(f"tokeniser {name} has none of the separators {', '.join(SEPARATORS)}; name another")
@@ -167,26 +167,21 @@ def first_texts(texts: Iterable[str], characters: int, each: int = 0) -> Iterato
 
 def fetched(name: str) -> Path:
     """The `tokenizer.json` of a tokeniser of the hub."""
-    from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
+    from huggingface_hub import HfApi, errors, hf_hub_download
 
     instead = "bytes, characters, bpe:8192 and a folder with a tokenizer.json need no network"
     try:
         try:
             path = hf_hub_download(name, FILE, local_files_only=True)
-        except LocalEntryNotFoundError:
+        except errors.LocalEntryNotFoundError:
             HfApi().model_info(name, timeout=TIMEOUT)  # a download alone would try for half a minute
             path = hf_hub_download(name, FILE)
         return Path(path)
-    except (EntryNotFoundError, RepositoryNotFoundError, HFValidationError):
-        problem = unknown("tokeniser", name, (*OURS, "bpe:8192"))
-        raise UserError(f"{problem} (the hub has no {FILE} of that name)") from None
-    except Exception as error:  # the network's errors have many classes
+    except Exception as error:  # the network's errors have many classes, of which one is an entry's that is not there
+        absent = (errors.EntryNotFoundError, errors.RepositoryNotFoundError, errors.HFValidationError)
+        if isinstance(error, absent) and not isinstance(error, errors.LocalEntryNotFoundError):
+            problem = unknown("tokeniser", name, (*OURS, "bpe:8192"))
+            raise UserError(f"{problem} (the hub has no {FILE} of that name that is open to you)") from None
         raise UserError(f"cannot fetch the tokeniser {name!r} from the hub ({reason(error)}); {instead}") from None
 
 

@@ -24,14 +24,7 @@ LEAST = 1e-30  # lost beside any logit but 0, which with the last bits alone wou
 ID_BITS = 15  # the last bits of a logit, which hold the state that it is for
 
 
-def eca(
-    count: int,
-    generator: torch.Generator,
-    *,
-    length: int = 128,
-    width: int = 16,
-    rule: int = 110,
-) -> Batch:
+def eca(count: int, generator: torch.Generator, *, length: int = 128, width: int = 16, rule: int = 110) -> Batch:
     """The successive states of a ring of cells under an elementary cellular automaton, laid end to end as bits.
 
     The first state is random. The new value of a cell is bit 4 * left + 2 * cell + right of the rule's number, as

@@ -45,13 +45,7 @@ def dyck(
 
 
 def dyck_shuffle(
-    count: int,
-    generator: torch.Generator,
-    *,
-    length: int = 2048,
-    k: int = 64,
-    p: float = 0.5,
-    depth: int = 16,
+    count: int, generator: torch.Generator, *, length: int = 2048, k: int = 64, p: float = 0.5, depth: int = 16
 ) -> Batch:
     """Brackets of k types in which every opener is closed but types may cross: a closer closes a random open type.
 

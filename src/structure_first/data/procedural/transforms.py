@@ -69,8 +69,7 @@ def content(count: int, length: int, vocab: int, generator: torch.Generator) -> 
 def without_repeats(x: Int[Tensor, "batch length"], pad: int) -> Int[Tensor, "batch length"]:
     """The first occurrences in each row, in order, moved to the front; pads fill the row."""
     count, length = x.shape
-    position = torch.arange(length, device=x.device)
-    keys = ascending(x << 16 | position)  # equal tokens side by side, the earliest first
+    keys = ascending(x << 16 | torch.arange(length, device=x.device))  # equal tokens side by side, the earliest first
     is_first = torch.ones_like(x, dtype=torch.bool)
     is_first[:, 1:] = keys[:, 1:] >> 16 != keys[:, :-1] >> 16
     is_first = torch.empty_like(is_first).scatter_(1, keys & 0xFFFF, is_first)
