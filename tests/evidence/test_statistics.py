@@ -58,6 +58,7 @@ def test_the_interval_of_times_that_may_be_infinite():
 def test_what_is_told_has_an_interval_unless_all_of_it_reads_the_same():
     assert told("{:.0%}", pd.Series([0.5, 0.5, 0.9])) == "50% (50% to 90%)"
     assert told("{:.0%}", pd.Series([0.5, 0.501, np.nan])) == "50%", "what was not measured is left out"
+    assert told("{:.0%}", pd.Series([0.5, np.inf, np.inf])) == "never (50% to never)"
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ CARRIED = {  # in words; of what is not named here, the experiment's own
     "attention": "only attention carried over",
     "mlp": "only MLPs carried over",
     "permuted": "its numbers in random order",
+    "rescaled": "what it learnt at the size of fresh weights",
     "composed": "the attention of the first with the MLPs of the second",
 }
 Stored = Callable[[str], dict[str, pd.DataFrame]]  # the rows of an experiment by its name, by scale
