@@ -87,6 +87,7 @@ def shorter(results: Path = RESULTS) -> pd.DataFrame:
     """
     every = [published(rows[rows["stage"] == 2]) for rows in sizes(EXPERIMENT, results)]
     models = pd.concat([by_share(rows, EXPERIMENT) for rows in every if len(rows)], ignore_index=True)
+    models["label"] = labels(models, ", ")
     on_less = models.groupby(["task", "width", "label"])["text"].transform("min") < 1
     models = models[on_less | models["front"].eq("random init")]
     models = models[models.groupby(["task", "width", "seed"])["text"].transform("min") < 1]
