@@ -1,6 +1,5 @@
 """Chapter 02: tables of the model, the transfer and the trainer, and a training that is cut off."""
 
-import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -17,7 +16,11 @@ from structure_first.seeding import generator
 
 def parameters(model: Transformer) -> pd.DataFrame:
     """Every parameter outside the blocks and in the first of them, with its shape and its weights in one replica."""
-    shown = {name: each for name, each in model.named_parameters() if not re.match(r"blocks\.[1-9]", name)}
+    shown = {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if name.startswith("blocks.0.") or not name.startswith("blocks.")
+    }
     return pd.DataFrame(
         {
             "shape, replica first": [" x ".join(map(str, parameter.shape)) for parameter in shown.values()],

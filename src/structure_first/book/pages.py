@@ -82,7 +82,7 @@ def first(entries: list[Entry]) -> str:
         for entry in asked
     ]
     others = [entry.published.verdict for entry in entries if entry not in asked and entry.published]
-    rest = "; ".join(f"{count} {verdict}" for verdict, count in Counter(others).most_common())
+    rest = "; ".join(f"{count} {name}" for name, count in Counter(others).most_common())
     ledger = f'<p>Of the <a href="{LEDGER}">ledger</a>\'s other claims, as published: {rest}.</p>\n' if rest else ""
     above = f'<div class="sf-claim sf-heads" aria-hidden="true">{heads}</div>'
     return f'<div class="sf-first">\n{above}\n{"".join(lines)}</div>\n{ledger}'

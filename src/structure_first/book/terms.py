@@ -8,7 +8,15 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 
 GLOSSARY = "glossary"
-NEVER = (nodes.title, nodes.literal, nodes.reference, nodes.pending, nodes.table, nodes.citation, addnodes.pending_xref)
+NOT_IN = (
+    nodes.title,
+    nodes.literal,
+    nodes.reference,
+    nodes.pending,
+    nodes.table,
+    nodes.citation,
+    addnodes.pending_xref,
+)
 NOT_OF = {"cell_output", "sd-card"}  # classes of what is no running text
 
 
@@ -38,7 +46,7 @@ def in_prose(text: nodes.Text) -> bool:
     """Whether the text is of a paragraph that people read, and in nothing that has a meaning of its own."""
     above, paragraph = text.parent, False
     while above:
-        if isinstance(above, NEVER) or NOT_OF & set(above.get("classes", ())):
+        if isinstance(above, NOT_IN) or NOT_OF & set(above.get("classes", ())):
             return False
         paragraph |= isinstance(above, nodes.paragraph)
         above = above.parent

@@ -57,6 +57,10 @@ def marked(vocab: int, **_) -> int:
     return vocab + 2
 
 
+def fixed(size: int) -> Callable[..., int]:
+    return lambda **_: size
+
+
 def brackets(k: int, **_) -> int:
     return 2 * k
 
@@ -122,7 +126,7 @@ PROCEDURAL = {
         determined=languages.without_choice,
     ),
     "eca": Rule(
-        automata.eca, "to apply a local rule to a whole state", lambda **_: 2, broken_states, limits={"rule": (0, 255)}
+        automata.eca, "to apply a local rule to a whole state", fixed(2), broken_states, limits={"rule": (0, 255)}
     ),
     "nca": Rule(
         automata.nca,
@@ -137,13 +141,13 @@ DIAGNOSTICS = {
     "haystack": Rule(
         diagnostics.haystack,
         "context recall: the value of the queried key",
-        lambda **_: 256,
+        fixed(256),
         window=1,
         limits={"pairs": (1, diagnostics.KEYS)},
     ),
-    "addition": Rule(diagnostics.addition, "addition, carries from the far end", lambda **_: 31),
-    "reversed_addition": Rule(diagnostics.reversed_addition, "addition, carries as they come", lambda **_: 31),
-    "multiplication": Rule(diagnostics.multiplication, "long multiplication", lambda **_: 31),
+    "addition": Rule(diagnostics.addition, "addition, carries from the far end", fixed(31)),
+    "reversed_addition": Rule(diagnostics.reversed_addition, "addition, carries as they come", fixed(31)),
+    "multiplication": Rule(diagnostics.multiplication, "long multiplication", fixed(31)),
     "sorting": Rule(diagnostics.sorting, "to order a sequence by its tokens", marked),
 }
 

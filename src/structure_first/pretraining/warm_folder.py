@@ -108,8 +108,9 @@ def check_out(out: Path) -> None:
 def weights_in(path: Path) -> list[Path]:
     """The files of weights in a folder; raises `UserError` where all there are would have to be unpickled."""
     files = sorted(path.glob("*.safetensors"))
-    if not files and (other := next(path.glob("pytorch_model*.bin"), None)):
-        raise UserError(f"{other} is pickled, and may run code; save it as safetensors, or name its config.json alone")
+    if not files and (pickled := next(path.glob("pytorch_model*.bin"), None)):
+        advice = "save it as safetensors, or name its config.json alone"
+        raise UserError(f"{pickled} is pickled, and may run code; {advice}")
     return files
 
 

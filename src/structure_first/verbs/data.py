@@ -81,7 +81,9 @@ def pack(
     out: Annotated[str, typer.Option(help="the folder of shards, new or empty or packed before")],
     limit_tokens: Annotated[int | None, typer.Option(help="about how many; all if left out")] = None,
     held_out: Annotated[float, typer.Option(help="the share of documents that are never trained on")] = 0.01,
-    text_column: Annotated[str | None, typer.Option(help="of JSON lines, Parquet, the hub [default: text]")] = None,
+    text_column: Annotated[
+        str | None, typer.Option(help="of JSON lines, Parquet, the hub [default: its own or text]")
+    ] = None,
     seed: Annotated[int, typer.Option(help="makes the questions of math, orders language and code")] = 0,
 ) -> None:
     """Pack a corpus into shards of tokens.
