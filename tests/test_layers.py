@@ -25,7 +25,7 @@ LAYERS = (
 )
 LONGEST = 300  # lines of a module
 RANK = {part: rank for rank, layer in enumerate(LAYERS) for part in layer}
-SHARED = {"as_published", "beginnings", "text"}  # of the experiments: what several have in common, and no cell
+SHARED = {"as_published", "starts", "text"}  # of the experiments: what several have in common, and no cell
 TRAINING_CORE = [
     "data.batch data.controls data.diagnostics data.mixtures data.registry data.corpora.packed",
     *("data.procedural." + name for name in ("automata", "languages", "memory", "transforms")),

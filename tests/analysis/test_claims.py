@@ -103,6 +103,8 @@ def test_what_is_saved_is_the_text_that_the_losses_do_without(book):
     assert book.answer.seeds == 5
     book.measure("warm / 50 %", [np.nan, 2.0], metric="loss")
     assert book.answer.seeds == 5, "one that diverged is not left out"
+    book.measure("cold / 100 %", [np.nan], metric="loss")
+    assert book.answer.decides.by_seed[0] == (0, -np.inf) and book.answer.seeds == 5, "nor is one it is beside"
 
 
 def test_a_comparison_says_how_well_its_stage_one_was_learnt(book):

@@ -94,6 +94,10 @@ def test_the_ledger_is_computed(results):
     assert found["later"].count("not yet run") == 2
 
 
+def test_seeds_with_a_gap_are_made_again_by_two_runs():
+    assert pages.runs_of([8, 3, 4, 5, 9]) == [(3, 3), (8, 2)]
+
+
 def test_an_interval_is_drawn_where_it_is(results):
     each = Comparison("a", "b", 0.2, -0.1, 0.5, 6, "laptop", "accuracy", 0.4, "trial", "a; beside b")
     short = replace(each, low=0.396, threshold=0.4)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from structure_first.analysis import skills as analysis
@@ -25,11 +26,14 @@ def test_a_cell_is_bold_where_it_stands_the_correction_and_has_a_ring_where_stag
 
 def test_figures_of_a_part_of_the_grid_say_what_was_not_run(taught):
     found = analysis.grid(taught())
+    also = found[found["cell"] == "sorting / random init"].assign(cell="haystack / random init", task="haystack")
+    wider = draw.heat_map(pd.concat([found, also]), ["set"], ["full"]).data[0]
+    assert wider.customdata[1][0] == "not run" and np.isnan(wider.z[1][0]) and np.isfinite(wider.z[1][1])
     heat = draw.heat_map(found, ["set", "eca"], list(skills.TRANSFERS))
     first = heat.data[0]
-    assert first.y == ("random init", "set", "eca"), "the baseline first"
+    assert first.y == ("random init", "set"), "the baseline first, and no line of what has not run"
     assert first.z[0][0] == 0 and "seed 5: 55.0%, never at 90 %" in first.customdata[0][0]
-    assert first.z[1][0] == pytest.approx(-0.2) and np.isnan(first.z[2][0]) and first.customdata[2][0] == "not run"
+    assert first.z[1][0] == pytest.approx(-0.2)
     assert "seed 5: 35.0%, never at 90 %" in first.customdata[1][0]
     sooner = draw.heat_map(found, ["set"], ["full", "attention"], analysis.SOONER)
     assert (sooner.data[0].z[1][0], sooner.data[2].z[1][0]) == (0, pytest.approx(np.log2(10), abs=1e-3))

@@ -11,7 +11,7 @@ from structure_first.errors import UserError
 from structure_first.evidence.store import Store
 from structure_first.experiments import skills
 from structure_first.model.transfer import Transfer
-from structure_first.runs.planning import beginning, chosen, current
+from structure_first.runs.planning import chosen, current, first_part
 from structure_first.runs.recipe import Experiment, Phase, Recipe
 from structure_first.runs.runner import run
 from structure_first.runs.verify import compared, measured, verify
@@ -99,6 +99,6 @@ def test_a_stored_model_begins_as_todays_code_makes_it(tmp_path):
     one = chosen(skills.EXPERIMENT, "laptop", ["addition / random init"])
     again = measured(run(one, "laptop", [306], tmp_path, "cpu", workers=1, part=0.2))
     rows = current(one, "laptop", Store(RESULTS / "skills").rows())
-    stored = measured(beginning(one, "laptop", rows, 0.2))
+    stored = measured(first_part(one, "laptop", rows, 0.2))
     assert sorted(again["step"].unique()) == [0, 200, 400]
     assert compared(stored[stored["seed"] == 306], again, stored)["holds"]

@@ -182,7 +182,8 @@ def _gain(rows: pd.DataFrame, query: dict, factors: Mapping[str, Factors], treat
         return pd.Series(dtype=float)
     if how := query.get("saved"):
         models = {"runs": _family, "curve": _curve}[how](treated, factors, rows)
-        return (1 - needed(models.assign(target=models["seed"].map(ends[control])), "text")).fillna(-np.inf)
+        targets = models["seed"].map(ends[control].fillna(-np.inf))
+        return 1 - needed(models.assign(target=targets), "text")
     both = ends[treated].index.intersection(ends[control].index)
     return (sign * (ends[treated][both] - ends[control][both])).fillna(-np.inf)
 

@@ -13,9 +13,9 @@ from structure_first.experiments.published import PUBLISHED
 
 def learnt(rows: Iterable[pd.DataFrame]) -> pd.DataFrame:
     """How well *set* was learnt before each step of the ladder, a line a width, of the rows of every size."""
-    found = pd.concat(rows).query("metric == 'mastery' and front == 'set' and carried == 'full' and share.isna()")
-    found = found.astype({"width": int}).replace({"swept": {PUBLISHED: STEPS[0]}})
-    table = found.pivot_table("value", "width", "swept", "median")
+    mastery = pd.concat(rows).query("metric == 'mastery' and front == 'set' and carried == 'full' and share.isna()")
+    mastery = mastery.astype({"width": int}).replace({"swept": {PUBLISHED: STEPS[0]}})
+    table = mastery.pivot_table("value", "width", "swept", "median")
     return table[[step for step in STEPS if step in table]].map("{:.0%}".format, na_action="ignore").fillna("")
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 from structure_first.errors import UserError
 from structure_first.evidence.statistics import final, told
 from structure_first.evidence.store import Store
-from structure_first.runs.planning import beginning, current
+from structure_first.runs.planning import current, first_part
 from structure_first.runs.recipe import Experiment, Factors
 from structure_first.scales import SCALES
 
@@ -94,7 +94,7 @@ def beside(
     """
     scale = rows["scale"].iloc[0]
     reference = of_today(experiment, results).get(scale)
-    stored_rows = rows.iloc[:0] if reference is None else beginning(experiment, scale, reference, part)
+    stored_rows = rows.iloc[:0] if reference is None else first_part(experiment, scale, reference, part)
     mine = final(rows, metric).groupby("cell").agg(["size", "median"])
     theirs = final(stored_rows, metric).groupby("cell").agg(["size", "min", "max"])
     both = pd.concat([mine, theirs], axis=1, join="inner")

@@ -127,9 +127,9 @@ def report(sizes: Sizes, ratios: Ratios) -> None:
     contenders = {"one": one, "peer": peer, **harness.programs(ours, models, split=not cuda)}
     cases = [(sizes.scale, threads) for threads in ([cores()] if cuda else sorted({1, cores()}))]
     against_one, against_trainer = [], []
-    for (_, threads), found in zip(cases, harness.compare(contenders, cases, sizes), strict=True):
-        alone, theirs = found.pop("one"), found.pop("peer")
-        for name, mine in found.items():
+    for (_, threads), of_case in zip(cases, harness.compare(contenders, cases, sizes), strict=True):
+        alone, theirs = of_case.pop("one"), of_case.pop("peer")
+        for name, mine in of_case.items():
             case, what = (name, f"{threads}"), f"grid, {name}, {threads} threads"
             target = TARGET_ONE if threads == cores() and not cuda else None
             against_one.append(case + ratios.judged(f"{what}: one at a time", mine, alone, target))

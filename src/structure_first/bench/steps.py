@@ -53,12 +53,12 @@ def report(sizes: Sizes, ratios: Ratios) -> None:
     one, peer = (Contender(partial(make, batch=sizes.batch)) for make in (partial(ours, replicas=1), peers))
     cases = [(pairs, threads) for threads, pairs in product(sorted({1, cores()}), sizes.pairs)]
     rates = harness.compare({"one": one, "peer": peer, **at_once}, cases, sizes)
-    for (pairs, threads), found in zip(cases, rates, strict=True):
+    for (pairs, threads), of_case in zip(cases, rates, strict=True):
         case, what = (f"{pairs} pairs", f"{threads}"), f"haystack, {pairs} pairs, {threads} threads"
-        alone, theirs = found.pop("one"), found.pop("peer")
+        alone, theirs = of_case.pop("one"), of_case.pop("peer")
         steps.append(case + ratios.judged(f"{what}: a step", alone, theirs, TARGET_STEP))
         target = TARGET_REPLICAS if threads == cores() else None
-        for name, mine in found.items():
+        for name, mine in of_case.items():
             seeds.append((*case, name, *ratios.judged(f"{what}: seeds, {name}", mine, alone, target)))
     head = ["haystack", "threads", "ours", "transformers", "target", "met", "ratio, median (range)"]
     harness.table(f"Optimizer steps a second, batch {sizes.batch}, float32", head, steps)

@@ -83,11 +83,11 @@ def report(sizes: Sizes, ratios: Ratios) -> None:
     for case in sizes.texts_on_cuda if cuda else sizes.texts:
         layers, heads, width, context, vocab, batch = case
         contenders = {"ours": Contender(ours), "theirs": Contender(peers)}
-        (found,) = harness.compare(contenders, [(case, cores())], sizes)
+        (rates,) = harness.compare(contenders, [(case, cores())], sizes)
         name = f"{layers} layers, {heads} heads, width {width}, vocabulary {vocab:,}, {batch} x {context}"
-        lines.append((name, f"{cores()}", *ratios.judged(f"text, {name}", **found, target=TARGET_STEP)))
+        lines.append((name, f"{cores()}", *ratios.judged(f"text, {name}", **rates, target=TARGET_STEP)))
         transformer, of, _ = model(case)
-        shares.append(f"{flops.training(transformer.shape, of) * batch * median(found['ours']) / ceiling:.0%}")
+        shares.append(f"{flops.training(transformer.shape, of) * batch * median(rates['ours']) / ceiling:.0%}")
     head = ("shape", "threads", "ours", "transformers", "target", "met", "ratio, median (range)")
     kind = "bfloat16 autocast" if cuda else "float32"
     harness.table(f"GPT-2-shaped steps a second, {kind}", head, lines)

@@ -3,10 +3,12 @@ of the reference.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from html import escape
 from math import isfinite
 from pathlib import Path
+
+import pandas as pd
 
 from structure_first.analysis.answers import BESIDE
 from structure_first.analysis.claims import ledger
@@ -124,15 +126,24 @@ def compared(each: Comparison) -> str:
     """A comparison in words, seed by seed; where its rows lie beside the page, and the command that remakes them."""
     at = f"{ROWS}/{each.experiment}"
     files = f'<a href="{at}/rows.parquet">rows</a>, <a href="{at}/manifest.json">manifest</a>'
-    seeds = [seed for seed, _ in each.by_seed]
-    run = f"structure-first run {each.experiment} --scale {each.scale} --first-seed {min(seeds)} --seeds {len(seeds)}"
-    again = f"made again by <code>{run} --cells &quot;{text(','.join(each.cells))}&quot; --out again</code>"
-    made = again if each.cells else "of corpora that cannot be made again"
+    run, cells = f"structure-first run {each.experiment} --scale {each.scale}", text(",".join(each.cells))
+    again = " and ".join(
+        f"<code>{run} --first-seed {first} --seeds {many} --cells &quot;{cells}&quot; --out again</code>"
+        for first, many in runs_of(seed for seed, _ in each.by_seed)
+    )
+    made = f"made again by {again}" if each.cells else "of corpora that cannot be made again"
     gain = f"{each.said}: {each.told}, {each.counted}; "
     gain += f"reproduced if the interval of {ENOUGH_SEEDS} seeds or more reaches {each.threshold:+g} with all of it"
     gain += f"; stage one was learnt to {each.learnt:.0%}" * (each.learnt >= LEARNT)
     gain += "".join(f"; {one.told}, {one.counted}" for one in each.elsewhere)
     return f"<li>{text(gain)}. <small>Seed by seed: {each.seeds_told}; {files}, {made}</small></li>"
+
+
+def runs_of(seeds: Iterable[int]) -> list[tuple[int, int]]:
+    """The first of the seeds that follow one another, and how many these are, for each stretch of them."""
+    ascending = pd.Series(sorted(seeds))
+    stretch = ascending.groupby(ascending - ascending.index)
+    return list(zip(stretch.min(), stretch.size(), strict=True))
 
 
 def drawn(each: Comparison) -> str:

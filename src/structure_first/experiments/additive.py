@@ -79,7 +79,7 @@ def tuning(scale: str, sizes: Mapping[str, Size] = SIZES) -> dict[str, Cell]:
     """
     if scale not in sizes:
         return {}
-    size, found = sizes[scale], []
+    size, cells = sizes[scale], []
     pinch, share = size.front(SOURCES[MAIN], CONTROLLED[0]), CONTROLLED[0]
     for corpus in size.corpora:
         text = size.phase(corpus)
@@ -89,21 +89,21 @@ def tuning(scale: str, sizes: Mapping[str, Size] = SIZES) -> dict[str, Cell]:
         swept += [("decay", "weight_decay", factor * stage.weight_decay) for factor in (0, 0.1, 0.3, 3)]
         for name, setting, amount in swept:
             other, alone = text.at(**{setting: amount}), Factors(corpus, swept=name, amount=amount)
-            found.append(Cell(size.recipe(None, None, other), alone))
+            cells.append(Cell(size.recipe(None, None, other), alone))
             for carried in ("full", "mlp"):
                 fronted = replace(alone, front=MAIN, carried=carried, share=share)
-                found.append(Cell(size.recipe(pinch, CARRIED[carried], other), fronted))
+                cells.append(Cell(size.recipe(pinch, CARRIED[carried], other), fronted))
         narrow = Recipe(None, None, text, replace(size.body, init_embedding=Body.init))
-        found.append(Cell(narrow, Factors(corpus, swept="embeddings", amount=Body.init)))
+        cells.append(Cell(narrow, Factors(corpus, swept="embeddings", amount=Body.init)))
         for factor in (0.25, 0.5, 2.0):
             recipe = size.drawn(factor, text)
-            found.append(Cell(recipe, Factors(corpus, swept="weights", amount=recipe.body.init)))
+            cells.append(Cell(recipe, Factors(corpus, swept="weights", amount=recipe.body.init)))
 
     def called_swept(factors: Factors) -> str:
         before = factors.task if factors.share is None else called(factors)
         return f"{before} / {factors.swept} {factors.amount:g}"
 
-    return {called_swept(each.factors): each for each in found}
+    return {called_swept(each.factors): each for each in cells}
 
 
 EXPERIMENT = Experiment(

@@ -59,7 +59,7 @@ def cells(scale: str) -> dict[str, Cell]:
 
 
 def tuned(scale: str) -> dict[str, Cell]:
-    """After text from a tuned beginning: nothing in front of it, a pinch, and the pinch's weights in random order."""
+    """After text from a tuned start: nothing in front of it, a pinch, and the pinch's weights in random order."""
     size = SIZES[scale]
     by_name: dict[str, Cell] = {}
     for corpus, others in FOLLOWS.items():
@@ -74,7 +74,7 @@ def tuned(scale: str) -> dict[str, Cell]:
 
 
 def tuning(scale: str) -> dict[str, Cell]:
-    """Text from a tuned beginning with nothing in front of it, and what comes after it at each of the rates."""
+    """Text from a tuned start with nothing in front of it, and what comes after it at each of the rates."""
     size = SIZES[scale]
     by_name: dict[str, Cell] = {}
     for corpus, others in FOLLOWS.items():

@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from structure_first.experiments.beginnings import FULL, MEAN, PERMUTED, WIDE, Beginning, beginnings
+from structure_first.experiments.starts import FULL, MEAN, PERMUTED, WIDE, Start, starts
 from structure_first.model.transfer import Transfer
 from structure_first.model.transformer import Body
 from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe
@@ -17,7 +17,7 @@ from structure_first.training.stage import Stage
 GROUPS = ("attention", "mlp", "norms", "positions")
 
 DYCK = {"k": 64, "length": 32}
-TUNED = Beginning(WIDE, 4 * WIDE, tied=True, faster=4)  # the best of `tuning`
+TUNED = Start(WIDE, 4 * WIDE, tied=True, faster=4)  # the best of `tuning`
 FASTER = f" at {TUNED.faster * Stage.lr:g}"  # how the cells that have its rate end
 
 
@@ -203,12 +203,12 @@ def rules_apart(scale: str) -> dict[str, Cell]:
 
 
 def tuning(scale: str) -> dict[str, Cell]:
-    """The best beginning without a stage one: the widths first, then the rate."""
+    """The best start without a stage one: the widths first, then the rate."""
     task = stage_two(scale)
-    gpt2 = Beginning(Body.init, Body.init, tied=False).recipe(task)
+    gpt2 = Start(Body.init, Body.init, tied=False).recipe(task)
     by_name = {
         name: cell(recipe, "random init" if recipe == gpt2 else name)
-        for name, recipe in beginnings(task, (Body.init, WIDE, 2 * WIDE), (Body.init, WIDE, 4 * WIDE, 8 * WIDE)).items()
+        for name, recipe in starts(task, (Body.init, WIDE, 2 * WIDE), (Body.init, WIDE, 4 * WIDE, 8 * WIDE)).items()
     }
     for rate in (5e-4, 2e-3, 4e-3, 8e-3):
         best = TUNED._replace(faster=rate / task.stage.lr)

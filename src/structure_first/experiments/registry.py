@@ -5,6 +5,7 @@ from importlib import import_module
 from structure_first.runs.recipe import Experiment
 
 MODULES = (
+    "two_stages",
     "haystack",
     "skills",
     "additive",

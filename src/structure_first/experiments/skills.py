@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 
-from structure_first.experiments.beginnings import FULL, MEAN, PERMUTED, WIDE, Beginning, beginnings
+from structure_first.experiments.starts import FULL, MEAN, PERMUTED, WIDE, Start, starts
 from structure_first.model.transfer import Transfer
 from structure_first.model.transformer import Body
 from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe
@@ -18,7 +18,7 @@ from structure_first.training.stage import Stage
 
 TRANSFERS = {"full": FULL, "mean rows": MEAN, "attention": Transfer.only("attention"), "mlp": Transfer.only("mlp")}
 BRACKETS = (8, 16, 64)  # types, of each language
-# Of the beginnings in `LAPTOP.tuned`, the one from which set, stack and dyck 64 were learnt best (seeds 390 and 391).
+# Of the starts in `LAPTOP.tuned`, the one from which set, stack and dyck 64 were learnt best (seeds 390 and 391).
 FIRST = Body(init=WIDE, init_embedding=Body.init)
 # The attention of one source with the MLPs of another. What the rest is the paper does not say: here it is afresh.
 COMPOSED = Transfer.only("attention", mlp="from(eca)")
@@ -53,7 +53,7 @@ class Size:
     stage_two: Stage
     tasks: Mapping[str, Mapping[str, int]]
     controlled: tuple[str, ...]  # the sources that are shuffled, and whose weights are permuted
-    tuned: Mapping[str, Beginning] = field(default_factory=dict)  # the best of `tuning` for each diagnostic
+    tuned: Mapping[str, Start] = field(default_factory=dict)  # the best of `tuning` for each diagnostic
 
 
 LAPTOP = Size(
@@ -73,11 +73,11 @@ LAPTOP = Size(
     },
     controlled=("dyck 16", "dyck 64", "dyck_shuffle 64", "set"),
     tuned={
-        "haystack": Beginning(WIDE, 4 * WIDE, tied=True, faster=4),
-        "addition": Beginning(WIDE, Body.init, tied=False, faster=4),
-        "reversed_addition": Beginning(WIDE, Body.init, tied=False, faster=4),
-        "multiplication": Beginning(WIDE, WIDE, tied=True, faster=4),
-        "sorting": Beginning(Body.init, WIDE, tied=True, faster=4),
+        "haystack": Start(WIDE, 4 * WIDE, tied=True, faster=4),
+        "addition": Start(WIDE, Body.init, tied=False, faster=4),
+        "reversed_addition": Start(WIDE, Body.init, tied=False, faster=4),
+        "multiplication": Start(WIDE, WIDE, tied=True, faster=4),
+        "sorting": Start(Body.init, WIDE, tied=True, faster=4),
     },
 )
 SMOKE = replace(
@@ -148,9 +148,9 @@ def cells(scale: str, tuned: bool = False) -> dict[str, Cell]:
     return by_name(cell for task in tasks for cell in of_task(scale, task, tuned))
 
 
-def by_name(found: Iterable[Cell]) -> dict[str, Cell]:
+def by_name(cells: Iterable[Cell]) -> dict[str, Cell]:
     """The cells by what they are."""
-    factors = ((each, each.factors) for each in found)
+    factors = ((each, each.factors) for each in cells)
     return {" / ".join(filter(None, (of.task, of.swept, of.front, of.carried))): each for each, of in factors}
 
 
@@ -194,21 +194,21 @@ def of_task(scale: str, task: str, tuned: bool) -> Iterator[Cell]:
 
 
 def tuning(scale: str) -> dict[str, Cell]:
-    """The diagnostics alone, from several beginnings and at two rates: the best is a control of the grid."""
-    found: dict[str, Cell] = {}
+    """The diagnostics alone, from several starts and at two rates: the best is a control of the grid."""
+    cells: dict[str, Cell] = {}
     for task, second in diagnostics(scale).items():
         sized = body(scale, task)
         wide = sized.width**-0.5
         for lr in (second.stage.lr, 4 * second.stage.lr):
-            each = beginnings(second.at(lr=lr), (Body.init, wide), (Body.init, wide, 4 * wide), sized)
+            each = starts(second.at(lr=lr), (Body.init, wide), (Body.init, wide, 4 * wide), sized)
             for name, recipe in each.items():
-                found[f"{task} / {name} / rate {lr:g}"] = Cell(recipe, Factors(task, name, swept="lr", amount=lr))
-    return found
+                cells[f"{task} / {name} / rate {lr:g}"] = Cell(recipe, Factors(task, name, swept="lr", amount=lr))
+    return cells
 
 
 def drawn(scale: str) -> dict[str, Cell]:
     """Sums drawn zero-padded and as the authors' code draws them, after what the paper has numbers of."""
-    found, firsts = [], sources(scale, READ)
+    cells, firsts = [], sources(scale, READ)
     stack = firsts["stack"]
     firsts[THEIR_STACK] = replace(stack, settings={**stack.settings, "forced": 1})
     firsts["shuffled eca"] = without_order(firsts["eca"])
@@ -216,11 +216,11 @@ def drawn(scale: str) -> dict[str, Cell]:
         plain = diagnostics(scale)[task]
         for draw, settings in DRAWS.items():
             second = replace(plain, settings={**plain.settings, **settings})
-            found.append(Cell(Recipe(None, None, second), Factors(task, swept=draw)))
+            cells.append(Cell(Recipe(None, None, second), Factors(task, swept=draw)))
             for front, carried in STATED:
                 recipe = Recipe(firsts[front], TRANSFERS[carried], second)
-                found.append(Cell(recipe, Factors(task, front, carried, swept=draw)))
-    return by_name(found)
+                cells.append(Cell(recipe, Factors(task, front, carried, swept=draw)))
+    return by_name(cells)
 
 
 EXPERIMENT = Experiment(
@@ -239,7 +239,7 @@ EXPERIMENT = Experiment(
 )
 TUNED = Experiment(
     name="skills_tuned",
-    asks="What does each kind of structure add to a good beginning?",
+    asks="What does each kind of structure add to a good start?",
     cells=partial(cells, tuned=True),
     seeds={"smoke": 1, "laptop": 6, "gpu": 10, "paper": 10},
     first_seed=300,  # the data of `skills`, seed by seed

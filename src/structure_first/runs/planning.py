@@ -78,7 +78,7 @@ def current(experiment: Experiment, scale: str, rows: pd.DataFrame) -> pd.DataFr
     return rows[rows.set_index(["scale", "cell", "configuration"]).index.isin(known)].reset_index(drop=True)
 
 
-def beginning(experiment: Experiment, scale: str, rows: pd.DataFrame, part: float) -> pd.DataFrame:
+def first_part(experiment: Experiment, scale: str, rows: pd.DataFrame, part: float) -> pd.DataFrame:
     """The rows of the first `part` of every stage two, and those of stage one."""
     last = {cell: recipe.last.stage.first(part) for cell, recipe in experiment.recipes(scale).items()}
     return rows[(rows["stage"] == 1) | (rows["step"] <= rows["cell"].map(last))].reset_index(drop=True)

@@ -125,7 +125,7 @@ class Factors:
     """What a cell is to its experiment: what figures and tables group and select by. None: it does not apply."""
 
     task: str | None = None  #: the diagnostic or the corpus of stage two
-    front: str = "random init"  #: what stage two starts from: a source as people call it, or a beginning without one
+    front: str = "random init"  #: what stage two starts from: a source as people call it, or a start without one
     carried: str | None = None  #: what of stage one goes across, and how
     share: float | None = None  #: the tokens of stage one, of those of stage two
     text: float = 1.0  #: of all the text, what stage two reads

@@ -22,7 +22,7 @@ from structure_first.evidence.store import Store, configured
 from structure_first.machine import cores
 from structure_first.runs.execution import execute_or_split
 from structure_first.runs.jobs import Job
-from structure_first.runs.planning import beginning, chosen, current, plan
+from structure_first.runs.planning import chosen, current, first_part, plan
 from structure_first.runs.recipe import Experiment
 from structure_first.training.devices import device as pick_device
 
@@ -105,7 +105,7 @@ def run(
                     early.append(configured(rows, runs))
                 bar.update(job.steps)
         rows = pd.concat([store.rows(), *early], ignore_index=True)
-    return beginning(experiment, scale, current(experiment, scale, rows[rows["seed"].isin(seeds)]), part)
+    return first_part(experiment, scale, current(experiment, scale, rows[rows["seed"].isin(seeds)]), part)
 
 
 def _each(jobs: Sequence[Job], pool: Pool) -> Iterator[Outcome]:

@@ -1,5 +1,7 @@
 """Chapters 05 and 06: the published recipe on text, and the ladder from it to a tuned baseline."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -12,9 +14,9 @@ LABELS = ("random init", *TOLD)
 STEEP = 0.5  # nats above the end: what lies higher, at the very beginning, would press the lines together
 
 
-def curves(evaluations: pd.DataFrame, level: float | None = None) -> go.Figure:
+def curves(evaluations: pd.DataFrame, levels: Mapping[str, float] | None = None) -> go.Figure:
     """Held-out loss against the share of the text read, each seed and their median, a panel a corpus and width; the
-    dotted line is where random init ends, a dashed one what the last token alone tells (`level`).
+    dotted line is where random init ends, a dashed one what the last byte alone tells at a scale (`levels`).
     """
     shown = LABELS[:4]
     evaluations = evaluations[evaluations["label"].isin(shown) & (evaluations["step"] > 0)]
@@ -48,7 +50,7 @@ def curves(evaluations: pd.DataFrame, level: float | None = None) -> go.Figure:
             )
         goal = here["target"].median()
         fig.add_hline(goal, line=DOTTED, **at)
-        if level is not None:
+        if level := (levels or {}).get(here["scale"].iloc[0]):
             told = {"annotation_text": "the last byte alone", "annotation_position": "bottom left"}
             fig.add_hline(level, line={"dash": "dash", "color": GREY, "width": 1}, **told, **at)
         highest = here.loc[here["text"] == 1, "loss"].max()

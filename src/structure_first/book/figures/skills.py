@@ -33,10 +33,13 @@ def heat_map(
     ticks = {"tickvals": list(measure.ticks), "ticktext": list(measure.ticks.values())}
     bar = {"orientation": "h", "y": 0, "yanchor": "top"}
     for across in carried:
-        gain, text, hover = [], [], []
+        down, gain, text, hover = [], [], [], []
         for front in fronts:
             keys = [("" if ("", front, task) in lines.index else across, front, task) for task in tasks]
             known = [lines.loc[key] if key in lines.index else None for key in keys]
+            if all(line is None for line in known):
+                continue  # nothing of it has run
+            down.append(front)
             gain.append([np.nan if line is None else round(line["gain"], 4) for line in known])
             text.append(["" if line is None else _written(line, measure) for line in known])
             hover.append(["not run" if line is None else _told(line, seeds[line["cell"]], measure) for line in known])
@@ -44,7 +47,7 @@ def heat_map(
         fig.add_heatmap(
             z=gain,
             x=columns,
-            y=list(fronts),
+            y=down,
             customdata=hover,
             hovertemplate="%{customdata}<extra></extra>",
             colorscale=HARM_TO_GAIN,
@@ -56,7 +59,7 @@ def heat_map(
             colorbar={"title": {"text": measure.title, "side": "bottom"}, "thickness": 10, "len": 0.7, **bar, **ticks},
         )
         # Text of its own, since a heat map's is black or white whatever the theme behind a clear cell.
-        places = {"x": columns * len(fronts), "y": np.repeat(fronts, len(columns))}
+        places = {"x": columns * len(down), "y": np.repeat(down, len(columns))}
         fig.add_scatter(**places, text=np.ravel(text), mode="text", hoverinfo="skip", showlegend=False, visible=shown)
     if len(carried) > 1:
         buttons = [

@@ -17,7 +17,7 @@ PERMUTED = Transfer(attention="permute", mlp="permute", norms="permute", positio
 WIDE = Body.width**-0.5
 
 
-class Beginning(NamedTuple):
+class Start(NamedTuple):
     """Where a diagnostic alone starts from, and how many times its own rate it then has."""
 
     init: float
@@ -35,13 +35,11 @@ class Beginning(NamedTuple):
         return Recipe(None, None, *self.of(task, body))
 
 
-def beginnings(
-    task: Phase, widths: Iterable[float], embeddings: Iterable[float], body: Body = Body()
-) -> dict[str, Recipe]:
+def starts(task: Phase, widths: Iterable[float], embeddings: Iterable[float], body: Body = Body()) -> dict[str, Recipe]:
     """A diagnostic alone, from fresh weights and embeddings of several widths, the head tied or not."""
     return {
-        f"weights {weights:.3g} / embeddings {embedding:.3g}{' / tied' * tied}": Beginning(
-            weights, embedding, tied
-        ).recipe(task, body)
+        f"weights {weights:.3g} / embeddings {embedding:.3g}{' / tied' * tied}": Start(weights, embedding, tied).recipe(
+            task, body
+        )
         for tied, weights, embedding in product((False, True), widths, embeddings)
     }
