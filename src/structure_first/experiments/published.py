@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import product
 from math import isclose
 
-from structure_first.experiments.as_published import NARROW, Published, size
+from structure_first.experiments.as_published import BEST, NARROW, WARMUP, WIDER, Published, size
 from structure_first.experiments.text import CARRIED, called, percent, tokens
 from structure_first.model.transformer import Body
 from structure_first.runs.recipe import Cell, Experiment, Factors, Recipe
@@ -17,11 +17,7 @@ PUBLISHED = "no warm-up"  # the first rung of the ladder: and GPT-2's start
 RUNGS = (PUBLISHED, "warmed up", "wider start")
 SHORTER = (25, 5)  # so many times, in the sweep of stage one's length: 100 and 500 updates
 SHARES = (0.25, 0.5, 0.7, 0.85)  # of the text, of runs whose schedule ends there
-# What follows was found at the narrow width; rates go as one over it, weights as one over its root.
-WIDER = 3.0  # times GPT-2's initialisation, of the ladder's last rung
-WARMUP = 200
-RATES = (3e-4, 1e-3, 2e-3, 4e-3)
-BEST = 2e-3  # of these, where the rate is warmed up: from a first look on code, until all of the ladder has run
+RATES = (3e-4, 1e-3, 2e-3, 4e-3)  # at the narrow width
 # What of it goes across, on every rung.
 OF_SET = ("full", "permuted", "rescaled", "attention", "mlp", "mlp permuted", "attention permuted")
 SMALL = "learnt small"  # from the published start, and then brought to the size of the rung's

@@ -11,6 +11,7 @@ MODULES = (
     "additive",
     "substitutive",
     "published",
+    "axes",
     "downstream",
 )
 EXPERIMENTS = {

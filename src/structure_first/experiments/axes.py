@@ -1,0 +1,81 @@
+"""Where structure begins to count: the published recipe on code at other widths, contexts and lengths of the text, from
+the published start and, in an experiment of its own, from the best start that was sought.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+
+from structure_first.experiments.as_published import BEST, CODE, NARROW, WARMUP, WIDER, Published, size, stage_two
+from structure_first.experiments.text import CARRIED, called
+from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe
+from structure_first.training.stage import Stage
+
+CORPUS = "code"
+AXES = {"width": (0.5, 2.0), "context": (0.5, 2.0), "updates": (0.25, 4.0)}  # times what `published` has
+FRONTS = (("random init", None), ("set", "full"), ("set", "permuted"))  # and what of it goes across
+
+
+def points(scale: str) -> Iterator[tuple[str, int, Published]]:
+    """Each axis, each amount on it, and the recipe there. What is swept is alone, but for what goes with it: as many
+    tokens an update, heads as wide, and the rate that is theirs for the width.
+    """
+    base = size(scale)
+    text, body = base.corpora[CORPUS], base.body
+    context, stage = int(text.settings["context"] or 0), text.stage
+    for axis, factor in ((axis, factor) for axis, factors in AXES.items() for factor in factors):
+        if axis == "width":
+            amount = round(factor * body.width)
+            sized, phase = replace(body, width=amount, heads=round(factor * body.heads)), text.at(lr=stage.lr / factor)
+        elif axis == "context":
+            amount, sized = round(factor * context), body
+            phase = read(text, amount, replace(stage, batch=round(stage.batch / factor)))
+        else:
+            amount, sized = round(factor * stage.steps), body
+            every = max(1, round(factor * stage.evaluate_every))
+            phase = read(text, context, replace(stage, steps=amount, evaluate_every=every))
+        yield axis, amount, replace(base, body=sized, corpora={CORPUS: phase})
+
+
+def read(text: Phase, context: int, stage: Stage) -> Phase:
+    """The text in other windows or for other updates, of a larger pool where it would be read twice."""
+    tokens = stage.sequences * (context + 1)
+    return stage_two(CODE, stage, context, max(int(text.settings["tokens"] or 0), tokens * 53 // 50))
+
+
+def mended(at: Published) -> Published:
+    """The same with wider first weights and a rate that is warmed up, as `published` has them for the width."""
+    text, narrower = at.corpora[CORPUS], NARROW / at.body.width
+    warm = text.at(lr=narrower * BEST, warmup=min(WARMUP, text.stage.steps // 4))
+    wider = replace(at.body, init=WIDER * narrower**0.5 * at.body.init)
+    return replace(at, body=wider, corpora={CORPUS: warm})
+
+
+def cells(scale: str, better: bool = False) -> dict[str, Cell]:
+    """At each point what nothing in front, *set* and its numbers in random order come to, each from the better start
+    or from the published one. The paper's size is a point itself.
+    """
+    by_name: dict[str, Cell] = {}
+    for (axis, amount, at), (front, carried) in product(points(scale) if scale != "paper" else (), FRONTS):
+        sized = mended(at) if better else at
+        first, rules = (sized.front(front, CORPUS), CARRIED[carried]) if carried else (None, None)
+        factors = Factors(CORPUS, front, carried, width=sized.body.width, swept=axis, amount=amount)
+        recipe = Recipe(first, rules, sized.corpora[CORPUS], sized.body)
+        by_name[f"{called(factors)} / {axis} {amount}"] = Cell(recipe, factors)
+    return by_name
+
+
+EXPERIMENT = Experiment(
+    name="axes",
+    asks="As published, along which axis does structure begin to count: width, context or updates?",
+    cells=cells,
+    seeds={"smoke": 1, "laptop": 3, "gpu": 3},
+    first_seed=700,  # the data of `published`, seed by seed
+)
+TUNED = Experiment(
+    name="axes_tuned",
+    asks="And from wider first weights, with a rate that is warmed up?",
+    cells=lambda scale: cells(scale, better=True),
+    seeds={"smoke": 1, "laptop": 3, "gpu": 3},
+    first_seed=700,
+)
