@@ -12,7 +12,7 @@ from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe
 from structure_first.training.stage import Stage
 
 CORPUS = "code"
-AXES = {"width": (0.5, 2.0), "context": (0.5, 2.0), "updates": (4.0,)}  # times those of `published`, which has fewer
+AXES = {"width": (0.5, 2.0), "context": (0.5, 2.0), "updates": (4.0,)}  # times what `published` has
 FRONTS = (("random init", None), ("set", "full"), ("set", "permuted"))  # and what of it goes across
 
 
