@@ -23,6 +23,8 @@ PARTS = {  # what of Set goes across, by its label; permuted: its numbers in ran
     "set, attention permuted": "attention permuted",
     "set, mlp": "its MLPs",
     "set, mlp permuted": "MLPs permuted",
+    "set, norms": "its norms",
+    "set, without norms": "all but norms",
 }
 LESS = {  # one part and another
     "attention less MLPs": ("set, attention", "set, mlp"),

@@ -20,6 +20,7 @@ SHARES = (0.25, 0.5, 0.7, 0.85)  # of the text, of runs whose schedule ends ther
 RATES = (3e-4, 1e-3, 2e-3, 4e-3)  # at the narrow width
 # What of it goes across, on every rung.
 OF_SET = ("full", "permuted", "rescaled", "attention", "mlp", "mlp permuted", "attention permuted")
+OF_NORMS = ("norms", "without norms")  # as published
 SMALL = "learnt small"  # from the published start, and then brought to the size of the rung's
 
 
@@ -63,7 +64,8 @@ def cells(scale: str) -> dict[str, Cell]:
     by_name: dict[str, Cell] = {}
     sized = size(scale)
     for corpus in sized.corpora:
-        by_name |= at_rate(sized, corpus, PUBLISHED, fronts=product(SOURCES, ["full"]))
+        fronts = [*product(SOURCES, ["full"]), *product(["set"], OF_NORMS)]
+        by_name |= at_rate(sized, corpus, PUBLISHED, fronts=fronts)
     for (name, cell), share in product(list(by_name.items()), SHARES):
         if cell.factors.front in ("random init", "set") and cell.factors.carried in (None, "full", "permuted"):
             less = cell.recipe.last.at(steps=round(share * cell.recipe.last.stage.steps))

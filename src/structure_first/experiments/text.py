@@ -21,6 +21,8 @@ CARRIED = {
     "mlp": Transfer.only("mlp"),
     "permuted": Transfer.only(**dict.fromkeys(BODY, "permute")),
     "attention permuted": Transfer.only(attention="permute"),
+    "norms": Transfer.only("norms"),
+    "without norms": Transfer.only("attention", "mlp"),
     "mlp permuted": Transfer.only(mlp="permute"),
     "rotated": Transfer.only(**dict.fromkeys(BODY, "rotate")),
     "rescaled": Transfer.only(**dict.fromkeys(BODY, "rescale")),
