@@ -320,7 +320,8 @@ def test_the_largest_scale_with_enough_seeds_answers(book):
     assert (book.answer.scale, book.answer.verdict) == ("gpu", "reproduced")
     elsewhere = [(each.scale, each.seeds, each.verdict) for each in book.answer.decides.elsewhere]
     assert elsewhere == [("laptop", 8, "partly"), ("smoke", 6, "reproduced"), ("paper", 1, "too few seeds")]
-    assert book.answer.decides.otherwise == "partly at a size for two cores"
+    assert book.answer.decides.otherwise == {"laptop": "partly"}
+    assert book.answer.decides.in_words.endswith("; partly at a size for two cores")
 
 
 def test_json_has_the_promised_fields(book):

@@ -121,15 +121,18 @@ def test_what_a_newspaper_asks_is_answered_first(results):
     assert told.endswith("other claims, as published: 1 reproduced.</p>\n")
     assert "As published</p><p>not yet run</p>" in told
     assert "Beside a tuned baseline</p><p><strong>✔ reproduced</strong></p>" in told
-    assert "<small>6 seeds at a size for two cores</small>" in told
+    assert "<small>6 seeds, two cores</small>" in told
 
 
 def test_what_is_otherwise_on_another_task_is_said_first():
     low = Comparison("a", "b", -0.1, -0.2, 0.1, 3, "laptop", "accuracy", 0.1, "trial", "a; beside b", "sorting")
     high = replace(low, low=0.2, high=0.3, seeds=6, task="addition")
     answer = Answer(3, "laptop", (high, low, replace(high, low=0.05)), low)
-    assert answer.decided == "on sorting 3 seeds, which are few, at a size for two cores; partly on addition"
-    assert replace(answer, comparisons=(low, replace(high, task="sorting"))).decided == low.counted
+    assert answer.decided == "on sorting 3 seeds, two cores; partly on addition"
+    assert replace(answer, comparisons=(low, replace(high, task="sorting"))).decided == "3 seeds, two cores"
+    both = replace(low, scale="paper", elsewhere=(replace(low, low=0.05), replace(low, seeds=2, low=0.05)), learnt=0.5)
+    told = "on sorting 3 seeds, the paper's own size, after a stage one learnt to 50% only; partly on two cores"
+    assert replace(answer, decides=both).decided == f"{told}; partly on addition"
 
 
 def test_every_experiment_has_its_settings_on_a_page(tmp_path):

@@ -83,19 +83,31 @@ class Comparison:
     def counted(self) -> str:
         """How many seeds, of which size, in words; and how well stage one was learnt, where that was not enough."""
         few = "" if self.seeds >= ENOUGH_SEEDS else ", which are few,"
-        short = f", after a stage one learnt to {self.learnt:.0%} only" if self.learnt < LEARNT else ""
-        return f"{self.seeds} seeds{few} at {SIZES[self.scale]}{short}"
+        return f"{self.seeds} seeds{few} at {SIZES[self.scale]}{self.unlearnt}"
 
     @property
-    def otherwise(self) -> str:
-        """Where the same has another verdict, in words."""
-        other = [each for each in self.elsewhere if each.seeds >= FEWEST_SEEDS and each.verdict != self.verdict]
-        return ", ".join(f"{each.verdict} at {SIZES[each.scale]}" for each in other)
+    def unlearnt(self) -> str:
+        """How well stage one was learnt, in words, where that was not enough."""
+        return f", after a stage one learnt to {self.learnt:.0%} only" if self.learnt < LEARNT else ""
+
+    @property
+    def otherwise(self) -> dict[str, str]:
+        """The scales at which the same has another verdict, and that one."""
+        ran = [each for each in self.elsewhere if each.seeds >= FEWEST_SEEDS]
+        return {each.scale: each.verdict for each in ran if each.verdict != self.verdict}
 
     @property
     def in_words(self) -> str:
         """What is gained, on how many seeds of which size, and where that is otherwise."""
-        return "; ".join(filter(None, (self.told, self.counted, self.otherwise)))
+        other = ", ".join(f"{verdict} at {SIZES[scale]}" for scale, verdict in self.otherwise.items())
+        return "; ".join(filter(None, (self.told, self.counted, other)))
+
+    @property
+    def brief(self) -> str:
+        """How many seeds of which size, and where that is otherwise, in a few words."""
+        on = {scale: size.removeprefix("a size for ") for scale, size in SIZES.items()}
+        other = [f"{verdict} on {on[scale]}" for scale, verdict in self.otherwise.items()]
+        return "; ".join([f"{self.seeds} seeds, {on[self.scale]}{self.unlearnt}", *other])
 
     def gain(self, digits: int = 3, ends: str = "({} to {})") -> str:
         """The gain and its interval, `none` for what not even all of the text was enough for."""
@@ -131,16 +143,16 @@ class Answer:
     @property
     def decided(self) -> str:
         """By what it is decided, where its comparisons are of several tasks by which of these, and on which of them
-        the verdict is another, in words.
+        the verdict is another, in a few words.
         """
         by_task: dict[str, list[str]] = {}
         for each in self.comparisons:
             by_task.setdefault(each.task, []).append(each.verdict)
-        own = f"on {self.decides.task} " * (len(by_task) > 1) + self.decides.counted
+        own = f"on {self.decides.task} " * (len(by_task) > 1) + self.decides.brief
         del by_task[self.decides.task]
         weakest = {task: min(verdicts, key=VERDICTS.index) for task, verdicts in by_task.items()}
         others = [f"{verdict} on {task}" for task, verdict in weakest.items() if verdict != self.verdict]
-        return "; ".join(filter(None, (own, self.decides.otherwise, *others)))
+        return "; ".join([own, *others])
 
     @property
     def others(self) -> str:
