@@ -129,6 +129,8 @@ def test_a_saving_is_where_the_curve_meets_the_baselines_end(models):
     assert whole.loc["identity 1 %", "of the FLOPs"] == f"{0.5 + spent / 1e15:.0%}"
     assert whole.loc["identity 1 % / mlp", "of the text"] == "> 100%"
     assert whole.loc["identity 1 %", "paper, of the text"] == "67% (set)"
+    twin = text.savings(models.replace({"label": {"identity 1 %": "identity 1 %, permuted"}}))
+    assert set(twin.loc[twin["in front"].str.contains("permuted"), "paper, of the text"]) == {""}, "the paper has none"
     small = table[table["width"] == "32"].set_index("in front")
     assert small.loc["identity 1 %", "of the text"] == "25%", "against the small model's own baseline"
 

@@ -172,7 +172,8 @@ def savings(models: pd.DataFrame) -> pd.DataFrame:
                 told("{:.0%}", by_seed).replace("never", f"> {part[budget].max():.0%}")
                 for budget, by_seed in budgets.items()
             ]
-            lines.append([corpus, f"{width:g}", front, seeds, *shares, PAPER.get(corpus, "")])
+            paper = "" if "permuted" in front else PAPER.get(corpus, "")
+            lines.append([corpus, f"{width:g}", front, seeds, *shares, paper])
     return pd.DataFrame(lines, columns=columns).set_index("corpus")
 
 
