@@ -27,6 +27,19 @@ def test_how_well_a_front_was_learnt_is_told_of_each_step(rows):
     assert table.loc[128].to_dict() == told and wide < narrow
 
 
+def test_a_start_is_told_at_every_rate_on_the_seeds_that_ran_at_all_of_them():
+    ends = {(2e-3, 700): 1.5, (2e-3, 701): 1.7, (4e-3, 700): 1.6, (1e-3, 700): 1.9}
+    lines = [
+        dict(task="code", width=128, front=front, swept=start, amount=rate, seed=seed, loss=loss)
+        for front, start in (("random init", "wider start"), ("set", "wider start"), ("random init", "warmed up"))
+        for (rate, seed), loss in ends.items()
+        if start == "wider start" or rate == 2e-3
+    ]
+    table = cross_checks.rates(pd.DataFrame(lines))
+    assert set(table.index) == {("code, width 128", "wider start")}, "the other start has one rate"
+    assert table.to_numpy().tolist() == [["0.001", "1.900", 1], ["0.002", "1.500", 1], ["0.004", "1.600", 1]]
+
+
 @pytest.mark.parametrize(("metric", "unit"), [("loss", "nats"), ("accuracy", "points"), ("problems", "points")])
 def test_the_last_step_is_told_by_loss_and_by_what_is_right(rows, metric, unit):
     last = final(rows, metric)

@@ -185,6 +185,7 @@ def test_a_step_has_the_rate_that_is_best_for_random_init_but_the_first_its_own(
     ends |= {"math / random init": 1.0, "math / set": 0.5}
     models = {(cell, seed): {1500: end} for cell, end in ends.items() for seed in (700, 701, 702)}
     models["code / random init / warmed up at 0.001", 702] = {1500: 0.1}  # the luck of one seed
+    models["code / random init / warmed up at 0.004", 700] = {1500: 1.0}  # beside which no front has run
     rows = rows_of(models, metric="loss")
     found = analysis.climbed(analysis.ends(analysis.curves(with_factors(rows, EXPERIMENT))))
     assert set(found["task"]) == {"code"}, "on mathematics there is one step"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from structure_first.analysis.published import ALIKE, SHARES, STEPS, TOLD, climbed, ends, every_size, published
+from structure_first.analysis.published import ALIKE, SHARES, STEPS, TOLD, climbed, ends, every_size, published, sized
 from structure_first.analysis.stored import RESULTS
 from structure_first.evidence.statistics import needed, told
 from structure_first.experiments.published import PUBLISHED
@@ -17,6 +17,19 @@ def learnt(rows: Iterable[pd.DataFrame]) -> pd.DataFrame:
     mastery = mastery.astype({"width": int}).replace({"swept": {PUBLISHED: STEPS[0]}})
     table = mastery.pivot_table("value", "width", "swept", "median")
     return table[[step for step in STEPS if step in table]].map("{:.0%}".format, na_action="ignore").fillna("")
+
+
+def rates(last: pd.DataFrame) -> pd.DataFrame:
+    """Where random init of a start ends at each rate that was tried, over the seeds that ran at all of them, of the
+    `published.ends`; a line a rate, of the starts that had several.
+    """
+    cold, lines = last[last["front"] == "random init"], []
+    for (text, start), here in cold.assign(text=sized(cold)).groupby(["text", "swept"], sort=False):
+        by_rate = here.pivot(index="seed", columns="amount", values="loss").dropna()
+        for rate, losses in by_rate.items() if by_rate.shape[1] > 1 else ():
+            end = f"{losses.median():.3f}"
+            lines.append({"text": text, "start": start, "rate": f"{rate:g}", "ends at": end, "seeds": len(losses)})
+    return pd.DataFrame(lines, columns=["text", "start", "rate", "ends at", "seeds"]).set_index(["text", "start"])
 
 
 def last_step(corpus: str, results: Path = RESULTS) -> pd.DataFrame:

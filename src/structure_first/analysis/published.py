@@ -209,14 +209,17 @@ def solved(last: pd.DataFrame) -> pd.DataFrame:
 
 
 def climbed(last: pd.DataFrame) -> pd.DataFrame:
-    """The `ends` by `step` of the ladder, of each the models of the rate at which random init ends lowest; of the
-    corpora and widths at which more than one step has run.
+    """The `ends` by `step` of the ladder, of each the models of the rate at which random init ends lowest, of those at
+    which a front has run; of the corpora and widths at which more than one step has run.
     """
     last = last.assign(step=last["swept"])
     last.loc[published(last).index, "step"] = STEPS[0]
-    start, cold = [*ALIKE[:2], "step"], last[last["front"] == "random init"]
-    best = cold.groupby([*start, "amount"], sort=False)["loss"].median().groupby(start, sort=False).idxmin()
-    last = last[last.set_index([*start, "amount"]).index.isin(best)]
+    start, at = [*ALIKE[:2], "step"], [*ALIKE[:2], "step", "amount"]
+    cold = last[last["front"] == "random init"].groupby(at, sort=False)["loss"].median().reset_index()
+    fronts = last[last["front"] != "random init"].set_index(at).index
+    cold["alone"] = ~cold.set_index(at).index.isin(fronts)
+    best = cold.sort_values(["alone", "loss"]).drop_duplicates(start).set_index(at).index
+    last = last[last.set_index(at).index.isin(best)]
     last = last.groupby(ALIKE[:2]).filter(lambda models: models["step"].nunique() > 1)
     last = last.assign(step=pd.Categorical(last["step"], STEPS)).sort_values([*ALIKE[:2], "step"])
     return last.astype({"step": str}).reset_index(drop=True)
