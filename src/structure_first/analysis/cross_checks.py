@@ -12,9 +12,15 @@ from structure_first.experiments.published import PUBLISHED
 
 
 def learnt(rows: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """How well *set* was learnt before each step of the ladder, a line a width, of the rows of every size."""
+    """How well *set* was learnt before each step of the ladder, a line a width, of the rows of every size; a seed's
+    stage one is the same before every corpus.
+    """
     mastery = pd.concat(rows).query("metric == 'mastery' and front == 'set' and carried == 'full' and share.isna()")
-    mastery = mastery.astype({"width": int}).replace({"swept": {PUBLISHED: STEPS[0]}})
+    mastery = (
+        mastery.drop_duplicates(["width", "swept", "seed"])
+        .astype({"width": int})
+        .replace({"swept": {PUBLISHED: STEPS[0]}})
+    )
     table = mastery.pivot_table("value", "width", "swept", "median")
     return table[[step for step in STEPS if step in table]].map("{:.0%}".format, na_action="ignore").fillna("")
 
