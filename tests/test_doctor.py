@@ -42,7 +42,7 @@ def test_the_chapters_are_timed_at_both_small_scales(monkeypatch):
     )
     result = told()
     lines = [line.split() for line in result.stdout.splitlines() if " minutes at smoke" in line]
-    assert [line[0] for line in lines] == ["haystack", "skills", "substitutive", "published"]
+    assert [line[0] for line in lines] == ["two_stages", "haystack", "skills", "substitutive", "published"]
     assert all(float(line[1]) > 0 and line[-1] == "laptop" for line in lines)
 
 

@@ -213,7 +213,12 @@ def test_what_is_in_front_is_reckoned_from_the_recipe():
 
 def test_a_part_is_told_beside_the_whole_where_both_parts_ran(rows_of):
     ends = {"random init": 2.0, "set": 1.5, "set / attention": 1.6, "set / mlp": 1.9, "set / permuted": 1.8}
-    ends |= {"set / attention permuted": 1.7, "set / mlp permuted": 1.95}
+    ends |= {
+        "set / attention permuted": 1.7,
+        "set / mlp permuted": 1.95,
+        "set / norms": 2.1,
+        "set / without norms": 1.4,
+    }
     losses = {
         (f"code / {name}", seed): {0: 5.0, 1500: end + (seed - 700) / 100 * (name == "set / mlp")}
         for name, end in ends.items()
@@ -231,6 +236,8 @@ def test_a_part_is_told_beside_the_whole_where_both_parts_ran(rows_of):
         "attention permuted": ["+0.300", 3],
         "its MLPs": ["+0.090 (+0.080 to +0.100)", 3],
         "MLPs permuted": ["+0.050", 3],
+        "its norms": ["-0.100", 3],
+        "all but norms": ["+0.600", 3],
         "attention less MLPs": ["+0.310 (+0.300 to +0.320)", 4],
         "attention less its own numbers in random order": ["+0.100", 3],
         "MLPs less their own numbers in random order": ["+0.040 (+0.030 to +0.050)", 3],
