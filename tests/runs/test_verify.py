@@ -75,7 +75,10 @@ def test_rounding_that_grows_holds_within_the_spread_and_no_further(results):
     for part, holds in ((0.9, True), (1.1, False)):
         again = stored.assign(value=stored["value"].where(~last, stored["value"] + part * spread))
         assert compared(stored, again, rows)["holds"] is holds
-    assert not compared(stored, stored[stored["step"] < 12], rows)["holds"], "a measurement is missing"
+    sooner = stored[stored["step"] < 12]
+    assert not compared(stored, sooner, rows)["holds"], "a measurement is missing"
+    near = sooner.assign(value=sooner["value"].where(sooner["step"] < sooner["step"].max(), stored["value"].iloc[-1]))
+    assert compared(stored, near, rows, stops=True)["holds"], "it may have mastered its task sooner"
 
 
 @pytest.mark.parametrize(("at", "holds"), [((4, 12), True), ((12,), False), ((), False)])

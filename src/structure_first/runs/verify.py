@@ -52,7 +52,8 @@ def verify(
         for cell, seed in models:
             again = run(experiment, scale, [seed], Path(folder), device, workers, [cell])
             stored = rows[(rows["cell"] == cell) & (rows["seed"] == seed)]
-            line = {"cell": cell, "seed": seed} | compared(stored, measured(again), rows[rows["cell"] == cell])
+            stops = experiment.recipes(scale)[cell].last.stage.mastery is not None
+            line = {"cell": cell, "seed": seed} | compared(stored, measured(again), rows[rows["cell"] == cell], stops)
             manifest = runs[of_model[cell, seed]]
             lines.append(line | {"same machine": all(manifest.get(name) == here[name] for name in SAME)})
     return pd.DataFrame(lines)
@@ -63,16 +64,19 @@ def measured(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[(rows["stage"] == 2) & rows["metric"].isin(["loss", "accuracy"])]
 
 
-def compared(stored: pd.DataFrame, again: pd.DataFrame, others: pd.DataFrame) -> dict:
-    """How two makings of one model differ, beside how the `others`, of all seeds, differ from one another."""
+def compared(stored: pd.DataFrame, again: pd.DataFrame, others: pd.DataFrame, stops: bool = False) -> dict:
+    """How two makings of one model differ, beside how the `others`, of all seeds, differ from one another; one that
+    `stops` when it has mastered its task may do so at another step.
+    """
     both = stored.merge(again, on=[*KEY, "step", "metric"], how="outer", suffixes=("", " again")).sort_values("step")
     same = (both["value"] == both["value again"]) | both[["value", "value again"]].isna().all(axis=1)  # diverged alike
     apart = (both["value"] - both["value again"]).abs() / both["value"].abs().clip(lower=1e-9)
     at_first = both["step"] == both.loc[both["step"] > 0, "step"].min()
-    last = both[both["metric"] == "loss"].iloc[-1]
+    ends = [each[each["metric"] == "loss"].sort_values("step").iloc[-1] for each in (stored, again)]
+    comparable = stops or ends[0]["step"] == ends[1]["step"]
     differences = {
         "first": apart[at_first & (both["metric"] == "loss")].max(),
-        "last": abs(last["value"] - last["value again"]),
+        "last": abs(ends[0]["value"] - ends[1]["value"]) if comparable else np.nan,
         "spread": np.ptp(final(others, "loss").dropna()),
         "bits": bool(len(stored) == len(again) == len(both) and same.all()),
     }
