@@ -54,7 +54,7 @@ def test_the_last_step_is_told_by_loss_and_by_what_is_right(rows, metric, unit):
     lines = cross_checks.last_step("math", RESULTS)
     line = lines.iloc[("loss", "accuracy", "problems").index(metric)]
     gains = [told(form, scale * (one - other)) for one, other in ((warm, cold), (twin, cold), (warm, twin))]
-    assert line.name.endswith(f", {unit}") and line.to_list() == [*gains, len(warm)]
+    assert line.name.endswith(f", {unit}") and line.to_list() == [*gains, 6]
 
 
 def test_the_attention_is_told_beside_its_own_numbers_in_either_place(rows):

@@ -95,7 +95,7 @@ def test_the_ledger_is_computed(results):
 
 
 def test_seeds_with_a_gap_are_made_again_by_two_runs():
-    assert pages.runs_of([8, 3, 4, 5, 9]) == [(3, 3), (8, 2)]
+    assert pages.stretches([8, 3, 4, 5, 9]) == [(3, 3), (8, 2)]
 
 
 def test_an_interval_is_drawn_where_it_is(results):

@@ -18,6 +18,7 @@ SIZES = {  # of a scale's models, in words
     "gpu": "a size for one GPU",
     "paper": "the paper's own size",
 }
+BRIEFLY = {scale: size.removeprefix("a size for ") for scale, size in SIZES.items()}
 VERDICTS = ("too few seeds", "not reproduced", "partly", "reproduced")
 
 
@@ -105,9 +106,8 @@ class Comparison:
     @property
     def brief(self) -> str:
         """How many seeds of which size, and where that is otherwise, in a few words."""
-        on = {scale: size.removeprefix("a size for ") for scale, size in SIZES.items()}
-        other = [f"{verdict} on {on[scale]}" for scale, verdict in self.otherwise.items()]
-        return "; ".join([f"{self.seeds} seeds, {on[self.scale]}{self.unlearnt}", *other])
+        other = [f"{verdict} on {BRIEFLY[scale]}" for scale, verdict in self.otherwise.items()]
+        return "; ".join([f"{self.seeds} seeds, {BRIEFLY[self.scale]}{self.unlearnt}", *other])
 
     def gain(self, digits: int = 3, ends: str = "({} to {})") -> str:
         """The gain and its interval, `none` for what not even all of the text was enough for."""

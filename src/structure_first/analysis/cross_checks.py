@@ -12,16 +12,13 @@ from structure_first.experiments.published import PUBLISHED
 
 
 def learnt(rows: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """How well *set* was learnt before each step of the ladder, a line a width, of the rows of every size; a seed's
-    stage one is the same before every corpus.
+    """How well *set* was learnt before each step of the ladder, a line a width, of the rows of every size; a seed
+    counts once, whatever corpora its stage one stands before.
     """
     mastery = pd.concat(rows).query("metric == 'mastery' and front == 'set' and carried == 'full' and share.isna()")
-    mastery = (
-        mastery.drop_duplicates(["width", "swept", "seed"])
-        .astype({"width": int})
-        .replace({"swept": {PUBLISHED: STEPS[0]}})
-    )
-    table = mastery.pivot_table("value", "width", "swept", "median")
+    mastery = mastery.astype({"width": int}).replace({"swept": {PUBLISHED: STEPS[0]}})
+    by_seed = mastery.groupby(["width", "swept", "seed"])["value"].median().reset_index()
+    table = by_seed.pivot_table("value", "width", "swept", "median")
     return table[[step for step in STEPS if step in table]].map("{:.0%}".format, na_action="ignore").fillna("")
 
 
@@ -32,7 +29,9 @@ def rates(last: pd.DataFrame) -> pd.DataFrame:
     cold, lines = last[last["front"] == "random init"], []
     for (text, start), here in cold.assign(text=sized(cold)).groupby(["text", "swept"], sort=False):
         by_rate = here.pivot(index="seed", columns="amount", values="loss").dropna()
-        for rate, losses in by_rate.items() if by_rate.shape[1] > 1 else ():
+        if by_rate.empty or by_rate.shape[1] < 2:
+            continue
+        for rate, losses in by_rate.items():
             end = f"{losses.median():.3f}"
             lines.append({"text": text, "start": start, "rate": f"{rate:g}", "ends at": end, "seeds": len(losses)})
     return pd.DataFrame(lines, columns=["text", "start", "rate", "ends at", "seeds"]).set_index(["text", "start"])

@@ -214,7 +214,8 @@ def climbed(last: pd.DataFrame) -> pd.DataFrame:
     """
     last = last.assign(step=last["swept"])
     last.loc[published(last).index, "step"] = STEPS[0]
-    start, at = [*ALIKE[:2], "step"], [*ALIKE[:2], "step", "amount"]
+    start = [*ALIKE[:2], "step"]
+    at = [*start, "amount"]
     cold = last[last["front"] == "random init"].groupby(at, sort=False)["loss"].median().reset_index()
     fronts = last[last["front"] != "random init"].set_index(at).index
     cold["alone"] = ~cold.set_index(at).index.isin(fronts)

@@ -129,7 +129,7 @@ def compared(each: Comparison) -> str:
     run, cells = f"structure-first run {each.experiment} --scale {each.scale}", text(",".join(each.cells))
     again = " and ".join(
         f"<code>{run} --first-seed {first} --seeds {many} --cells &quot;{cells}&quot; --out again</code>"
-        for first, many in runs_of(seed for seed, _ in each.by_seed)
+        for first, many in stretches(seed for seed, _ in each.by_seed)
     )
     made = f"made again by {again}" if each.cells else "of corpora that cannot be made again"
     gain = f"{each.said}: {each.told}, {each.counted}; "
@@ -139,7 +139,7 @@ def compared(each: Comparison) -> str:
     return f"<li>{text(gain)}. <small>Seed by seed: {each.seeds_told}; {files}, {made}</small></li>"
 
 
-def runs_of(seeds: Iterable[int]) -> list[tuple[int, int]]:
+def stretches(seeds: Iterable[int]) -> list[tuple[int, int]]:
     """The first of the seeds that follow one another, and how many these are, for each stretch of them."""
     ascending = pd.Series(sorted(seeds))
     stretch = ascending.groupby(ascending - ascending.index)

@@ -14,7 +14,6 @@ from structure_first.model.transformer import Body
 from structure_first.runs.recipe import Phase
 from structure_first.training.stage import Stage
 
-CODE = "code/bytes"
 MATH = "answers:math/characters"  # the loss is on the answers alone
 EPOCHS = 13  # that the authors read of C4 (?)
 DROPOUT = 0.1  # in both stages
@@ -65,6 +64,16 @@ def stage_two(source: str, stage: Stage, context: int, pool: int) -> Phase:
     return Phase(source, stage, {"context": context, "tokens": pool}, tied=True, dropout=DROPOUT)
 
 
+def warmed(text: Phase, lr: float) -> Phase:
+    """The text at another rate, which is warmed up."""
+    return text.at(lr=lr, warmup=min(WARMUP, text.stage.steps // 4))
+
+
+def wider(body: Body, narrower: float) -> Body:
+    """The body with wider first weights; it is so many times `narrower` than the one that `WIDER` was found at."""
+    return replace(body, init=WIDER * narrower**0.5 * body.init)
+
+
 def filling(context: int) -> dict[str, dict[str, int]]:
     """Settings of the sources whose sequences fill code's context, as the authors' brackets do; a grid is 38 long."""
     words, noise = {"length": context, "k": 64}, {"length": context, "vocab": 100}
@@ -99,7 +108,7 @@ def size(scale: str) -> Published:
         body, context, settings = Body(width=16), 32, {"length": 8, "vocab": 20}
     read = max(code.sequences * (context + 1), 30_000)
     corpora = {
-        "code": stage_two(CODE, code, context, read + read // 10),  # a twentieth is held out
+        "code": stage_two("code/bytes", code, context, read + read // 10),  # a twentieth is held out
         "language": stage_two("language/bytes", language, context, max(read // EPOCHS, 30_000)),
         "math": stage_two(MATH, code, context, read + read // 10),
     }

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 
-from structure_first.experiments.as_published import BEST, CODE, NARROW, WARMUP, WIDER, Published, size, stage_two
-from structure_first.experiments.text import CARRIED, called
+from structure_first.experiments.as_published import BEST, NARROW, Published, size, warmed, wider
+from structure_first.experiments.text import CARRIED, called, tokens
 from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe
 from structure_first.training.stage import Stage
 
@@ -39,16 +39,15 @@ def points(scale: str) -> Iterator[tuple[str, int, Published]]:
 
 def read(text: Phase, context: int, stage: Stage) -> Phase:
     """The text in other windows or for other updates, of a larger pool where it would be read twice."""
-    tokens = stage.sequences * (context + 1)
-    return stage_two(CODE, stage, context, max(int(text.settings["tokens"] or 0), tokens * 53 // 50))
+    other = replace(text, stage=stage, settings={**text.settings, "context": context})
+    pool = max(int(text.settings["tokens"] or 0), tokens(other) * 53 // 50)
+    return replace(other, settings={**other.settings, "tokens": pool})
 
 
 def mended(at: Published) -> Published:
     """The same with wider first weights and a rate that is warmed up, as `published` has them for the width."""
-    text, narrower = at.corpora[CORPUS], NARROW / at.body.width
-    warm = text.at(lr=narrower * BEST, warmup=min(WARMUP, text.stage.steps // 4))
-    wider = replace(at.body, init=WIDER * narrower**0.5 * at.body.init)
-    return replace(at, body=wider, corpora={CORPUS: warm})
+    narrower = NARROW / at.body.width
+    return replace(at, body=wider(at.body, narrower), corpora={CORPUS: warmed(at.corpora[CORPUS], narrower * BEST)})
 
 
 def cells(scale: str, better: bool = False) -> dict[str, Cell]:

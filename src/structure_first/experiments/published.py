@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import product
 from math import isclose
 
-from structure_first.experiments.as_published import BEST, NARROW, WARMUP, WIDER, Published, size
+from structure_first.experiments.as_published import BEST, NARROW, Published, size, warmed, wider
 from structure_first.experiments.text import CARRIED, called, percent, tokens
 from structure_first.model.transformer import Body
 from structure_first.runs.recipe import Cell, Experiment, Factors, Recipe
@@ -80,12 +80,11 @@ def cells(scale: str) -> dict[str, Cell]:
         by_name[f"code / set / {updates} updates"] = Cell(Recipe(first, CARRIED["full"], text, sized.body), factors)
     narrower = min(1.0, NARROW / sized.body.width)
     rates, best = [narrower * rate for rate in RATES], narrower * BEST
-    wide = replace(sized, body=replace(sized.body, init=WIDER * narrower**0.5 * sized.body.init))
+    wide = replace(sized, body=wider(sized.body, narrower))
     for corpus, text in sized.corpora.items():  # language as published has a higher rate than the best here
-        warm = text.at(warmup=min(WARMUP, text.stage.steps // 4))
-        rungs = [(RUNGS[1], sized, warm.at(lr=best)), (RUNGS[2], wide, warm.at(lr=best))]
+        rungs = [(RUNGS[1], sized, warmed(text, best)), (RUNGS[2], wide, warmed(text, best))]
         rungs += [(PUBLISHED, sized, text.at(lr=rate)) for rate in rates if not isclose(rate, text.stage.lr)]
-        rungs += [(rung, at, warm.at(lr=rate)) for rung, at, _ in rungs[:2] for rate in rates if rate != best]
+        rungs += [(rung, at, warmed(text, rate)) for rung, at, _ in rungs[:2] for rate in rates if rate != best]
         for rung, at, phase in rungs:
             ladder, ending = replace(at, corpora={corpus: phase}), f" / {rung} at {phase.stage.lr:g}"
             small = sized.body if at is wide else None

@@ -28,11 +28,11 @@ def cells(scale: str, sizes: Mapping[str, Size] = SIZES) -> dict[str, Cell]:
             named = corpus if sized is size else f"{corpus} / width {width}"
             for share in SHARES:
                 text, first = sized.phase(corpus, share), sized.front(SOURCES[MAIN], FRONT)
-                cells = [Cell(sized.recipe(None, None, text), Factors(corpus, text=share, width=width))]
+                at_share = [Cell(sized.recipe(None, None, text), Factors(corpus, text=share, width=width))]
                 for carried in dict.fromkeys(("full", BEST[corpus])):
-                    factors = replace(cells[0].factors, front=MAIN, carried=carried, share=FRONT)
-                    cells.append(Cell(sized.recipe(first, CARRIED[carried], text), factors))
-                for each in cells:
+                    factors = replace(at_share[0].factors, front=MAIN, carried=carried, share=FRONT)
+                    at_share.append(Cell(sized.recipe(first, CARRIED[carried], text), factors))
+                for each in at_share:
                     by_name[f"{called(replace(each.factors, task=named))} / {percent(share)}"] = each
     return by_name
 

@@ -68,15 +68,15 @@ def compared(stored: pd.DataFrame, again: pd.DataFrame, others: pd.DataFrame, st
     """How two makings of one model differ, beside how the `others`, of all seeds, differ from one another; one that
     `stops` when it has mastered its task may do so at another step.
     """
-    both = stored.merge(again, on=[*KEY, "step", "metric"], how="outer", suffixes=("", " again")).sort_values("step")
+    both = stored.merge(again, on=[*KEY, "step", "metric"], how="outer", suffixes=("", " again"))
     same = (both["value"] == both["value again"]) | both[["value", "value again"]].isna().all(axis=1)  # diverged alike
     apart = (both["value"] - both["value again"]).abs() / both["value"].abs().clip(lower=1e-9)
     at_first = both["step"] == both.loc[both["step"] > 0, "step"].min()
-    ends = [each[each["metric"] == "loss"].sort_values("step").iloc[-1] for each in (stored, again)]
-    comparable = stops or ends[0]["step"] == ends[1]["step"]
+    ends = [final(each, "loss").iloc[0] for each in (stored, again)]
+    comparable = stops or stored["step"].max() == again["step"].max()
     differences = {
         "first": apart[at_first & (both["metric"] == "loss")].max(),
-        "last": abs(ends[0]["value"] - ends[1]["value"]) if comparable else np.nan,
+        "last": abs(ends[0] - ends[1]) if comparable else np.nan,
         "spread": np.ptp(final(others, "loss").dropna()),
         "bits": bool(len(stored) == len(again) == len(both) and same.all()),
     }
