@@ -69,9 +69,9 @@ def warmed(text: Phase, lr: float) -> Phase:
     return text.at(lr=lr, warmup=min(WARMUP, text.stage.steps // 4))
 
 
-def wider(body: Body, narrower: float) -> Body:
-    """The body with wider first weights; it is so many times `narrower` than the one that `WIDER` was found at."""
-    return replace(body, init=WIDER * narrower**0.5 * body.init)
+def wider(body: Body, narrower: float, times: float = WIDER) -> Body:
+    """The body with first weights so many `times` as wide; it is so many times `narrower` than the one of `WIDER`."""
+    return replace(body, init=times * narrower**0.5 * body.init)
 
 
 def filling(context: int) -> dict[str, dict[str, int]]:

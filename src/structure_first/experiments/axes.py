@@ -16,25 +16,30 @@ AXES = {"width": (0.5, 2.0), "context": (0.5, 2.0), "updates": (4.0,)}  # times 
 FRONTS = (("random init", None), ("set", "full"), ("set", "permuted"))  # and what of it goes across
 
 
+def middle(scale: str) -> dict[str, int]:
+    """What `published` has on each axis."""
+    base = size(scale)
+    text = base.corpora[CORPUS]
+    return {"width": base.body.width, "context": int(text.settings["context"] or 0), "updates": text.stage.steps}
+
+
 def points(scale: str) -> Iterator[tuple[str, int, Published]]:
     """Each axis, each amount on it, and the recipe there. What is swept is alone, but for what goes with it: as many
     tokens an update, heads as wide, and the rate that is theirs for the width.
     """
-    base = size(scale)
-    text, body = base.corpora[CORPUS], base.body
-    context, stage = int(text.settings["context"] or 0), text.stage
+    base, here = size(scale), middle(scale)
+    text, sized = base.corpora[CORPUS], base.body
+    stage = text.stage
     for axis, factor in ((axis, factor) for axis, factors in AXES.items() for factor in factors):
+        amount, body = round(factor * here[axis]), sized
         if axis == "width":
-            amount = round(factor * body.width)
-            sized, phase = replace(body, width=amount, heads=round(factor * body.heads)), text.at(lr=stage.lr / factor)
+            body, phase = replace(sized, width=amount, heads=round(factor * sized.heads)), text.at(lr=stage.lr / factor)
         elif axis == "context":
-            amount, sized = round(factor * context), body
             phase = read(text, amount, replace(stage, batch=round(stage.batch / factor)))
         else:
-            amount, sized = round(factor * stage.steps), body
             every = max(1, round(factor * stage.evaluate_every))
-            phase = read(text, context, replace(stage, steps=amount, evaluate_every=every))
-        yield axis, amount, replace(base, body=sized, corpora={CORPUS: phase})
+            phase = read(text, here["context"], replace(stage, steps=amount, evaluate_every=every))
+        yield axis, amount, replace(base, body=body, corpora={CORPUS: phase})
 
 
 def read(text: Phase, context: int, stage: Stage) -> Phase:

@@ -11,6 +11,7 @@ MODULES = (
     "additive",
     "substitutive",
     "published",
+    "published_tuning",
     "axes",
     "downstream",
 )

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import pandas as pd
 import plotly.graph_objects as go
 
+from structure_first.analysis.axes import UNITS
 from structure_first.analysis.published import LEARNT_SMALL, PARTS, PLACES, STEPS, TOLD, sized
 from structure_first.book.figures.runs import jump_curves
 from structure_first.book.figures.style import DOTTED, GREY, facets, looks, meant
@@ -101,6 +102,18 @@ def parts(last: pd.DataFrame) -> go.Figure:
     order = {"categoryorder": "array", "categoryarray": list(own), "range": [-0.5, len(own) - 0.5]}
     fig.update_xaxes(**order, tickvals=list(own), ticktext=names, showgrid=False).update_yaxes(title=GAIN)
     return fig.update_layout(showlegend=False)
+
+
+def along(models: pd.DataFrame) -> go.Figure:
+    """What *set* and its twin are worth along each axis, every seed a dot, a panel for each start and axis."""
+    names = models["start"] + ",<br>" + models["swept"].map(UNITS)
+    grid: dict = {"across": "panel", "horizontal_spacing": 0.07}
+    own: dict[str, dict] = {label: {} for label in LABELS[1:3]}
+    fig = lines(models.assign(panel=names), 400, "amount", "gain", "label", own, "%{x}: %{y:+.3f} nats", **grid)
+    for column, (_, amounts) in enumerate(models.groupby(names, sort=False)["amount"], 1):
+        fig.update_xaxes(type="log", tickvals=sorted(set(amounts)), col=column)
+    fig.add_hline(0, line=DOTTED).update_yaxes(title=GAIN, col=1)
+    return fig.update_layout(margin={"t": 100}, legend={"y": 1.2})
 
 
 LOSS, NEEDED = "final loss, nats", "of the text, for its loss"
