@@ -8,6 +8,7 @@ import pandas as pd
 from structure_first.analysis.published import ALIKE, SHARES, STEPS, TOLD, climbed, ends, every_size, published, sized
 from structure_first.analysis.stored import RESULTS
 from structure_first.evidence.statistics import needed, told
+from structure_first.experiments.as_published import NARROW, mended, size
 from structure_first.experiments.published import PUBLISHED
 
 
@@ -35,6 +36,33 @@ def rates(last: pd.DataFrame) -> pd.DataFrame:
             end = f"{losses.median():.3f}"
             lines.append({"text": text, "start": start, "rate": f"{rate:g}", "ends at": end, "seeds": len(losses)})
     return pd.DataFrame(lines, columns=["text", "start", "rate", "ends at", "seeds"]).set_index(["text", "start"])
+
+
+def sought(last: pd.DataFrame) -> pd.DataFrame:
+    """Where random init ends from every choice of `published_tuning`, a line each, a column a rate; of `ended` rows."""
+    named = last.assign(text=sized(last.astype({"width": int})), rate="at " + last["amount"].map("{:g}".format))
+    table = named.sort_values("cell").pivot_table("loss", ["text", "swept"], "rate", "median", sort=False)
+    table = table.map("{:.3f}".format, na_action="ignore").fillna("")
+    return table[sorted(table)].rename_axis(index={"swept": "from"})
+
+
+def sought_said(last: pd.DataFrame, scale: str) -> str:
+    """On each text the choice from which random init ends lowest, and how much lower than the ladder's last step."""
+    at = mended(size(scale), min(1.0, NARROW / size(scale).body.width))
+    lines, here = [], f"weights {at.body.init:.3g}"
+    for corpus, tried in last.groupby("task", sort=False):
+        ends = tried.groupby(["swept", "amount"])["loss"].median()
+        best, rate = ends.idxmin()
+        own = ends[here, at.corpora[corpus].stage.lr]
+        than = (
+            f"{own - ends.min():.3f} lower than the ladder's last step"
+            if ends.min() < own
+            else "the ladder's last step"
+        )
+        lines.append(
+            f"- **{corpus}**: of {len(ends)} choices lowest from {best} at {rate:g}, {ends.min():.3f} nats, {than}"
+        )
+    return "\n".join(lines)
 
 
 def last_step(corpus: str, results: Path = RESULTS) -> pd.DataFrame:

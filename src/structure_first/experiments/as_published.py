@@ -74,6 +74,12 @@ def wider(body: Body, narrower: float, times: float = WIDER) -> Body:
     return replace(body, init=times * narrower**0.5 * body.init)
 
 
+def mended(at: Published, narrower: float) -> Published:
+    """The recipe from the best start that was sought: wider first weights, and a rate that is warmed up."""
+    texts = {corpus: warmed(text, narrower * BEST) for corpus, text in at.corpora.items()}
+    return replace(at, body=wider(at.body, narrower), corpora=texts)
+
+
 def filling(context: int) -> dict[str, dict[str, int]]:
     """Settings of the sources whose sequences fill code's context, as the authors' brackets do; a grid is 38 long."""
     words, noise = {"length": context, "k": 64}, {"length": context, "vocab": 100}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 
-from structure_first.experiments.as_published import BEST, NARROW, Published, size, warmed, wider
+from structure_first.experiments.as_published import NARROW, Published, mended, size
 from structure_first.experiments.text import CARRIED, called, tokens
 from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe
 from structure_first.training.stage import Stage
@@ -49,19 +49,13 @@ def read(text: Phase, context: int, stage: Stage) -> Phase:
     return replace(other, settings={**other.settings, "tokens": pool})
 
 
-def mended(at: Published) -> Published:
-    """The same with wider first weights and a rate that is warmed up, as `published` has them for the width."""
-    narrower = NARROW / at.body.width
-    return replace(at, body=wider(at.body, narrower), corpora={CORPUS: warmed(at.corpora[CORPUS], narrower * BEST)})
-
-
 def cells(scale: str, better: bool = False) -> dict[str, Cell]:
     """At each point what nothing in front, *set* and its numbers in random order come to, each from the better start
     or from the published one. The paper's size is a point itself.
     """
     by_name: dict[str, Cell] = {}
     for (axis, amount, at), (front, carried) in product(points(scale) if scale != "paper" else (), FRONTS):
-        sized = mended(at) if better else at
+        sized = mended(at, NARROW / at.body.width) if better else at
         first, rules = (sized.front(front, CORPUS), CARRIED[carried]) if carried else (None, None)
         factors = Factors(CORPUS, front, carried, width=sized.body.width, swept=axis, amount=amount)
         recipe = Recipe(first, rules, sized.corpora[CORPUS], sized.body)

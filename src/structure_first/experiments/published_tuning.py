@@ -22,7 +22,7 @@ def choices(text: Phase, body: Body) -> Iterator[tuple[str, Phase, Body]]:
     for times, rate in product(TIMES, RATES):
         wide = wider(body, narrower, times)
         yield f"weights {wide.init:.3g}", warmed(text, narrower * rate), wide
-    best, wide = warmed(text, narrower * BEST), wider(body, narrower)
+    best, wide = warmed(text, narrower * BEST), wider(body, narrower)  # where the ladder's last step is
     longer, start = 2 * best.stage.warmup, f"weights {wide.init:.3g}, "
     yield f"{start}warm-up {longer}", best.at(warmup=longer), wide
     yield f"{start}decay {DECAY:g}", best.at(weight_decay=DECAY), wide
