@@ -44,6 +44,7 @@ def test_it_leaves_what_it_says(tmp_path, config):
         "accuracy",
         "loss in sight",
         "loss elsewhere",
+        "cosine",
     }
     assert rows.groupby("stage")["step"].unique().map(list).to_dict() == {1: [0, 2, 4], 2: [0, 3, 6]}
     runs = Store(folder).manifest()["runs"]

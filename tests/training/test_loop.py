@@ -3,6 +3,7 @@
 import os
 import signal
 from dataclasses import replace
+from itertools import combinations
 from math import inf, isfinite, nan
 from pathlib import Path
 
@@ -128,6 +129,23 @@ def test_accuracy_counts_what_the_tokens_before_determine(of):
     right = model(batch.tokens[..., :-1]).argmax(-1) == batch.tokens[..., 1:]
     expected = (right & graded).sum((1, 2)) / graded.sum((1, 2))
     torch.testing.assert_close(evaluate(model, batch, of)["accuracy"], expected)
+
+
+def test_of_a_text_the_cosine_of_states_is_the_mean_over_pairs_of_positions():
+    text, model = replace(COPY, in_sight=lambda tokens: tokens > 3, window=COPY.length - 1), Transformer(SHAPE, (0, 1))
+    batch = Stream(text, 6, (0, 1), "held out")(0)
+    batch = Batch(batch.tokens, batch.loss_mask.clone())
+    batch.loss_mask[:, 4:] = False  # what only fills up
+    read = []
+    with torch.no_grad(), model.norm.register_forward_pre_hook(lambda norm, given: read.append(given[0])):
+        model(batch.tokens[..., :-1])
+    expected = [
+        [torch.cosine_similarity(one, other, dim=0) for each in states[:4] for one, other in combinations(each, 2)]
+        for states in read[0]
+    ]
+    found = evaluate(model, batch, text, Compute(micro_batch=4))["cosine"]
+    torch.testing.assert_close(found, torch.tensor(expected).mean(1))
+    assert "cosine" not in evaluate(model, batch, COPY)
 
 
 @pytest.mark.parametrize(("name", "passes"), [("haystack", 2), ("stack", 1), ("dyck", 1)])

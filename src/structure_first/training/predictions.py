@@ -1,12 +1,13 @@
 """What a model says of a batch, in pieces that a device can hold, and how good it is."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 from structure_first.data.batch import Batch, Source
 from structure_first.training import processes
@@ -83,13 +84,13 @@ def evaluate(model: Model, batch: Batch, source: Source, compute: Compute = Comp
 
     Accuracy counts the positions that bear loss and whose token the ones before determine. Of a source of `problems`,
     also the share of whole answers of which every token is right; of one that says what is `in_sight`, the loss there
-    and elsewhere.
+    and elsewhere, and the `cosine` of the states that the model's last `norm` reads, where it has one.
     """
     model.eval()
     totals = []
     fit_in = LOGITS_AT_ONCE // (source.window * source.vocab)
     for part in micro_batches(batch, compute.micro_batch or max(1, min(fit_in, EVALUATED_AT_ONCE))):
-        with compute.cast(batch.tokens.device):
+        with compute.cast(batch.tokens.device), heard(getattr(model, "norm", None)) as states:
             predictions = predict(model, part, source.window)
         graded = predictions.mask
         if source.determined is not None:
@@ -101,6 +102,9 @@ def evaluate(model: Model, batch: Batch, source: Source, compute: Compute = Comp
             seen = shifted(source.in_sight(part.tokens), predictions.at) & predictions.mask
             new = predictions.mask & ~seen
             sums |= {"loss in sight": (losses * seen, seen), "loss elsewhere": (losses * new, new)}
+            if states:
+                asked = predictions.mask.any(-1, keepdim=True)  # what only fills up a process's share is not
+                sums["cosine"] = (cosine(states[0]) * asked, asked)
         total = {name: [each.sum((1, 2)) for each in pair] for name, pair in sums.items()}
         if source.problems is not None:
             # A sequence that only fills up a process's share has answers, but bears no loss: they are not asked.
@@ -118,6 +122,27 @@ def evaluate(model: Model, batch: Batch, source: Source, compute: Compute = Comp
         name: value if name == "loss" else value.where(means["loss"].isfinite(), torch.nan)
         for name, value in means.items()
     }
+
+
+@contextmanager
+def heard(module: nn.Module | None) -> Iterator[list[Tensor]]:
+    """What a module reads meanwhile, each time that it is called."""
+    read: list[Tensor] = []
+    hook = module.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0])) if module is not None else None
+    try:
+        yield read
+    finally:
+        if hook is not None:
+            hook.remove()
+
+
+def cosine(states: Float[Tensor, "replica batch n width"]) -> Float[Tensor, "replica batch 1"]:
+    """The mean cosine between the states at two positions of each sequence: on a plateau of the loss they are nearly
+    parallel (Gopalani and Hu 2025).
+    """
+    directions, positions = F.normalize(states.float(), dim=-1), states.shape[-2]
+    pairs = directions.sum(-2).square().sum(-1, keepdim=True) - positions  # each with all others
+    return pairs / max(1, positions * (positions - 1))
 
 
 def solved(
