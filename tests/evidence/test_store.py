@@ -1,14 +1,17 @@
 """The store: what is appended is there, what is broken says so in one line, and no row is without its run."""
 
 import json
+import platform
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from structure_first import files
+from structure_first import __version__, files
 from structure_first.errors import UserError
 from structure_first.evidence import store as module
 from structure_first.evidence.store import COLUMNS, Store, environment
@@ -220,10 +223,17 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
         pass
 
 
-def test_a_manifest_says_what_ran_and_where():
+def test_a_manifest_says_what_ran_and_where(monkeypatch):
+    monkeypatch.setattr(module, "PACKAGES", (*module.PACKAGES, "no-such-package"))
+    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: False)
     found = environment()
     assert {"code", "python", "packages", "device", "processor", "written"} <= set(found) and json.dumps(found)
-    assert found["packages"]["torch"] and found["packages"]["sympy"] and found["processor"]
+    assert found["packages"].pop("no-such-package") == "not installed"
+    assert found["packages"] == {name: version(name) for name in found["packages"]}
+    assert {"torch", "numpy", "sympy", "tokenizers"} < set(found["packages"])
+    assert (found["code"], found["python"]) == (__version__, platform.python_version())
+    assert found["device"] == platform.machine() and found["processor"]
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(found["written"])) < timedelta(minutes=1)
 
 
 def test_a_manifest_names_the_commit_and_whether_the_tree_was_clean(tmp_path, monkeypatch):
@@ -325,3 +335,9 @@ def test_a_conflict_is_named_and_nothing_is_merged(store, tmp_path, change):
     both = "smoke, dyck, stage 2, seed 0; smoke, dyck, stage 2, seed 1"
     assert f"differ in 2 models ({both}); nothing was merged" in said
     assert {path: path.read_bytes() for path in store.folder.rglob("*") if path.is_file()} == before
+
+
+def test_of_many_conflicts_the_first_ten_are_named(store, tmp_path):
+    store.append(*of_run("run-b", measured(seeds=range(12))))
+    said = failure(store.merge, other_store(tmp_path / "other", of_run("run-c", measured(seeds=range(12), value=0.1))))
+    assert said.count("smoke, dyck") == 10 and "seed 9; and 2 more); nothing was merged" in said
