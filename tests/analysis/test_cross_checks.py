@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 
 from structure_first.analysis import cross_checks, published
-from structure_first.analysis.stored import sizes
+from structure_first.analysis.stored import sizes, with_factors
 from structure_first.evidence.statistics import final, told
 from structure_first.evidence.store import Store
+from structure_first.experiments.published_tuning import EXPERIMENT as TUNING
 
 RESULTS = Path(__file__).parents[2] / "book" / "results"
 WIDER = "wider start at 0.002"
@@ -46,27 +47,21 @@ def test_a_start_is_told_at_every_rate_on_the_seeds_that_ran_at_all_of_them():
     assert table.to_numpy().tolist() == [["0.001", "1.900", 1], ["0.002", "1.500", 1], ["0.004", "1.600", 1]]
 
 
-def test_what_was_sought_is_told_beside_the_ladders_last_step():
-    wide = {("weights 0.06", 2e-3): 1.5, ("weights 0.06", 1e-3): 1.7, ("weights 0.06, no dropout", 2e-3): 1.625}
-    ends = {"code": wide, "math": wide | {("weights 0.09", 2e-3): 1.375}}
-    lines = [
-        dict(task=corpus, width=128.0, cell=f"{corpus} {start} {rate}", swept=start, amount=rate, seed=790, loss=loss)
-        for corpus, tried in ends.items()
-        for (start, rate), loss in tried.items()
-    ]
-    last = pd.DataFrame(lines)
-    assert cross_checks.sought(last).T.to_dict("list") == {
+def test_what_was_sought_is_told_beside_the_ladders_wider_start(rows_of):
+    wide = {"weights 0.06 at 0.002": 1.5, "weights 0.06 at 0.001": 1.7, "weights 0.06 / no dropout at 0.002": 1.625}
+    ends = {"code": wide, "math": wide | {"weights 0.09 at 0.002": 1.375}}
+    values = {(f"{on} / random init / {name}", 790): loss for on, tried in ends.items() for name, loss in tried.items()}
+    found = with_factors(rows_of(values, metric="loss"), TUNING)
+    assert cross_checks.sought(found).T.to_dict("list") == {
         ("code, width 128", "weights 0.06"): ["1.700", "1.500"],
         ("code, width 128", "weights 0.06, no dropout"): ["", "1.625"],
         ("math, width 128", "weights 0.06"): ["1.700", "1.500"],
         ("math, width 128", "weights 0.06, no dropout"): ["", "1.625"],
         ("math, width 128", "weights 0.09"): ["", "1.375"],
     }
-    told = cross_checks.sought_said(last, "laptop").splitlines()
-    assert told[0] == ("- **code**: of 3 choices lowest from weights 0.06 at 0.002, 1.500 nats, the ladder's last step")
-    assert told[1].endswith(
-        "of 4 choices lowest from weights 0.09 at 0.002, 1.375 nats, 0.125 lower than the ladder's last step"
-    )
+    on_code, on_math = cross_checks.sought_said(found).splitlines()
+    assert on_code.endswith("of 3 choices lowest from weights 0.06 at 0.002, 1.500 nats, the ladder's wider start")
+    assert on_math.endswith("from weights 0.09 at 0.002, 1.375 nats, 0.125 lower than the ladder's wider start")
 
 
 @pytest.mark.parametrize(("metric", "unit"), [("loss", "nats"), ("accuracy", "points"), ("problems", "points")])

@@ -9,7 +9,7 @@ from structure_first.analysis.stored import RESULTS, ended, of_today, ordered, o
 from structure_first.analysis.text import gains, labels
 from structure_first.evidence.statistics import final, told
 from structure_first.experiments import axes
-from structure_first.experiments.as_published import NARROW, mended, size
+from structure_first.experiments.as_published import Choice, size
 from structure_first.experiments.published import EXPERIMENT, RUNGS
 from structure_first.runs.recipe import Experiment
 
@@ -27,8 +27,8 @@ def along(results: Path = RESULTS) -> pd.DataFrame:
     """
     scale = stored(axes.EXPERIMENT, results)["scale"].iloc[0]
     middle = models(EXPERIMENT, scale, results).query("task == @axes.CORPUS and share.isna()")
-    better = mended(size(scale), NARROW / size(scale).body.width).corpora[axes.CORPUS].stage.lr
-    of_ladder = middle[middle["swept"].eq(RUNGS[-1]) & middle["amount"].eq(better)]
+    better = Choice().of(size(scale)).corpora[axes.CORPUS].stage.lr
+    of_ladder = middle[middle["swept"].eq(RUNGS[2]) & middle["amount"].eq(better)]
     parts = []
     for (start, experiment), there in zip(STARTS.items(), (published(middle), of_ladder), strict=True):
         own = axes.middle(scale)

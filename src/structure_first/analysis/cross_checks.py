@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from structure_first.analysis.published import ALIKE, SHARES, STEPS, TOLD, climbed, ends, every_size, published, sized
-from structure_first.analysis.stored import RESULTS
+from structure_first.analysis.stored import RESULTS, ended
 from structure_first.evidence.statistics import needed, told
-from structure_first.experiments.as_published import NARROW, mended, size
+from structure_first.experiments.as_published import Choice, size
 from structure_first.experiments.published import PUBLISHED
 
 
@@ -38,29 +38,26 @@ def rates(last: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["text", "start", "rate", "ends at", "seeds"]).set_index(["text", "start"])
 
 
-def sought(last: pd.DataFrame) -> pd.DataFrame:
-    """Where random init ends from every choice of `published_tuning`, a line each, a column a rate; of `ended` rows."""
-    named = last.assign(text=sized(last.astype({"width": int})), rate="at " + last["amount"].map("{:g}".format))
-    table = named.sort_values("cell").pivot_table("loss", ["text", "swept"], "rate", "median", sort=False)
+def sought(rows: pd.DataFrame) -> pd.DataFrame:
+    """Where random init ends from every choice of `published_tuning`, a line each, a column a rate."""
+    last = ended(rows, "loss").astype({"width": int}).sort_values("cell")
+    named = last.assign(text=sized(last), rate="at " + last["amount"].map("{:g}".format))
+    table = named.pivot_table("loss", ["text", "swept"], "rate", "median", sort=False)
     table = table.map("{:.3f}".format, na_action="ignore").fillna("")
     return table[sorted(table)].rename_axis(index={"swept": "from"})
 
 
-def sought_said(last: pd.DataFrame, scale: str) -> str:
-    """On each text the choice from which random init ends lowest, and how much lower than the ladder's last step."""
-    at = mended(size(scale), min(1.0, NARROW / size(scale).body.width))
-    lines, here = [], f"weights {at.body.init:.3g}"
-    for corpus, tried in last.groupby("task", sort=False):
+def sought_said(rows: pd.DataFrame) -> str:
+    """On each text the choice from which random init ends lowest, and how much lower than the ladder's wider start."""
+    at = Choice().of(size(rows["scale"].iloc[0]))
+    lines, wider = [], f"weights {at.body.init:.3g}"
+    for corpus, tried in ended(rows, "loss").groupby("task", sort=False):
         ends = tried.groupby(["swept", "amount"])["loss"].median()
-        best, rate = ends.idxmin()
-        own = ends[here, at.corpora[corpus].stage.lr]
-        than = (
-            f"{own - ends.min():.3f} lower than the ladder's last step"
-            if ends.min() < own
-            else "the ladder's last step"
-        )
+        (start, rate), lowest = ends.idxmin(), ends.min()
+        less = ends[wider, at.corpora[corpus].stage.lr] - lowest
+        than = f"{less:.3f} lower than the ladder's wider start" if less else "the ladder's wider start"
         lines.append(
-            f"- **{corpus}**: of {len(ends)} choices lowest from {best} at {rate:g}, {ends.min():.3f} nats, {than}"
+            f"- **{corpus}**: of {len(ends)} choices lowest from {start} at {rate:g}, {lowest:.3f} nats, {than}"
         )
     return "\n".join(lines)
 
@@ -70,7 +67,8 @@ def last_step(corpus: str, results: Path = RESULTS) -> pd.DataFrame:
     lines = {}
     for metric, name in {"loss": "loss", **SHARES}.items():
         ladder = climbed(ends(every_size(results, metric)))
-        here = ladder[ladder["task"].eq(corpus) & ladder["step"].eq(STEPS[-1])]
+        here = ladder[ladder["task"] == corpus]
+        here = here[here["step"] == max(here["step"], key=STEPS.index)]
         gains = here.pivot(index="seed", columns="label", values="gain")
         scaled, form, unit = (100 * gains, "{:+z.1f}", "points") if metric in SHARES else (gains, "{:+z.3f}", "nats")
         worth = {label: told(form, scaled[label]) for label in TOLD[:2]}

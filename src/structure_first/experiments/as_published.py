@@ -69,15 +69,25 @@ def warmed(text: Phase, lr: float) -> Phase:
     return text.at(lr=lr, warmup=min(WARMUP, text.stage.steps // 4))
 
 
-def wider(body: Body, narrower: float, times: float = WIDER) -> Body:
-    """The body with first weights so many `times` as wide; it is so many times `narrower` than the one of `WIDER`."""
-    return replace(body, init=times * narrower**0.5 * body.init)
+@dataclass(frozen=True)
+class Choice:
+    """How a baseline begins and is trained where it is better than as published, in numbers of the narrow width."""
 
+    times: float = WIDER  #: as wide first weights as GPT-2's, those of the embeddings too
+    rate: float = BEST  #: warmed up
+    longer: float = 1.0  #: times as long a warm-up
+    decay: float | None = None  #: None: as published
+    dropout: float = DROPOUT
 
-def mended(at: Published, narrower: float) -> Published:
-    """The recipe from the best start that was sought: wider first weights, and a rate that is warmed up."""
-    texts = {corpus: warmed(text, narrower * BEST) for corpus, text in at.corpora.items()}
-    return replace(at, body=wider(at.body, narrower), corpora=texts)
+    def of(self, at: Published) -> Published:
+        """The recipe so: rates go as one over the width, weights as one over its root."""
+        narrower, texts = NARROW / at.body.width, {}
+        for corpus, text in at.corpora.items():
+            phase = warmed(text, narrower * self.rate)
+            decay = text.stage.weight_decay if self.decay is None else self.decay
+            longer = phase.at(warmup=round(self.longer * phase.stage.warmup), weight_decay=decay)
+            texts[corpus] = replace(longer, dropout=self.dropout)
+        return replace(at, body=replace(at.body, init=self.times * narrower**0.5 * at.body.init), corpora=texts)
 
 
 def filling(context: int) -> dict[str, dict[str, int]]:

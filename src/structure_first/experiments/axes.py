@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 
-from structure_first.experiments.as_published import NARROW, Published, mended, size
+from structure_first.experiments.as_published import Choice, Published, size
 from structure_first.experiments.text import CARRIED, called, tokens
 from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe
 from structure_first.training.stage import Stage
@@ -55,7 +55,7 @@ def cells(scale: str, better: bool = False) -> dict[str, Cell]:
     """
     by_name: dict[str, Cell] = {}
     for (axis, amount, at), (front, carried) in product(points(scale) if scale != "paper" else (), FRONTS):
-        sized = mended(at, NARROW / at.body.width) if better else at
+        sized = Choice().of(at) if better else at
         first, rules = (sized.front(front, CORPUS), CARRIED[carried]) if carried else (None, None)
         factors = Factors(CORPUS, front, carried, width=sized.body.width, swept=axis, amount=amount)
         recipe = Recipe(first, rules, sized.corpora[CORPUS], sized.body)

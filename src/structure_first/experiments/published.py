@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import product
 from math import isclose
 
-from structure_first.experiments.as_published import BEST, NARROW, Published, size, warmed, wider
+from structure_first.experiments.as_published import NARROW, Choice, Published, size, warmed
 from structure_first.experiments.text import CARRIED, called, percent, tokens
 from structure_first.model.transformer import Body
 from structure_first.runs.recipe import Cell, Experiment, Factors, Recipe
@@ -14,7 +14,10 @@ SOURCES = ("union", "sort")  # beside Set
 TUNED = (*SOURCES, "identity", "dyck", "dyck_shuffle", "eca", "nca")  # beside Set, on code, on the ladder's last rung
 CONTROLS = {"shuffled:set": "shuffled set", "random": "random tokens"}  # on that rung of every corpus, as people say
 PUBLISHED = "no warm-up"  # the first rung of the ladder: and GPT-2's start
-RUNGS = (PUBLISHED, "warmed up", "wider start")
+RUNGS = (PUBLISHED, "warmed up", "wider start", "tuned")
+CHOSEN = {
+    "math": Choice(dropout=0.0)
+}  # for the last rung: what `published_tuning` finds on each text that it has run on
 SHORTER = (25, 5)  # so many times, in the sweep of stage one's length: 100 and 500 updates
 SHARES = (0.25, 0.5, 0.7, 0.85)  # of the text, of runs whose schedule ends there
 RATES = (3e-4, 1e-3, 2e-3, 4e-3)  # at the narrow width
@@ -78,18 +81,20 @@ def cells(scale: str) -> dict[str, Cell]:
         share = round(first.stage.sequences * first.make().length / tokens(text), 3)
         factors = Factors("code", "set", "full", share, width=sized.body.width, swept=PUBLISHED, amount=text.stage.lr)
         by_name[f"code / set / {updates} updates"] = Cell(Recipe(first, CARRIED["full"], text, sized.body), factors)
-    narrower = min(1.0, NARROW / sized.body.width)
-    rates, best = [narrower * rate for rate in RATES], narrower * BEST
-    wide = replace(sized, body=wider(sized.body, narrower))
+    narrower = NARROW / sized.body.width
     for corpus, text in sized.corpora.items():  # language as published has a higher rate than the best here
-        rungs = [(RUNGS[1], sized, warmed(text, best)), (RUNGS[2], wide, warmed(text, best))]
-        rungs += [(PUBLISHED, sized, text.at(lr=rate)) for rate in rates if not isclose(rate, text.stage.lr)]
-        rungs += [(rung, at, warmed(text, rate)) for rung, at, _ in rungs[:2] for rate in rates if rate != best]
-        for rung, at, phase in rungs:
-            ladder, ending = replace(at, corpora={corpus: phase}), f" / {rung} at {phase.stage.lr:g}"
-            small = sized.body if at is wide else None
-            tuned = beside_set(corpus) if small and phase.stage.lr == best else ()
-            by_name |= at_rate(ladder, corpus, rung, ending, tuned, small)
+        alone = replace(sized, corpora={corpus: text})
+        rungs = [(RUNGS[1], replace(alone, corpora={corpus: warmed(text, narrower * rate)})) for rate in RATES]
+        rungs += [(RUNGS[2], Choice(rate=rate).of(alone)) for rate in RATES]
+        rates = [narrower * rate for rate in RATES if not isclose(narrower * rate, text.stage.lr)]
+        rungs += [(PUBLISHED, replace(alone, corpora={corpus: text.at(lr=rate)})) for rate in rates]
+        last = RUNGS[2], Choice().of(alone)
+        if corpus in CHOSEN:
+            rungs.append(last := (RUNGS[3], CHOSEN[corpus].of(alone)))
+        for rung, at in rungs:
+            ending = f" / {rung} at {at.corpora[corpus].stage.lr:g}"
+            small = sized.body if rung in RUNGS[2:] else None
+            by_name |= at_rate(at, corpus, rung, ending, beside_set(corpus) if (rung, at) == last else (), small)
     return by_name
 
 

@@ -2,42 +2,28 @@
 dropout from the start of `published`'s last rung; sought on random init alone.
 """
 
-from collections.abc import Iterator
-from dataclasses import replace
 from itertools import product
 
-from structure_first.experiments.as_published import BEST, NARROW, WIDER, size, warmed, wider
+from structure_first.experiments.as_published import BEST, WARMUP, WIDER, Choice, size
 from structure_first.experiments.text import called
-from structure_first.model.transformer import Body
-from structure_first.runs.recipe import Cell, Experiment, Factors, Phase, Recipe
+from structure_first.runs.recipe import Cell, Experiment, Factors, Recipe
 
-TIMES = (2.0, WIDER, 4.5)  # GPT-2's first weights, of the embeddings too
-RATES = (BEST / 2, BEST, 2 * BEST)  # at the narrow width, warmed up
-DECAY = 0.1  # ten times the published one
-
-
-def choices(text: Phase, body: Body) -> Iterator[tuple[str, Phase, Body]]:
-    """What is tried, in words but for the rate, and what is trained so."""
-    narrower = min(1.0, NARROW / body.width)
-    for times, rate in product(TIMES, RATES):
-        wide = wider(body, narrower, times)
-        yield f"weights {wide.init:.3g}", warmed(text, narrower * rate), wide
-    best, wide = warmed(text, narrower * BEST), wider(body, narrower)  # where the ladder's last step is
-    longer, start = 2 * best.stage.warmup, f"weights {wide.init:.3g}, "
-    yield f"{start}warm-up {longer}", best.at(warmup=longer), wide
-    yield f"{start}decay {DECAY:g}", best.at(weight_decay=DECAY), wide
-    yield f"{start}no dropout", replace(best, dropout=0.0), wide
+TIMES = (2.0, WIDER, 4.5)  # GPT-2's first weights
+RATES = (BEST / 2, BEST, 2 * BEST)
+BESIDE = {f"warm-up {2 * WARMUP}": Choice(longer=2), "decay 0.1": Choice(decay=0.1), "no dropout": Choice(dropout=0)}
+CHOICES = {"": [Choice(times, rate) for times, rate in product(TIMES, RATES)], **{k: [v] for k, v in BESIDE.items()}}
 
 
 def cells(scale: str) -> dict[str, Cell]:
     """Each text alone, from every choice."""
     by_name: dict[str, Cell] = {}
-    sized = size(scale)
-    for corpus, text in sized.corpora.items():
-        for choice, phase, body in choices(text, sized.body):
-            factors = Factors(corpus, width=body.width, swept=choice, amount=phase.stage.lr)
-            name = f"{called(factors)} / {choice.replace(', ', ' / ')} at {factors.amount:g}"
-            by_name[name] = Cell(Recipe(None, None, phase, body), factors)
+    for what, choice in ((what, choice) for what, choices in CHOICES.items() for choice in choices):
+        chosen = choice.of(size(scale))
+        for corpus, text in chosen.corpora.items():
+            start = ", ".join(filter(None, (f"weights {chosen.body.init:.3g}", what)))
+            factors = Factors(corpus, width=chosen.body.width, swept=start, amount=text.stage.lr)
+            name = f"{called(factors)} / {start.replace(', ', ' / ')} at {factors.amount:g}"
+            by_name[name] = Cell(Recipe(None, None, text, chosen.body), factors)
     return by_name
 
 
