@@ -83,8 +83,8 @@ def test_each_point_is_told_beside_its_own_random_init(every):
         ["as published", "width", 128, "2.000", "+0.200 (+0.100 to +0.300)", "-0.250", "+0.450 (+0.350 to +0.550)"],
         ["as published", "updates", 375, "3.000", "-0.500", "-0.250", "-0.250"],
         ["as published", "updates", 1500, "2.000", "+0.200 (+0.100 to +0.300)", "-0.250", "+0.450 (+0.350 to +0.550)"],
-        ["better start", "width", 64, "1.500", "+0.125 (+0.000 to +0.250)", "+0.375 (+0.250 to +0.500)", "-0.250"],
-        ["better start", "width", 128, "1.000", "-0.250", "-0.500", "+0.250"],
+        ["wider start", "width", 64, "1.500", "+0.125 (+0.000 to +0.250)", "+0.375 (+0.250 to +0.500)", "-0.250"],
+        ["wider start", "width", 128, "1.000", "-0.250", "-0.500", "+0.250"],
     ]
     assert set(table["set learnt to"]) == {"75%"}
     assert table["seeds"].to_list() == [3, 3, 3, 3, 2, 2], "only those that ran at all points of an axis"
@@ -95,7 +95,7 @@ def test_a_panel_is_an_axis_from_a_start(every):
     assert [title.text for title in fig.layout.annotations] == [
         "as published,<br>width",
         "as published,<br>updates",
-        "better start,<br>width",
+        "wider start,<br>width",
     ]
     medians = {
         (trace.name, trace.xaxis): dict(zip(trace.x, trace.y, strict=True))

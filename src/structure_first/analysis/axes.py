@@ -13,7 +13,7 @@ from structure_first.experiments.as_published import Choice, size
 from structure_first.experiments.published import EXPERIMENT, RUNGS
 from structure_first.runs.recipe import Experiment
 
-STARTS = {"as published": axes.EXPERIMENT, "better start": axes.TUNED}
+STARTS = {"as published": axes.EXPERIMENT, "wider start": axes.TUNED}
 LABELS = RANDOM, SET, TWIN = "random init", "set", "set, permuted"
 LEAD = "the first less the second"
 UNITS = {"width": "width", "context": "context, tokens", "updates": "updates"}
