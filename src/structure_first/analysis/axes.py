@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from structure_first.analysis.published import published
-from structure_first.analysis.stored import RESULTS, ended, of_today, ordered, over_seeds, stored, with_factors
+from structure_first.analysis.published import LEAD, TOLD, over_random_init, published
+from structure_first.analysis.stored import RESULTS, ended, of_today, ordered, stored, with_factors
 from structure_first.analysis.text import gains, labels
 from structure_first.evidence.statistics import final, told
 from structure_first.experiments import axes
@@ -14,8 +14,8 @@ from structure_first.experiments.published import EXPERIMENT, RUNGS
 from structure_first.runs.recipe import Experiment
 
 STARTS = {"as published": axes.EXPERIMENT, "wider start": axes.TUNED}
-LABELS = RANDOM, SET, TWIN = "random init", "set", "set, permuted"
-LEAD = "the first less the second"
+SET, TWIN = TOLD[:2]
+LABELS = ("random init", SET, TWIN)
 UNITS = {"width": "width", "context": "context, tokens", "updates": "updates"}
 POINT, MODEL = ["start", "swept", "amount"], ["cell", "seed"]
 
@@ -29,9 +29,8 @@ def along(results: Path = RESULTS) -> pd.DataFrame:
     middle = models(EXPERIMENT, scale, results).query("task == @axes.CORPUS and share.isna()")
     better = Choice().of(size(scale)).corpora[axes.CORPUS].stage.lr
     of_ladder = middle[middle["swept"].eq(RUNGS[2]) & middle["amount"].eq(better)]
-    parts = []
+    own, parts = axes.middle(scale), []
     for (start, experiment), there in zip(STARTS.items(), (published(middle), of_ladder), strict=True):
-        own = axes.middle(scale)
         of_text = there.assign(swept="updates", amount=there["updates"])  # a share of the text is fewer updates
         whole = there[there["text"] == 1]
         here = [whole.assign(swept=axis, amount=own[axis]) for axis in own if axis != "updates"]
@@ -62,12 +61,10 @@ def worth(every: pd.DataFrame) -> pd.DataFrame:
     """At each point where random init ends, what *set* and its twin are worth there, how far the one is ahead of the
     other, and how well *set* was learnt.
     """
-    keys, every = POINT, every.astype({"amount": int})
-    ends = every[every["label"] == RANDOM].groupby(keys, sort=False)["loss"].median().map("{:.3f}".format)
-    fronts = over_seeds(every[every["label"] != RANDOM], "gain", keys, "label")
-    losses = every.pivot(index=[*keys, "seed"], columns="label", values="loss")
-    ahead = (losses[TWIN] - losses[SET]).dropna().groupby(keys).apply(lambda seeds: told("{:+z.3f}", seeds))
-    learnt = every[every["label"] == SET].groupby(keys)["learnt"].median().map("{:.0%}".format)
-    table = ends.to_frame("random init ends at").join(fronts)
+    every = every.astype({"amount": int})
+    table = over_random_init(every, POINT)
+    losses = every.pivot(index=[*POINT, "seed"], columns="label", values="loss")
+    ahead = (losses[TWIN] - losses[SET]).dropna().groupby(POINT).apply(lambda seeds: told("{:+z.3f}", seeds))
     table.insert(3, LEAD, ahead)
+    learnt = every[every["label"] == SET].groupby(POINT)["learnt"].median().map("{:.0%}".format)
     return table.join(learnt.rename("set learnt to")).rename_axis(index={"swept": "axis"})

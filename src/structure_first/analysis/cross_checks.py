@@ -5,11 +5,23 @@ from pathlib import Path
 
 import pandas as pd
 
-from structure_first.analysis.published import ALIKE, SHARES, STEPS, TOLD, climbed, ends, every_size, published, sized
+from structure_first.analysis.published import (
+    ALIKE,
+    LEAD,
+    SHARES,
+    STEPS,
+    TOLD,
+    climbed,
+    ends,
+    every_size,
+    published,
+    sized,
+)
 from structure_first.analysis.stored import RESULTS, ended
 from structure_first.evidence.statistics import needed, told
 from structure_first.experiments.as_published import Choice, size
 from structure_first.experiments.published import PUBLISHED
+from structure_first.experiments.published_tuning import first_weights
 
 
 def learnt(rows: Iterable[pd.DataFrame]) -> pd.DataFrame:
@@ -50,7 +62,7 @@ def sought(rows: pd.DataFrame) -> pd.DataFrame:
 def sought_said(rows: pd.DataFrame) -> str:
     """On each text the choice from which random init ends lowest, and how much lower than the ladder's wider start."""
     at = Choice().of(size(rows["scale"].iloc[0]))
-    lines, wider = [], f"weights {at.body.init:.3g}"
+    lines, wider = [], first_weights(at.body)
     for corpus, tried in ended(rows, "loss").groupby("task", sort=False):
         ends = tried.groupby(["swept", "amount"])["loss"].median()
         (start, rate), lowest = ends.idxmin(), ends.min()
@@ -72,7 +84,7 @@ def last_step(corpus: str, results: Path = RESULTS) -> pd.DataFrame:
         gains = here.pivot(index="seed", columns="label", values="gain")
         scaled, form, unit = (100 * gains, "{:+z.1f}", "points") if metric in SHARES else (gains, "{:+z.3f}", "nats")
         worth = {label: told(form, scaled[label]) for label in TOLD[:2]}
-        worth["the first less the second"] = told(form, scaled[TOLD[0]] - scaled[TOLD[1]])
+        worth[LEAD] = told(form, scaled[TOLD[0]] - scaled[TOLD[1]])
         lines[f"{name}, {unit}"] = worth | {"seeds": len(gains)}
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("gain in")
 

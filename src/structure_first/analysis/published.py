@@ -15,6 +15,7 @@ from structure_first.runs.recipe import Recipe
 
 LEARNT_SMALL = f"set, {SMALL}"
 TOLD = ("set", "set, permuted", "set, rescaled", LEARNT_SMALL)  # of every start, the last of the wider one
+LEAD = "the first less the second"  # of two that are told
 PLACES = {"where the context has it": "loss in sight", "elsewhere": "loss elsewhere"}  # the next token, and its loss
 PARTS = {  # what of Set goes across, by its label; permuted: its numbers in random order
     "set": "all of Set",
@@ -228,11 +229,16 @@ def climbed(last: pd.DataFrame) -> pd.DataFrame:
 
 def worth(ladder: pd.DataFrame) -> pd.DataFrame:
     """For each step of the ladder where random init ends, and what the fronts are worth there."""
-    keys, rates = ["text", "step"], ladder["amount"].map("{:g}".format)
-    ladder = ladder.assign(text=sized(ladder), step=ladder["step"] + " at " + rates)
-    ends = ladder[ladder["front"] == "random init"].groupby(keys, sort=False)["loss"].median().map("{:.3f}".format)
-    gains = over_seeds(ladder[ladder["label"].isin(TOLD)], "gain", keys, "label")
-    return ends.to_frame("random init ends at").join(gains).fillna("")
+    ladder = ladder[ladder["label"].isin(["random init", *TOLD])]
+    step = ladder["step"] + " at " + ladder["amount"].map("{:g}".format)
+    return over_random_init(ladder.assign(text=sized(ladder), step=step), ["text", "step"]).fillna("")
+
+
+def over_random_init(last: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Where random init ends, and what each front gains over it: a line for what stands in the columns `keys`."""
+    alone = last["front"] == "random init"
+    ends = last[alone].groupby(keys, sort=False)["loss"].median().map("{:.3f}".format)
+    return ends.to_frame("random init ends at").join(over_seeds(last[~alone], "gain", keys, "label"))
 
 
 def pinch(recipe: Recipe) -> str:

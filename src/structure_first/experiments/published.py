@@ -15,9 +15,8 @@ TUNED = (*SOURCES, "identity", "dyck", "dyck_shuffle", "eca", "nca")  # beside S
 CONTROLS = {"shuffled:set": "shuffled set", "random": "random tokens"}  # on that rung of every corpus, as people say
 PUBLISHED = "no warm-up"  # the first rung of the ladder: and GPT-2's start
 RUNGS = (PUBLISHED, "warmed up", "wider start", "tuned")
-CHOSEN = {
-    "math": Choice(dropout=0.0)
-}  # for the last rung: what `published_tuning` finds on each text that it has run on
+# On the last rung, of the texts on which `published_tuning` has run, what it finds there.
+CHOSEN = {"math": Choice(dropout=0.0)}
 SHORTER = (25, 5)  # so many times, in the sweep of stage one's length: 100 and 500 updates
 SHARES = (0.25, 0.5, 0.7, 0.85)  # of the text, of runs whose schedule ends there
 RATES = (3e-4, 1e-3, 2e-3, 4e-3)  # at the narrow width

@@ -88,9 +88,10 @@ def evaluate(model: Model, batch: Batch, source: Source, compute: Compute = Comp
     """
     model.eval()
     totals = []
+    norm = None if source.in_sight is None else getattr(model, "norm", None)  # what reads the states that are looked at
     fit_in = LOGITS_AT_ONCE // (source.window * source.vocab)
     for part in micro_batches(batch, compute.micro_batch or max(1, min(fit_in, EVALUATED_AT_ONCE))):
-        with compute.cast(batch.tokens.device), heard(getattr(model, "norm", None)) as states:
+        with compute.cast(batch.tokens.device), heard(norm) as states:
             predictions = predict(model, part, source.window)
         graded = predictions.mask
         if source.determined is not None:
@@ -103,8 +104,8 @@ def evaluate(model: Model, batch: Batch, source: Source, compute: Compute = Comp
             new = predictions.mask & ~seen
             sums |= {"loss in sight": (losses * seen, seen), "loss elsewhere": (losses * new, new)}
             if states:
-                asked = predictions.mask.any(-1, keepdim=True)  # what only fills up a process's share is not
-                sums["cosine"] = (cosine(states[0]) * asked, asked)
+                whole = predictions.mask.any(-1, keepdim=True)  # what only fills up a process's share bears no loss
+                sums["cosine"] = (cosine(states[0]) * whole, whole)
         total = {name: [each.sum((1, 2)) for each in pair] for name, pair in sums.items()}
         if source.problems is not None:
             # A sequence that only fills up a process's share has answers, but bears no loss: they are not asked.
@@ -128,12 +129,11 @@ def evaluate(model: Model, batch: Batch, source: Source, compute: Compute = Comp
 def heard(module: nn.Module | None) -> Iterator[list[Tensor]]:
     """What a module reads meanwhile, each time that it is called."""
     read: list[Tensor] = []
-    hook = module.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0])) if module is not None else None
-    try:
+    if module is None:
         yield read
-    finally:
-        if hook is not None:
-            hook.remove()
+    else:
+        with module.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0])):
+            yield read
 
 
 def cosine(states: Float[Tensor, "replica batch n width"]) -> Float[Tensor, "replica batch 1"]:
