@@ -22,26 +22,6 @@ def models(shares) -> pd.DataFrame:
     return analysis.by_share(shares, substitutive.FORMER)
 
 
-def test_the_slider_ends_where_training_ends(pinches):
-    found = analysis.curves(pinches())
-    fig = draw.race(found)
-    (slider,) = fig.layout.sliders
-    assert [step.label for step in slider.steps] == ["0.001 M", "0.002 M"]
-    (change,) = slider.steps[-1].args
-    assert list(change["x"][0]) == list(fig.data[0].x) and list(change["x"][1]) == list(fig.data[1].x)
-    assert sorted(fig.data[1].x) == pytest.approx([-0.1, 0.1, 0.2, 0.3])
-    assert "text 1 % " in fig.layout.yaxis.ticktext and len(fig.data[0].x) == 12
-
-
-def test_what_went_badly_is_drawn_at_the_edge_and_told_as_it_is(pinches):
-    found = analysis.curves(pinches(seeds=9))
-    worst = found.index[(found["cell"] == "code / text 1 %") & (found["step"] == 200) & (found["seed"] == 8)]
-    found.loc[worst, "gain"] = -5.0
-    fig = draw.race(found)
-    (told,) = (place for place, text in enumerate(fig.data[0].text) if text == "text 1 %, seed 8: -5.000 nats")
-    assert fig.data[0].x[told] == min(fig.data[0].x) > fig.layout.xaxis.range[0] > -0.2
-
-
 def test_the_dose_is_a_line_over_the_shares(last):
     fig = draw.dose(last)
     lines = {trace.name: trace for trace in fig.data if trace.mode == "lines+markers"}
@@ -101,7 +81,6 @@ def test_the_gain_by_budget_and_the_iso_loss_are_told_by_what_is_in_front(models
 @pytest.fixture
 def tuning(rows_of) -> pd.DataFrame:
     losses = {"rate 0.012": 2.0, "rate 0.003": 2.1, "embeddings 0.02": 2.2, "weights 0.04": 2.3}
-    losses |= {"identity 1 % / rate 0.003": 1.8, "identity 1 % / mlp / rate 0.012": 1.9}
     values = {(f"code / {name}", 590): loss for name, loss in losses.items()} | {("math / rate 0.003", 590): 1.2}
     return analysis.tuning(with_factors(rows_of(values, "loss"), additive.TUNING), additive.FORMER_SIZES["laptop"])
 
@@ -119,29 +98,6 @@ def test_the_tuning_has_a_line_a_corpus_in_a_panel_for_each_setting(tuning):
         ("code", "x3", "lines+markers", [200], [2.0]),
         ("code", "x4", "lines+markers", [0.1], [2.0]),
     ], "what all have is a point of every panel"
-
-
-def test_the_choices_of_a_front_stand_in_equal_steps_beside_the_baselines(tuning):
-    fig = draw.chosen(tuning)
-    drawn = {
-        (trace.name, trace.xaxis): (list(trace.x), list(trace.y)) for trace in fig.data if trace.mode == "lines+markers"
-    }
-    assert drawn == {
-        ("random init", "x"): ([0.003, 0.012], [2.1, 2.0]),
-        ("identity 1 %", "x"): ([0.003], [1.8]),
-        ("identity 1 % / mlp", "x"): ([0.012], [1.9]),
-        ("random init", "x2"): ([200], [2.0]),
-        ("identity 1 % / mlp", "x2"): ([200], [1.9]),
-        ("random init", "x3"): ([0.1], [2.0]),
-        ("identity 1 % / mlp", "x3"): ([0.1], [1.9]),
-    }
-    assert list(fig.layout.xaxis.categoryarray) == [0.003, 0.012] and fig.layout.xaxis3.type == "category"
-    assert [trace.name for trace in fig.data if trace.showlegend] == [
-        "random init",
-        "identity 1 %",
-        "identity 1 % / mlp",
-    ]
-    assert [title.text for title in fig.layout.annotations] == ["code"], "math has no pinch at any rate"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import pandas as pd
 
-from structure_first.analysis.stored import ended, untreated
+from structure_first.analysis.stored import ended, ordered, over_seeds, untreated
 from structure_first.errors import UserError
 from structure_first.evidence.statistics import LEARNT, final, interval, needed, told
 from structure_first.experiments import additive
@@ -51,12 +51,12 @@ def labels(fronts: pd.DataFrame, joint: str = " / ") -> pd.Series:
 
 
 def tuning(rows: pd.DataFrame, size: additive.Size) -> pd.DataFrame:
-    """The final loss of every model of a tuning, by what was `swept`, the `amount` of it and what is in front; models
-    that have all settings as the runs do stand in every sweep.
+    """The final loss of every model of a tuning, by what was `swept` and the `amount` of it; models that have all
+    settings as the runs do stand in every sweep.
     """
     last = ended(rows, "loss")
     last["amount"] = last["amount"].astype(float).round(9)  # three times 0.1 is 0.3
-    last["label"], own = labels(last), chosen(size)
+    own = chosen(size)
     base = last[(last["swept"] == "rate") & (last["amount"] == own["rate"])]
     return pd.concat([last, *(base.assign(swept=what, amount=own[what]) for what in own if what != "rate")])
 
@@ -68,25 +68,15 @@ def chosen(size: additive.Size) -> dict[str, float]:
 
 
 def baseline(models: pd.DataFrame, size: additive.Size) -> pd.DataFrame:
-    """Of a tuning the median of random init in each cell, over the seeds that all cells have; GPT-2's `narrow`
-    embeddings stand at the rate that they had.
+    """Of a tuning the median of each cell, over the seeds that all cells have; GPT-2's `narrow` embeddings stand at the
+    rate that they had.
     """
-    alone = models[models["front"] == "random init"]
-    cells = alone.groupby("seed")["cell"].nunique()
-    alone = alone[alone["seed"].isin(cells[cells == alone["cell"].nunique()].index)]
-    median = alone.groupby(["cell", "task", "swept", "amount"], as_index=False)["loss"].median()
+    cells = models.groupby("seed")["cell"].nunique()
+    whole = models[models["seed"].isin(cells[cells == models["cell"].nunique()].index)]
+    median = whole.groupby(["cell", "task", "swept", "amount"], as_index=False)["loss"].median()
     median["narrow"] = median["swept"] == "embeddings"
     median.loc[median["narrow"], ["swept", "amount"]] = "rate", chosen(size)["rate"]
     return median
-
-
-def choices(models: pd.DataFrame) -> pd.DataFrame:
-    """Of a tuning what was swept with a front, and beside it random init with the same settings and seeds; first
-    weights, of which those carried over are no draw, are left out.
-    """
-    alike = ["task", "swept", "amount", "seed"]
-    models = models[models["swept"].isin(SWEPT) & (models["swept"] != "weights")]
-    return models.merge(models.loc[models["front"] != "random init", alike].drop_duplicates())
 
 
 def mastered(last: pd.DataFrame) -> pd.DataFrame:
@@ -133,6 +123,14 @@ def at_once(models: pd.DataFrame) -> pd.DataFrame:
     one_per_cent = models["share"].isna() | (models["share"] == additive.CONTROLLED[0])
     whole = models["carried"].isna() | (models["carried"] == "full")
     return models[one_per_cent & (whole | (models["front"] == additive.MAIN))]
+
+
+def every_front(last: pd.DataFrame) -> pd.DataFrame:
+    """The gain of what is shown `at_once`, in nats a token: a line for each, from the best, a column a corpus."""
+    here = at_once(last[last["front"] != "random init"])
+    here = here.assign(front=labels(here, ", ")).dropna(subset="gain")
+    best = here.groupby("front")["gain"].median().sort_values(ascending=False)
+    return over_seeds(ordered(here, "front", best.index), "gain", ["front"], "task")
 
 
 def sides_said(last: pd.DataFrame) -> str:

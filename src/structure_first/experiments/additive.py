@@ -74,13 +74,12 @@ def of_corpus(size: Size, corpus: str) -> Iterator[Cell]:
 
 
 def tuning(scale: str, sizes: Mapping[str, Size] = SIZES) -> dict[str, Cell]:
-    """The baseline at other learning rates, warm-ups and weight decays, and a pinch at each; and the baseline from
-    GPT-2's scale of embeddings, and from other scales of weights.
+    """The baseline at other learning rates, warm-ups and weight decays, from GPT-2's scale of embeddings, and from
+    other scales of weights.
     """
     if scale not in sizes:
         return {}
     size, cells = sizes[scale], []
-    pinch, share = size.front(SOURCES[MAIN], CONTROLLED[0]), CONTROLLED[0]
     for corpus in size.corpora:
         text = size.phase(corpus)
         stage = text.stage
@@ -88,22 +87,15 @@ def tuning(scale: str, sizes: Mapping[str, Size] = SIZES) -> dict[str, Cell]:
         swept += [("warm-up", "warmup", round(factor * stage.warmup)) for factor in (0.25, 0.5, 2)]
         swept += [("decay", "weight_decay", factor * stage.weight_decay) for factor in (0, 0.1, 0.3, 3)]
         for name, setting, amount in swept:
-            other, alone = text.at(**{setting: amount}), Factors(corpus, swept=name, amount=amount)
-            cells.append(Cell(size.recipe(None, None, other), alone))
-            for carried in ("full", "mlp"):
-                fronted = replace(alone, front=MAIN, carried=carried, share=share)
-                cells.append(Cell(size.recipe(pinch, CARRIED[carried], other), fronted))
+            recipe = size.recipe(None, None, text.at(**{setting: amount}))
+            cells.append(Cell(recipe, Factors(corpus, swept=name, amount=amount)))
         narrow = Recipe(None, None, text, replace(size.body, init_embedding=Body.init))
         cells.append(Cell(narrow, Factors(corpus, swept="embeddings", amount=Body.init)))
         for factor in (0.25, 0.5, 2.0):
             recipe = size.drawn(factor, text)
             cells.append(Cell(recipe, Factors(corpus, swept="weights", amount=recipe.body.init)))
 
-    def called_swept(factors: Factors) -> str:
-        before = factors.task if factors.share is None else called(factors)
-        return f"{before} / {factors.swept} {factors.amount:g}"
-
-    return {called_swept(each.factors): each for each in cells}
+    return {f"{each.factors.task} / {each.factors.swept} {each.factors.amount:g}": each for each in cells}
 
 
 EXPERIMENT = Experiment(

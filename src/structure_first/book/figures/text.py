@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 
 from structure_first.analysis.downstream import WHEN
 from structure_first.analysis.stored import ordered
-from structure_first.analysis.text import SWEPT, at_each_budget, baseline, choices, labels
-from structure_first.book.figures.style import DOTTED, PALETTE, facets, looks, meant
+from structure_first.analysis.text import SWEPT, at_each_budget, baseline
+from structure_first.book.figures.style import DOTTED, PALETTE, facets, looks
 from structure_first.evidence.statistics import interval
 from structure_first.experiments import additive
 
@@ -94,25 +94,6 @@ def tuned(tuning: pd.DataFrame, size: additive.Size) -> go.Figure:
     return fig.update_yaxes(title="final loss, nats a token", col=1)
 
 
-def chosen(tuning: pd.DataFrame) -> go.Figure:
-    """The final loss against the learning rate, its warm-up and the weight decay, without a front and with one, where
-    both ran, a column of panels a corpus.
-    """
-    last = ordered(choices(tuning), "swept", SWEPT)
-    fronts = sorted(set(last["label"]), key=lambda front: (front != "random init", front))
-    gaps: dict = {"horizontal_spacing": 0.08, "vertical_spacing": 0.13}
-    fig, parts = facets(last, 900, "task", "swept", shared_yaxes="columns", **gaps)
-    for at, here in parts:
-        for front, look in looks(fronts).items():
-            for what, part in here[here["label"] == front].groupby("swept"):
-                line(fig, part, "amount", "loss", front, f"{what} %{{x}}: %{{y:.3f}} nats", **look, **at)
-    fig.update_layout(margin={"t": 90}, legend={"y": 1.07})
-    for row, what in enumerate(dict.fromkeys(last["swept"]), 1):
-        stepped(fig, last.loc[last["swept"] == what, "amount"], "", row=row)
-        fig.update_xaxes(title=SWEPT[what], row=row, col=(1 + last["task"].nunique()) // 2)
-    return fig.update_yaxes(title="final loss, nats a token", col=1)
-
-
 def dose(last: pd.DataFrame) -> go.Figure:
     """The gain over random init against the tokens in front, as a share of the text: the main source and its controls,
     a panel a corpus.
@@ -137,11 +118,11 @@ def dose(last: pd.DataFrame) -> go.Figure:
     return fig.update_yaxes(title="gain, nats a token", col=1)
 
 
-def where(last: pd.DataFrame, main: str = additive.MAIN) -> go.Figure:
-    """The gain of one front by what of it is carried over, every seed a dot, a panel a corpus; and that of an
+def where(last: pd.DataFrame) -> go.Figure:
+    """The gain of the main front by what of it is carried over, every seed a dot, a panel a corpus; and that of an
     initialisation which is only wider.
     """
-    wider = last["front"] == "wider init"
+    wider, main = last["front"] == "wider init", additive.MAIN
     last = last.assign(carried=last["carried"].mask(wider, "wider init"))
     here = last[(wider | (last["front"] == main) & (last["share"] == additive.CONTROLLED[0])) & last["gain"].notna()]
     here = here[here["task"].isin(here.loc[here["front"] == main, "task"])]
@@ -165,58 +146,6 @@ def fronts(last: pd.DataFrame) -> go.Figure:
     fig.update_xaxes(categoryorder="array", categoryarray=list(additive.SOURCES), showgrid=False)
     fig.update_yaxes(title="gain, nats", matches="y")
     return fig.update_layout(legend={"y": 1.05}, scattermode="group", scattergap=0.5)
-
-
-def race(evaluations: pd.DataFrame) -> go.Figure:
-    """What each front is worth when so much text has been read: a row a cell, a panel a corpus, a slider over tokens.
-
-    A dot is a seed's gain over random init at the same step, a bar their median. What lies beyond 90 % of all gains is
-    drawn at the edge, lest a few cells that went badly leave no room for the others.
-    """
-    evaluations = evaluations[evaluations["front"] != "random init"]
-    evaluations = evaluations.assign(label=labels(evaluations, ", "))
-    common = evaluations[evaluations["gain"].notna()].groupby("step")["cell"].nunique()
-    steps = [step for step in common.index if step and common[step] == common.max()]
-    order = evaluations[evaluations["step"] == steps[-1]].groupby("label")["gain"].median().dropna()
-    order = list(order.sort_values().index)
-    places = {label: place for place, label in enumerate(order)}
-    low, high = evaluations.loc[evaluations["step"].isin(steps), "gain"].quantile([0.05, 0.95])
-    low, high = min(low, 0), max(high, 0)
-    height = 210 + 23 * len(order)
-    fig, parts = facets(evaluations, height, "task", shared_yaxes=True, horizontal_spacing=0.05)
-    fig.update_layout(margin={"l": 170, "b": 130}, showlegend=False)
-
-    def marks(label: pd.Series, gain: pd.Series, who: pd.Series | str) -> dict:
-        text = label + ", " + who + ": " + gain.map("{:+z.3f} nats".format)
-        marked = {"x": gain.clip(low, high).round(4), "y": label.map(places), "text": text}
-        return marked | {"marker.color": label.map(meant)}
-
-    def data(step: int, part: pd.DataFrame) -> list[dict]:
-        here = part[(part["step"] == step) & part["gain"].notna()]
-        median = here.groupby("label")["gain"].median().reset_index()
-        return [
-            marks(here["label"], here["gain"], "seed " + here["seed"].astype(str)),
-            marks(median["label"], median["gain"], "median"),
-        ]
-
-    bars = {"symbol": "line-ns-open", "size": 13, "line": {"width": 3}}
-    markers: dict[str, dict] = {"one seed": {"size": 5, "opacity": 0.6}, "median": bars}
-    for at, part in parts:
-        for (name, marker), drawn in zip(markers.items(), data(steps[-1], part), strict=True):
-            look = {"name": name, "mode": "markers", "marker": marker | {"color": drawn.pop("marker.color")}}
-            fig.add_scatter(**drawn, **look, hovertemplate="%{text}<extra></extra>", **at)
-    slides = []
-    for step in steps:
-        traces = [each for _, part in parts for each in data(step, part)]
-        change = {key: [list(each[key]) for each in traces] for key in ("x", "y", "text", "marker.color")}
-        tokens = evaluations.loc[evaluations["step"] == step, "tokens"].iloc[0]
-        slides.append({"label": f"{tokens / 1e6:.3g} M", "method": "restyle", "args": [change]})
-    slider = {"active": len(steps) - 1, "currentvalue": {"prefix": "tokens read: "}, "pad": {"t": 65}}
-    fig.update_layout(sliders=[slider | {"steps": slides}])
-    fig.add_vline(0, line=DOTTED)
-    fig.update_xaxes(title="gain, nats", range=[low - 0.05 * (high - low), high + 0.05 * (high - low)])
-    ticks = {"tickvals": list(range(len(order))), "ticktext": [f"{label} " for label in order]}
-    return fig.update_yaxes(range=[-0.6, len(order) - 0.4], showgrid=False, **ticks)
 
 
 # Less text
