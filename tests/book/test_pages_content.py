@@ -112,27 +112,36 @@ def test_an_interval_is_drawn_where_it_is(results):
 
 
 def test_what_a_newspaper_asks_is_answered_first(results):
-    assert pages.fragments(results)["answers"] == "", "none of these claims is the paper's"
-    claim = {"id": "haystack", "statement": "It <jumps>", "paper": "", "tuned": query(treated="control")}
+    assert pages.fragments(results)["answers"] == "", "no newspaper asks for any of these claims"
+    claim = {"id": "news", "statement": "S", "asked": "Does it <jump>?", "paper": "", "tuned": query(treated="control")}
     other = {"id": "other", "statement": "", "paper": "", "published": query(treated="control")}
     (results.parent / "claims.yml").write_text(yaml.safe_dump([claim, other]))
     told = pages.fragments(results)["answers"]
-    assert '<a href="believe.html#claim-haystack">It &lt;jumps&gt;</a>' in told and "claim-other" not in told
+    assert '<a href="believe.html#claim-news">Does it &lt;jump&gt;?</a>' in told and "claim-other" not in told
     assert told.endswith("other claims, as published: 1 reproduced.</p>\n")
     assert "As published</p><p>not yet run</p>" in told
     assert "Beside a tuned baseline</p><p><strong>✔ reproduced</strong></p>" in told
     assert "<small>6 seeds, two cores</small>" in told
 
 
-def test_what_is_otherwise_on_another_task_is_said_first():
-    low = Comparison("a", "b", -0.1, -0.2, 0.1, 3, "laptop", "accuracy", 0.1, "trial", "a; beside b", "sorting")
-    high = replace(low, low=0.2, high=0.3, seeds=6, task="addition")
-    answer = Answer(3, "laptop", (high, low, replace(high, low=0.05)), low)
-    assert answer.decided == "on sorting 3 seeds, two cores; partly on addition"
-    assert replace(answer, comparisons=(low, replace(high, task="sorting"))).decided == "3 seeds, two cores"
-    both = replace(low, scale="paper", elsewhere=(replace(low, low=0.05), replace(low, seeds=2, low=0.05)), learnt=0.5)
-    told = "on sorting 3 seeds, the paper's own size, after a stage one learnt to 50% only; partly on two cores"
-    assert replace(answer, decides=both).decided == f"{told}; partly on addition"
+def test_the_first_page_tells_verdicts_task_by_task_where_they_differ():
+    low = Comparison("a", "b", -0.1, -0.2, 0.1, 3, "laptop", "accuracy", 0.1, "trial", "a; beside b", "code")
+    high = replace(low, low=0.2, high=0.3, seeds=6, task="math")
+    elsewhere = (replace(high, scale="laptop", low=0.05), replace(high, scale="smoke", seeds=2, low=0.05))
+    math, language = (replace(high, scale="gpu", elsewhere=elsewhere), replace(low, task="language"))
+    answer = Answer(3, "laptop", (math, low, replace(low, low=0.05), language), low)
+    told = {"reproduced": ["math (partly on two cores)"], "not reproduced": ["code", "language"]}
+    assert answer.by_verdict == told and list(answer.by_verdict) == list(told), (
+        "the weakest tells, the best comes first"
+    )
+    assert answer.sizes == "3 seeds or more, two cores and one GPU"
+    one = replace(low, scale="paper", learnt=0.5)
+    assert (
+        Answer(3, "paper", (one,), one).sizes == "3 seeds, the paper's own size, after a stage one learnt to 50% only"
+    )
+    shown = pages.first([Entry("news", "S", "", "Asked", answer)])
+    each = ("reproduced</strong> on math (partly on two cores)<br>", "not reproduced</strong> on code and language</p>")
+    assert f"<strong>✔ {each[0]}<strong>✘ {each[1]}" in shown
 
 
 def test_every_experiment_has_its_settings_on_a_page(tmp_path):

@@ -41,7 +41,13 @@ QUERY = {
     "lacking?": str,
 }
 ASKED = {"cases?": CASES, "queries": [QUERY]}
-CLAIM = {"id": str, "statement": str, "paper": str, **{f"{column}?": (None, ASKED) for column in COLUMNS}}
+CLAIM = {
+    "id": str,
+    "statement": str,
+    "paper": str,
+    "asked?": str,
+    **{f"{column}?": (None, ASKED) for column in COLUMNS},
+}
 FRONTS = {"random init": "nothing in front"}
 CARRIED = {  # in words; of what is not named here, the experiment's own
     "full": "all carried over",

@@ -103,12 +103,6 @@ class Comparison:
         other = ", ".join(f"{verdict} at {SIZES[scale]}" for scale, verdict in self.otherwise.items())
         return "; ".join(filter(None, (self.told, self.counted, other)))
 
-    @property
-    def brief(self) -> str:
-        """How many seeds of which size, and where that is otherwise, in a few words."""
-        other = [f"{verdict} on {BRIEFLY[scale]}" for scale, verdict in self.otherwise.items()]
-        return "; ".join([f"{self.seeds} seeds, {BRIEFLY[self.scale]}{self.unlearnt}", *other])
-
     def gain(self, digits: int = 3, ends: str = "({} to {})") -> str:
         """The gain and its interval, `none` for what not even all of the text was enough for."""
         if self.high == -np.inf:
@@ -141,18 +135,27 @@ class Answer:
         return f"{self.verdict}: {lacking}" if lacking else self.verdict
 
     @property
-    def decided(self) -> str:
-        """By what it is decided, where its comparisons are of several tasks by which of these, and on which of them
-        the verdict is another, in a few words.
+    def by_verdict(self) -> dict[str, list[str]]:
+        """The tasks on which each verdict holds, the best verdict first, and where it is another at other scales; of a
+        task's comparisons the weakest tells.
         """
-        by_task: dict[str, list[str]] = {}
-        for each in self.comparisons:
-            by_task.setdefault(each.task, []).append(each.verdict)
-        own = f"on {self.decides.task} " * (len(by_task) > 1) + self.decides.brief
-        del by_task[self.decides.task]
-        weakest = {task: min(verdicts, key=VERDICTS.index) for task, verdicts in by_task.items()}
-        others = [f"{verdict} on {task}" for task, verdict in weakest.items() if verdict != self.verdict]
-        return "; ".join([own, *others])
+        weakest: dict[str, Comparison] = {}
+        for each in sorted(self.comparisons, key=lambda each: VERDICTS.index(each.verdict), reverse=True):
+            weakest[each.task] = each
+        tasks: dict[str, list[str]] = {}
+        for task, each in sorted(weakest.items()):
+            other = ", ".join(f"{verdict} on {BRIEFLY[scale]}" for scale, verdict in each.otherwise.items())
+            tasks.setdefault(each.verdict, []).append(f"{task} ({other})" if other else task)
+        return dict(sorted(tasks.items(), key=lambda item: VERDICTS.index(item[0]), reverse=True))
+
+    @property
+    def sizes(self) -> str:
+        """How many seeds at least, of models of which size, and how well what decides had learnt its stage one where
+        that was not enough, in a few words.
+        """
+        more = " or more" * (len({each.seeds for each in self.comparisons}) > 1)
+        scales = [scale for scale in SIZES if scale in {each.scale for each in self.comparisons}]
+        return f"{self.seeds} seeds{more}, {' and '.join(BRIEFLY[scale] for scale in scales)}{self.decides.unlearnt}"
 
     @property
     def others(self) -> str:
@@ -171,5 +174,6 @@ class Entry:
     id: str
     statement: str
     paper: str
+    asked: str = ""  #: the statement as a newspaper has it, where the first page answers it
     published: Answer | None = None
     tuned: Answer | None = None

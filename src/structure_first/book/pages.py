@@ -24,7 +24,6 @@ from structure_first.experiments import haystack
 from structure_first.experiments.registry import EXPERIMENTS
 
 SIGNS = {"reproduced": "✔", "partly": "◐", "not reproduced": "✘"}
-FIRST = ("haystack", "additive", "substitutive", "where", "mixing")  # what a newspaper would ask
 WIDE, HIGH = 240, 26  # of the drawing of an interval
 LEDGER = "believe.html"  # the page beside the first one that has all of the ledger
 ROWS = "results"  # a folder beside the first page, into which the build puts the stored rows and their manifests
@@ -57,7 +56,7 @@ def picture(results: Path) -> str:
     rows, cells = rows[rows["cell"].isin(said)].replace({"cell": said}), tuple(said.values())
     jumped = jumped_said(rows)
     return html(
-        curves(rows, cells, haystack.stage_two(scale).make()).update_layout(height=320),
+        curves(rows, cells, haystack.stage_two(scale).make()).update_layout(height=280),
         alt=f"Accuracy of recall against the update, a line a seed. {jumped}",
         caption=f"Recall from context as published, at {SIZES[scale]}: a line a seed, blue after brackets, the others "
         f"with nothing in front; tuned init begins as suits smaller models best. {jumped} In smaller models, where the "
@@ -67,20 +66,23 @@ def picture(results: Path) -> str:
 
 
 def first(entries: list[Entry]) -> str:
-    """The answers that fit a first screen: each claim, by which the ledger is reached, and its two verdicts; and how
-    those of the others come out.
+    """The answers that fit a first screen: each claim that is `asked`, by which the ledger is reached, and its two
+    verdicts, on each task where these differ; and how those of the others come out.
     """
-    asked = [entry for entry in entries if entry.id in FIRST]
+    asked = [entry for entry in entries if entry.asked]
     if not asked:
         return ""
 
     def told(answer: Answer) -> str:
-        return f"<p>{verdict(answer)}</p>\n<p><small>{text(answer.decided)}</small></p>"
+        by_verdict = answer.by_verdict
+        each = [f"{signed(name)} on {text(' and '.join(tasks))}" for name, tasks in by_verdict.items()]
+        lines = "<br>".join(each if len(by_verdict) > 1 else [signed(answer.verdict)])
+        return f"<p>{lines}</p>\n<p><small>{text(answer.sizes)}</small></p>"
 
     heads = "".join(f'<p class="sf-asked">{where.capitalize()}</p>\n' for where in ("", *BESIDE.values()))
     lines = [
-        f'<div class="sf-claim">\n<div><p><a href="{LEDGER}#claim-{text(entry.id)}">{text(entry.statement)}</a></p>\n'
-        f"<p><small>The paper: {text(entry.paper)}</small></p></div>\n{both(entry, told)}</div>\n"
+        f'<div class="sf-claim">\n<div><p><a href="{LEDGER}#claim-{text(entry.id)}">{text(entry.asked)}</a></p></div>\n'
+        f"{both(entry, told)}</div>\n"
         for entry in asked
     ]
     others = [entry.published.verdict for entry in entries if entry not in asked and entry.published]
@@ -99,8 +101,9 @@ def both(entry: Entry, told: Callable[[Answer], str]) -> str:
     )
 
 
-def verdict(answer: Answer) -> str:
-    return f"<strong>{SIGNS.get(answer.verdict, '')} {text(answer.told)}</strong>"
+def signed(verdict: str, told: str = "") -> str:
+    """A verdict with its sign, in words that may say more."""
+    return f"<strong>{SIGNS.get(verdict, '')} {text(told or verdict)}</strong>"
 
 
 def line(entry: Entry) -> str:
@@ -117,7 +120,7 @@ def answered(answer: Answer) -> str:
     rest = "".join(map(compared, answer.comparisons))
     many = answer.others or "what was compared"
     return (
-        f"<p>{verdict(answer)}</p>\n{drawn(each)}\n"
+        f"<p>{signed(answer.verdict, answer.told)}</p>\n{drawn(each)}\n"
         f"<p>{text(gain)}</p>\n<details><summary>{many}</summary><ul>{rest}</ul></details>"
     )
 
