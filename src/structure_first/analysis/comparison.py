@@ -136,17 +136,14 @@ class Answer:
 
     @property
     def by_verdict(self) -> dict[str, list[str]]:
-        """The tasks on which each verdict holds, the best verdict first, and where it is another at other scales; of a
-        task's comparisons the weakest tells.
-        """
-        weakest: dict[str, Comparison] = {}
-        for each in sorted(self.comparisons, key=lambda each: VERDICTS.index(each.verdict), reverse=True):
-            weakest[each.task] = each
-        tasks: dict[str, list[str]] = {}
-        for task, each in sorted(weakest.items()):
-            other = ", ".join(f"{verdict} on {BRIEFLY[scale]}" for scale, verdict in each.otherwise.items())
-            tasks.setdefault(each.verdict, []).append(f"{task} ({other})" if other else task)
-        return dict(sorted(tasks.items(), key=lambda item: VERDICTS.index(item[0]), reverse=True))
+        """The tasks on which each verdict holds, the best verdict first; of a task's comparisons the weakest tells."""
+        best_first = sorted(self.comparisons, key=lambda each: VERDICTS.index(each.verdict), reverse=True)
+        weakest = {each.task: each.verdict for each in best_first}  # the last of a task
+        return {
+            verdict: [task for task, own in weakest.items() if own == verdict]
+            for verdict in dict.fromkeys(each.verdict for each in best_first)
+            if verdict in weakest.values()
+        }
 
     @property
     def sizes(self) -> str:

@@ -75,11 +75,15 @@ def first(entries: list[Entry]) -> str:
 
     def told(answer: Answer) -> str:
         by_verdict = answer.by_verdict
-        each = [f"{signed(name)} on {text(' and '.join(tasks))}" for name, tasks in by_verdict.items()]
+        each = [
+            f"{signed(name, name.removesuffix(' reproduced'))} on {text(' and '.join(tasks))}"
+            for name, tasks in by_verdict.items()
+        ]
         lines = "<br>".join(each if len(by_verdict) > 1 else [signed(answer.verdict)])
         return f"<p>{lines}</p>\n<p><small>{text(answer.sizes)}</small></p>"
 
-    heads = "".join(f'<p class="sf-asked">{where.capitalize()}</p>\n' for where in ("", *BESIDE.values()))
+    columns = ("what made the news", *BESIDE.values())
+    heads = "".join(f'<p class="sf-asked">{column.capitalize()}</p>\n' for column in columns)
     lines = [
         f'<div class="sf-claim">\n<div><p><a href="{LEDGER}#claim-{text(entry.id)}">{text(entry.asked)}</a></p></div>\n'
         f"{both(entry, told)}</div>\n"
