@@ -65,12 +65,14 @@ def test_what_was_sought_is_told_beside_the_ladders_wider_start(rows_of):
 
 
 @pytest.mark.parametrize(("metric", "unit"), [("loss", "nats"), ("accuracy", "points"), ("problems", "points")])
-def test_the_last_step_is_told_by_loss_and_by_what_is_right(rows, metric, unit):
+def test_every_step_is_told_by_loss_and_by_what_is_right(rows, metric, unit):
     last = final(rows, metric)
     cold, warm, twin = (last[f"math / {what} / {WIDER}"] for what in ("random init", "set", "set / permuted"))
     scale, form = (-1, "{:+z.3f}") if metric == "loss" else (100, "{:+z.1f}")
-    lines = cross_checks.last_step("math", RESULTS)
-    line = lines.iloc[("loss", "accuracy", "problems").index(metric)]
+    lines = cross_checks.by_measure("math", RESULTS)
+    steps = list(dict.fromkeys(lines.index.get_level_values("step")))
+    assert steps == [step for step in published.STEPS if step in steps] and steps[0] == "as published"
+    line = lines.loc["wider start"].iloc[("loss", "accuracy", "problems").index(metric)]
     gains = [told(form, scale * (one - other)) for one, other in ((warm, cold), (twin, cold), (warm, twin))]
     assert line.name.endswith(f", {unit}") and line.to_list() == [*gains, 6]
 

@@ -74,19 +74,21 @@ def sought_said(rows: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def last_step(corpus: str, results: Path = RESULTS) -> pd.DataFrame:
-    """What *set* and its twin are worth at the last step of a corpus' ladder, by loss and by what is right."""
+def by_measure(corpus: str, results: Path = RESULTS) -> pd.DataFrame:
+    """What *set* and its twin are worth at each step of a corpus' ladder, by loss and by what is right."""
     lines = {}
     for metric, name in {"loss": "loss", **SHARES}.items():
         ladder = climbed(ends(every_size(results, metric)))
-        here = ladder[ladder["task"] == corpus]
-        here = here[here["step"] == max(here["step"], key=STEPS.index)]
-        gains = here.pivot(index="seed", columns="label", values="gain")
-        scaled, form, unit = (100 * gains, "{:+z.1f}", "points") if metric in SHARES else (gains, "{:+z.3f}", "nats")
-        worth = {label: told(form, scaled[label]) for label in TOLD[:2]}
-        worth[LEAD] = told(form, scaled[TOLD[0]] - scaled[TOLD[1]])
-        lines[f"{name}, {unit}"] = worth | {"seeds": len(gains)}
-    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("gain in")
+        for step, here in ladder[ladder["task"] == corpus].groupby("step"):
+            gains = here.pivot(index="seed", columns="label", values="gain").reindex(columns=TOLD[:2]).dropna()
+            scaled, form, unit = (
+                (100 * gains, "{:+z.1f}", "points") if metric in SHARES else (gains, "{:+z.3f}", "nats")
+            )
+            worth = {label: told(form, scaled[label]) for label in scaled}
+            worth[LEAD] = told(form, scaled[TOLD[0]] - scaled[TOLD[1]])
+            lines[step, f"{name}, {unit}"] = worth | {"seeds": len(gains)}
+    table = pd.DataFrame.from_dict(lines, orient="index").rename_axis(["step", "gain in"])
+    return table.sort_index(level="step", key=lambda step: step.map(STEPS.index), sort_remaining=False, kind="stable")
 
 
 def attention_by_place_said(last: pd.DataFrame) -> str:
