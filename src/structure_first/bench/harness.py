@@ -9,7 +9,7 @@ from statistics import median
 from textwrap import indent
 from time import perf_counter, sleep
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tabulate import tabulate
@@ -27,6 +27,18 @@ from structure_first.training.stream import Stream
 TimedSteps = Callable[[int], float]  # makes so many steps, and says how many seconds they took
 
 
+class Text(NamedTuple):
+    """A model of text, and what an update of it reads."""
+
+    layers: int
+    heads: int
+    width: int
+    context: int
+    vocab: int
+    batch: int
+    dropout: float = 0.0
+
+
 @dataclass(frozen=True)
 class Sizes:
     """How much is timed; the defaults are what the targets are stated for."""
@@ -39,12 +51,12 @@ class Sizes:
     scale: str = "laptop"  # of the grid's cell
     models: int = 40  # of the grid's cell at once
     models_on_cuda: int = 128
-    texts: tuple[tuple[int, ...], ...] = (  # layers, heads, width, context, vocabulary, batch
-        (2, 4, 64, 128, 256, 32),  # the experiments' at laptop
-        (4, 4, 256, 256, 256, 16),
-        (12, 12, 768, 1024, 50257, 1),
+    texts: tuple[Text, ...] = (
+        Text(2, 4, 64, 128, 256, 32),  # of chapter 5's smaller model
+        Text(4, 4, 128, 256, 256, 16, dropout=0.1),  # of the published recipe, at laptop
+        Text(12, 12, 768, 1024, 50257, 1),
     )
-    texts_on_cuda: tuple[tuple[int, ...], ...] = ((12, 12, 768, 1024, 50257, 16),)
+    texts_on_cuda: tuple[Text, ...] = (Text(12, 12, 768, 1024, 50257, 16),)
     warm: tuple[int, int] = (64, 60)  # sequences of an update, updates of a warm-up
     turns: int = 7
     seconds: float = 0.6  # a turn
@@ -59,8 +71,8 @@ QUICK = Sizes(
     scale="smoke",
     models=4,
     models_on_cuda=4,
-    texts=((1, 2, 32, 16, 64, 2),),
-    texts_on_cuda=((1, 2, 32, 16, 64, 2),),
+    texts=(Text(1, 2, 32, 16, 64, 2, dropout=0.1),),
+    texts_on_cuda=(Text(1, 2, 32, 16, 64, 2),),
     warm=(4, 3),
     turns=2,
     seconds=0.02,

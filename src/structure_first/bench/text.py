@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from structure_first.bench import harness
-from structure_first.bench.harness import Contender, Ratios, Sizes, TimedSteps
+from structure_first.bench.harness import Contender, Ratios, Sizes, Text, TimedSteps
 from structure_first.cost import flops
 from structure_first.cost.hours import timed_update
 from structure_first.data.batch import Source
@@ -29,15 +29,17 @@ from structure_first.training.stage import Stage
 TARGET_STEP = 1.5
 
 
-def model(case: tuple[int, ...]) -> tuple[Transformer, Source, int]:
-    """The transformer of a case, what it trains on, and the batch; `Sizes.texts` says what a case is."""
-    layers, heads, width, context, vocab, batch = case
+def model(case: Text) -> tuple[Transformer, Source, int]:
+    """The transformer of a case, what it trains on, and the batch."""
+    layers, heads, width, context, vocab, batch, dropout = case
 
     def draw(count: int, random: torch.Generator):
         return predicted_from(1, torch.randint(vocab, (count, context + 1), generator=random, device=random.device))
 
     of = Source("random tokens", {}, vocab, context + 1, context, "nothing", draw)
-    transformer = Transformer(Shape(vocab, context, tied=True, layers=layers, heads=heads, width=width))
+    transformer = Transformer(
+        Shape(vocab, context, tied=True, dropout=dropout, layers=layers, heads=heads, width=width)
+    )
     return transformer.to(device()), of, batch
 
 
@@ -46,14 +48,14 @@ def compute() -> Compute:
     return Compute(precision="bfloat16" if device().type == "cuda" else "float32")
 
 
-def ours(case: tuple[int, ...]) -> TimedSteps:
+def ours(case: Text) -> TimedSteps:
     """Steps of the package's loop."""
     transformer, of, batch = model(case)
     how = replace(compute(), compile=device().type == "cuda")
     return harness.by_steps(timed_update(transformer, of, Stage(steps=10**6, batch=batch), how))
 
 
-def peers(case: tuple[int, ...]) -> TimedSteps:
+def peers(case: Text) -> TimedSteps:
     """Steps of a plain PyTorch loop around the same model from transformers."""
     harness.quiet_transformers()
     transformer, of, batch = model(case)
@@ -81,10 +83,11 @@ def report(sizes: Sizes, ratios: Ratios) -> None:
     sizes = replace(sizes, turns=min(sizes.turns, 3))
     ceiling = products()
     for case in sizes.texts_on_cuda if cuda else sizes.texts:
-        layers, heads, width, context, vocab, batch = case
+        layers, heads, width, context, vocab, batch, dropout = case
         contenders = {"ours": Contender(ours), "theirs": Contender(peers)}
         (rates,) = harness.compare(contenders, [(case, cores())], sizes)
         name = f"{layers} layers, {heads} heads, width {width}, vocabulary {vocab:,}, {batch} x {context}"
+        name += f", dropout {dropout:g}" * bool(dropout)
         lines.append((name, f"{cores()}", *ratios.judged(f"text, {name}", **rates, target=TARGET_STEP)))
         transformer, of, _ = model(case)
         shares.append(f"{flops.training(transformer.shape, of) * batch * median(rates['ours']) / ceiling:.0%}")
