@@ -119,6 +119,7 @@ def _compared(claim: str, query: dict, stored: Stored) -> Iterator[Comparison | 
                     said=_said(*pair),
                     learnt=_learnt(rows, recipes, gain.index),
                     task=(pair[0].task or "").replace("_", " "),
+                    share=pair[0].share,
                     by_seed=tuple(gain.items()),
                     cells=_remade(recipes, query, known[scale]),
                     lacking=query.get("lacking", ""),

@@ -38,6 +38,7 @@ class Comparison:
     experiment: str
     said: str  #: what is compared, in words
     task: str = ""  #: the corpus or the diagnostic, in words
+    share: float | None = None  #: of a text's tokens, how many its stage one reads as many as
     learnt: float = nan  #: the held-out accuracy of its stage one, the median over seeds; NaN where it is on no rule
     by_seed: tuple[tuple[int, float], ...] = ()  #: each seed and its gain
     cells: tuple[str, ...] = ()  #: whose rows tell the gain; none where they cannot be made again
@@ -147,12 +148,16 @@ class Answer:
 
     @property
     def sizes(self) -> str:
-        """How many seeds at least, of models of which size, and how well what decides had learnt its stage one where
-        that was not enough, in a few words.
+        """How many seeds at least, of models of which size, before a text how much stands in front of it, and how well
+        what decides had learnt its stage one where that was not enough, in a few words.
         """
         more = " or more" * (len({each.seeds for each in self.comparisons}) > 1)
         scales = [scale for scale in SIZES if scale in {each.scale for each in self.comparisons}]
-        return f"{self.seeds} seeds{more}, {' and '.join(BRIEFLY[scale] for scale in scales)}{self.decides.unlearnt}"
+        sizes = " and ".join(BRIEFLY[scale] for scale in scales)
+        shares = [each.share for each in self.comparisons if each.share]
+        ends = dict.fromkeys(f"{100 * end(shares):.3g}" for end in (min, max) if shares)
+        dose = f", in front {' to '.join(ends)} % of the text" if ends else ""
+        return f"{self.seeds} seeds{more}, {sizes}{dose}{self.decides.unlearnt}"
 
     @property
     def others(self) -> str:
