@@ -1,3 +1,3 @@
 """Structure First: procedural pretraining, from the generators to the evidence."""
 
-__version__ = "0.21.0"
+__version__ = "0.22.0"
