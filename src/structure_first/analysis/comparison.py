@@ -38,7 +38,7 @@ class Comparison:
     experiment: str
     said: str  #: what is compared, in words
     task: str = ""  #: the corpus or the diagnostic, in words
-    share: float | None = None  #: of a text's tokens, how many its stage one reads as many as
+    share: float | None = None  #: the tokens of its stage one, as a share of its text's
     learnt: float = nan  #: the held-out accuracy of its stage one, the median over seeds; NaN where it is on no rule
     by_seed: tuple[tuple[int, float], ...] = ()  #: each seed and its gain
     cells: tuple[str, ...] = ()  #: whose rows tell the gain; none where they cannot be made again
