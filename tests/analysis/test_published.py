@@ -304,6 +304,15 @@ def test_the_ladder_goes_from_step_to_step_and_what_was_never_reached_is_at_its_
     assert list(hovers) == told, "no dot stands for a share above all of the text"
 
 
+def test_a_line_of_the_ladder_goes_up_its_steps_in_order(last):
+    steps = analysis.climbed(last)
+    last_one = steps[steps["step"] == "wider start"]
+    parts = [last_one.assign(step="tuned"), last_one, steps[steps["step"] == "as published"]]
+    every = pd.concat(parts, ignore_index=True)
+    drawn = [list(each.x) for each in draw.ladder(every).data if each.name == "set" and each.mode == "lines+markers"]
+    assert drawn == [["as published", "wider start", "tuned"]] * 2
+
+
 def test_a_front_is_told_apart_by_what_the_context_has(tmp_path, rows_of):
     measured = {"loss": (1.5, 1.8), "loss in sight": (1.0, 1.5), "loss elsewhere": (2.0, 2.1)}
     for place, cell in enumerate(("code / random init", "code / set")):

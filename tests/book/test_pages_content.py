@@ -134,9 +134,9 @@ def test_the_first_page_tells_verdicts_task_by_task_where_they_differ():
         "the weakest tells, the best comes first"
     )
     assert answer.sizes == "3 seeds or more, two cores and one GPU"
-    front = replace(answer, comparisons=(replace(low, share=0.01), replace(math, share=1.725), low))
-    assert front.sizes == "3 seeds or more, two cores and one GPU, in front 1 to 172 % of the text"
-    assert replace(answer, comparisons=(replace(low, share=0.01),) * 2).sizes.endswith(", in front 1 % of the text")
+    front = replace(answer, comparisons=(replace(low, share=0.01), replace(math, share=1.685), low))
+    assert front.sizes == "3 seeds or more, two cores and one GPU, front 1 to 170 %"
+    assert replace(answer, comparisons=(replace(low, share=0.01),) * 2).sizes.endswith(", front 1 %")
     one = replace(low, scale="paper", learnt=0.5)
     assert (
         Answer(3, "paper", (one,), one).sizes == "3 seeds, the paper's own size, after a stage one learnt to 50% only"

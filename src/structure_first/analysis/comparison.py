@@ -141,22 +141,22 @@ class Answer:
         best_first = sorted(self.comparisons, key=lambda each: VERDICTS.index(each.verdict), reverse=True)
         weakest = {each.task: each.verdict for each in best_first}  # the last of a task
         return {
-            verdict: [task for task, own in weakest.items() if own == verdict]
+            verdict: sorted(task for task, own in weakest.items() if own == verdict)
             for verdict in dict.fromkeys(each.verdict for each in best_first)
             if verdict in weakest.values()
         }
 
     @property
     def sizes(self) -> str:
-        """How many seeds at least, of models of which size, before a text how much stands in front of it, and how well
-        what decides had learnt its stage one where that was not enough, in a few words.
+        """How many seeds at least, of models of which size, how many tokens stand in front of a text, as a share of its
+        own, and how well what decides had learnt its stage one where that was not enough, in a few words.
         """
         more = " or more" * (len({each.seeds for each in self.comparisons}) > 1)
         scales = [scale for scale in SIZES if scale in {each.scale for each in self.comparisons}]
         sizes = " and ".join(BRIEFLY[scale] for scale in scales)
         shares = [each.share for each in self.comparisons if each.share]
-        ends = dict.fromkeys(f"{100 * end(shares):.3g}" for end in (min, max) if shares)
-        dose = f", in front {' to '.join(ends)} % of the text" if ends else ""
+        ends = dict.fromkeys(f"{float(f'{100 * end(shares):.2g}'):g}" for end in (min, max) if shares)
+        dose = f", front {' to '.join(ends)} %" if ends else ""
         return f"{self.seeds} seeds{more}, {sizes}{dose}{self.decides.unlearnt}"
 
     @property

@@ -91,9 +91,10 @@ def first(entries: list[Entry]) -> str:
     ]
     others = [entry.published.verdict for entry in entries if entry not in asked and entry.published]
     rest = "; ".join(f"{count} {name}" for name, count in Counter(others).most_common())
-    ledger = f'<p>Of the <a href="{LEDGER}">ledger</a>\'s other claims, as published: {rest}.</p>\n' if rest else ""
+    ledger = f' Of the <a href="{LEDGER}">ledger</a>\'s other claims, as published: {rest}.' if rest else ""
     above = f'<div class="sf-claim sf-heads" aria-hidden="true">{heads}</div>'
-    return f'<div class="sf-first">\n{above}\n{"".join(lines)}</div>\n{ledger}'
+    below = f"<p>A front is told in per cent of the text's tokens.{ledger}</p>\n"
+    return f'<div class="sf-first">\n{above}\n{"".join(lines)}</div>\n{below}'
 
 
 def both(entry: Entry, told: Callable[[Answer], str]) -> str:

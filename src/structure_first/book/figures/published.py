@@ -124,6 +124,7 @@ HOVERS = {LOSS: "%{y:.3f} nats", GAIN: "%{y:+.3f} nats", NEEDED: "%{y:.0%} of th
 def ladder(models: pd.DataFrame, whats: tuple[str, ...] = (LOSS, GAIN)) -> go.Figure:
     """A row of panels for each of `whats`, a column for each corpus and width: from step to step, every seed a dot."""
     models = models[models["label"].isin(LABELS)].assign(size=sized(models).str.replace(", ", ",<br>"))
+    models = models.assign(step=pd.Categorical(models["step"], STEPS))  # in whose order lines go
     models = models.assign(**{LOSS: models["loss"], GAIN: models["gain"], NEEDED: models["needed"].clip(upper=NEVER)})
     treated = models[models["label"] != "random init"]
     both = pd.concat([(models if what == LOSS else treated).assign(what=what, value=models[what]) for what in whats])

@@ -33,7 +33,7 @@ def line(fig: go.Figure, part: pd.DataFrame, x: str, y: str, name: str, hover: s
         showlegend=False,
         **common,
     )
-    ends = {at: interval(seeds.to_numpy()) for at, seeds in part.groupby(x)[y]}
+    ends = {at: interval(seeds.to_numpy()) for at, seeds in part.groupby(x, observed=True)[y]}
     middle, low, high = np.array(list(ends.values())).T
     error = {"type": "data", "symmetric": False, "thickness": 1.2, "width": 0}
     fig.add_scatter(
