@@ -142,7 +142,7 @@ class Answer:
         weakest = {each.task: each.verdict for each in best_first}  # the last of a task
         return {
             verdict: sorted(task for task, own in weakest.items() if own == verdict)
-            for verdict in dict.fromkeys(each.verdict for each in best_first)
+            for verdict in reversed(VERDICTS)
             if verdict in weakest.values()
         }
 
